@@ -1,0 +1,278 @@
+/**
+ * Addresses as Go writes them: `host:port`, with IPv6 in brackets, names for
+ * ports, and for unix sockets a path. {@linkcode parseAddress} is the common
+ * beginning of listen() and dial(): all that can be checked without asking
+ * anybody, in Go's order.
+ *
+ * @module
+ */
+
+import { AddrError, DnsError, UnknownNetworkError } from "./errors.ts";
+import { type Ip, parseIp } from "./ip.ts";
+import { SERVICES } from "./services.ts";
+
+/**
+ * What {@linkcode listen} and {@linkcode dial} take: TCP over IPv4 and IPv6,
+ * over one of them, or a unix socket.
+ */
+export type Network = "tcp" | "tcp4" | "tcp6" | "unix";
+
+/** An address of either kind; `transport` tells them apart. */
+export type Addr = TcpAddr | UnixAddr;
+
+/**
+ * The address of a TCP socket. It is a `Deno.NetAddr`, and `String(addr)` is
+ * what `dial()` and `listen()` take.
+ *
+ * @example
+ * ```ts
+ * import { assertEquals } from "@std/assert";
+ * import { TcpAddr } from "@switchboard/tcp";
+ *
+ * assertEquals(String(new TcpAddr("::1", 80)), "[::1]:80");
+ * assertEquals(String(new TcpAddr("::ffff:127.0.0.1", 80)), "127.0.0.1:80");
+ * ```
+ */
+export class TcpAddr implements Deno.NetAddr {
+  /** Always `"tcp"`. */
+  readonly transport = "tcp";
+  /** An IP address: RFC 5952 text, IPv4-mapped ones as plain IPv4. */
+  readonly hostname: string;
+  /** The port, 0 to 65535. */
+  readonly port: number;
+
+  /**
+   * An address.
+   *
+   * @param hostname An IP address, an IPv6 one with its zone if it has one;
+   * a name is kept as it is.
+   * @param port The port.
+   */
+  constructor(hostname: string, port: number) {
+    const ip = hostname.includes(":") ? parseIp(hostname) : null;
+    this.hostname = ip === null
+      ? hostname
+      : ip.zone === ""
+      ? ip.text
+      : `${ip.text}%${ip.zone}`;
+    this.port = port;
+  }
+
+  /** `127.0.0.1:80`, `[::1]:80`. */
+  toString(): string {
+    return joinHostPort(this.hostname, this.port);
+  }
+}
+
+/** The address of a unix socket: a `Deno.UnixAddr`. */
+export class UnixAddr implements Deno.UnixAddr {
+  /** Always `"unix"`. */
+  readonly transport = "unix";
+  /** Where it is; `""` for a peer that has no name. */
+  readonly path: string;
+
+  /**
+   * An address.
+   *
+   * @param path Where it is. Deno gives `null` for a peer without a name.
+   */
+  constructor(path: string | null | undefined) {
+    this.path = path ?? "";
+  }
+
+  /** The path. */
+  toString(): string {
+    return this.path;
+  }
+}
+
+/** The platform's address as ours. */
+export function toAddr(addr: Deno.Addr): Addr {
+  switch (addr.transport) {
+    case "tcp":
+      return new TcpAddr(addr.hostname, addr.port);
+    case "unix":
+      return new UnixAddr(addr.path);
+    default:
+      throw new TypeError(`not a stream address: ${addr.transport}`);
+  }
+}
+
+/**
+ * Splits `host:port`, `[host]:port` and `[ipv6%zone]:port`: Go's
+ * `net.SplitHostPort`. Neither part is checked or trimmed.
+ *
+ * @param address The text; the port may be empty, but not its colon.
+ * @returns Host, without brackets, and port.
+ * @throws {AddrError} `missing port in address`, `too many colons in address`
+ * and the like.
+ *
+ * @example
+ * ```ts
+ * import { assertEquals } from "@std/assert";
+ * import { splitHostPort } from "@switchboard/tcp";
+ *
+ * assertEquals(splitHostPort("[::1]:http"), { host: "::1", port: "http" });
+ * ```
+ */
+export function splitHostPort(address: string): { host: string; port: string } {
+  const last = address.lastIndexOf(":");
+  if (last < 0) throw new AddrError("missing port in address", address);
+  let host: string;
+  let open = 0; // where an opening bracket may no longer stand
+  let close = 0;
+  if (address.startsWith("[")) {
+    const end = address.indexOf("]");
+    if (end < 0) throw new AddrError("missing ']' in address", address);
+    if (end + 1 !== last) {
+      const colon = address[end + 1] === ":";
+      const reason = colon ? "too many colons" : "missing port";
+      throw new AddrError(`${reason} in address`, address);
+    }
+    host = address.slice(1, end);
+    open = 1;
+    close = end + 1;
+  } else {
+    host = address.slice(0, last);
+    if (host.includes(":")) {
+      throw new AddrError("too many colons in address", address);
+    }
+  }
+  if (address.includes("[", open)) {
+    throw new AddrError("unexpected '[' in address", address);
+  }
+  if (address.includes("]", close)) {
+    throw new AddrError("unexpected ']' in address", address);
+  }
+  return { host, port: address.slice(last + 1) };
+}
+
+/**
+ * Joins a host and a port: Go's `net.JoinHostPort`. A host with a colon gets
+ * brackets; nothing is checked.
+ *
+ * @param host A name or an IP address, without brackets.
+ * @param port A number or a service name.
+ * @returns `host:port`, `[host]:port`.
+ *
+ * @example
+ * ```ts
+ * import { assertEquals } from "@std/assert";
+ * import { joinHostPort } from "@switchboard/tcp";
+ *
+ * assertEquals(joinHostPort("::1", 80), "[::1]:80");
+ * ```
+ */
+export function joinHostPort(host: string, port: string | number): string {
+  return host.includes(":") ? `[${host}]:${port}` : `${host}:${port}`;
+}
+
+/** Longer ports than this are none; the sum stays exact. */
+const PORT_CEILING = 2 ** 30 - 1;
+
+/**
+ * The port of a service: Go's `net.LookupPort`, with a table of our own of the
+ * commonly used IANA names, so that no file is read and no permission asked.
+ *
+ * @param network A TCP network's name, or `"udp"`; a number needs none.
+ * @param service A name, in any case, or a number; `""` is 0.
+ * @returns 0 to 65535.
+ * @throws {AddrError} `invalid port`, `unknown port` or `unknown network`.
+ *
+ * @example
+ * ```ts
+ * import { assertEquals } from "@std/assert";
+ * import { lookupPort } from "@switchboard/tcp";
+ *
+ * assertEquals(lookupPort("tcp", "https"), 443);
+ * ```
+ */
+export function lookupPort(network: Network | "udp", service: string): number {
+  if (/^[+-]?[0-9]*$/.test(service)) {
+    const port = Math.max(-1, Math.min(Number(service) || 0, PORT_CEILING));
+    if (port < 0 || port > 65535) throw new AddrError("invalid port", service);
+    return port;
+  }
+  const protocol = /^(tcp|udp)[46]?$/.exec(network)?.[1];
+  if (protocol === undefined) throw new AddrError("unknown network", network);
+  // Only ASCII letters have two cases here: "K" (KELVIN SIGN) is no k.
+  const name = service.replace(/[A-Z]/g, (letter) => letter.toLowerCase());
+  const port = SERVICES[protocol as "tcp" | "udp"].get(name);
+  if (port === undefined) {
+    throw new AddrError("unknown port", `${network}/${service}`);
+  }
+  return port;
+}
+
+/** What was understood of an address. */
+export type ParsedAddress =
+  | { readonly kind: "unix"; readonly path: string }
+  | {
+    readonly kind: "tcp";
+    /** The family that the network asks for. */
+    readonly family: 4 | 6 | undefined;
+    /** As it was written, without brackets; may be empty. */
+    readonly host: string;
+    readonly port: number;
+    /** The host, if it is a literal. */
+    readonly ip: Ip | null;
+  };
+
+/**
+ * Checks a network and an address in Go's order: network, host:port, port,
+ * host, family. Asks nobody.
+ *
+ * An empty TCP address has to be treated before: it is the wildcard to
+ * listen() and missing to dial().
+ *
+ * @throws {UnknownNetworkError} If there is no such network.
+ * @throws {AddrError} If the address cannot be understood or has the wrong
+ * family.
+ * @throws {DnsError} If the host can never be a name.
+ */
+export function parseAddress(network: string, address: string): ParsedAddress {
+  if (network === "unix") return { kind: "unix", path: address };
+  checkNetwork(network, address);
+  const family = network === "tcp4" ? 4 : network === "tcp6" ? 6 : undefined;
+  const { host, port: service } = splitHostPort(address);
+  const port = lookupPort(network as Network, service);
+  const ip = host === "" ? null : parseIp(host);
+  if (host !== "" && ip === null && !isHostName(host)) {
+    throw new DnsError({ hostname: host, notFound: true });
+  }
+  if (ip !== null && family !== undefined) checkFamily(ip, family, host);
+  return { kind: "tcp", family, host, port, ip };
+}
+
+/** Go's networks that carry no stream are known, but of the wrong kind. */
+function checkNetwork(network: string, address: string): void {
+  if (/^tcp[46]?$/.test(network)) return;
+  if (/^(udp[46]?|unixgram)$/.test(network)) {
+    throw new AddrError("unexpected address type", address);
+  }
+  throw new UnknownNetworkError(network);
+}
+
+/** A lone `::` has an IPv4 side, too (Go: `0.0.0.0` is appended to it). */
+function checkFamily(ip: Ip, family: 4 | 6, host: string): void {
+  if (ip.family !== family && !(family === 4 && ip.text === "::")) {
+    throw new AddrError("no suitable address found", host);
+  }
+}
+
+/**
+ * Whether a text that is no literal can be looked up. The last label is no
+ * number: `127.1`, `010.0.0.1` and `0x7f.1` are addresses to getaddrinfo, and
+ * names to nobody (WHATWG URL, "ends in a number"). What Deno's permission
+ * parser or a resolver would choke on is none either. Letters of other scripts
+ * and underscores are let through: resolvers know what to do with them.
+ */
+export function isHostName(host: string): boolean {
+  const name = host.endsWith(".") ? host.slice(0, -1) : host;
+  if (name.length === 0 || name.length > 253) return false;
+  // deno-lint-ignore no-control-regex -- they are what must not pass
+  if (/[\x00-\x20\x7f%/\\?#@:<>^|[\]"`{}!$&'()*+,;=~]/.test(name)) return false;
+  const labels = name.split(".");
+  if (labels.some((label) => label === "" || label.length > 63)) return false;
+  return !/^([0-9]+|0x[0-9a-f]*)$/i.test(labels.at(-1)!);
+}

@@ -1,0 +1,359 @@
+/**
+ * What can go wrong, in Go's words. Every failure of a network call is an
+ * {@linkcode OpError}: it says which operation failed, on which network and
+ * addresses, and its `cause` says why. The classes below are the causes that
+ * this library makes itself; the others are the platform's own errors.
+ *
+ * Kinds are told by `code` first and by class second: EMFILE, EHOSTUNREACH
+ * and ENOBUFS, among others, reach Deno programs as plain `Error`s.
+ *
+ * @module
+ */
+
+import type { Addr } from "./addr.ts";
+
+/** What the operating system says for an errno, as strerror(3) and Go do. */
+const ERRNO_TEXT: { readonly [code: string]: string } = {
+  EACCES: "permission denied",
+  EADDRINUSE: "address already in use",
+  EADDRNOTAVAIL: "cannot assign requested address",
+  EAFNOSUPPORT: "address family not supported by protocol",
+  ECONNABORTED: "software caused connection abort",
+  ECONNREFUSED: "connection refused",
+  ECONNRESET: "connection reset by peer",
+  EHOSTDOWN: "host is down",
+  EHOSTUNREACH: "no route to host",
+  EINVAL: "invalid argument",
+  EMFILE: "too many open files",
+  ENETDOWN: "network is down",
+  ENETUNREACH: "network is unreachable",
+  ENFILE: "too many open files in system",
+  ENOBUFS: "no buffer space available",
+  ENOENT: "no such file or directory",
+  ENOMEM: "cannot allocate memory",
+  ENOTCONN: "transport endpoint is not connected",
+  EPERM: "operation not permitted",
+  EPIPE: "broken pipe",
+  EPROTO: "protocol error",
+  ETIMEDOUT: "connection timed out",
+};
+
+/** Platform classes that stand for one errno, for errors without a `code`. */
+const CLASS_CODES: readonly (readonly [new () => Error, string])[] = [
+  [Deno.errors.ConnectionRefused, "ECONNREFUSED"],
+  [Deno.errors.ConnectionReset, "ECONNRESET"],
+  [Deno.errors.ConnectionAborted, "ECONNABORTED"],
+  [Deno.errors.NotConnected, "ENOTCONN"],
+  [Deno.errors.BrokenPipe, "EPIPE"],
+  [Deno.errors.AddrInUse, "EADDRINUSE"],
+  [Deno.errors.AddrNotAvailable, "EADDRNOTAVAIL"],
+  [Deno.errors.NetworkUnreachable, "ENETUNREACH"],
+  [Deno.errors.TimedOut, "ETIMEDOUT"],
+  [Deno.errors.PermissionDenied, "EACCES"],
+];
+
+/** What a call may succeed at if it is simply tried again (Go: `Temporary`). */
+const TEMPORARY_CODES: ReadonlySet<string> = new Set([
+  "EAGAIN",
+  "EINTR",
+  "EMFILE",
+  "ENFILE",
+]);
+
+/**
+ * The errno name of an error, whichever way the platform tells it.
+ *
+ * @param error Anything that was thrown.
+ * @returns `"ECONNREFUSED"` and the like, or `undefined` if it has none.
+ */
+export function errorCode(error: unknown): string | undefined {
+  if (!(error instanceof Error)) return undefined;
+  const { code } = error as { code?: unknown };
+  if (typeof code === "string") return code;
+  return CLASS_CODES.find(([type]) => error instanceof type)?.[1];
+}
+
+/**
+ * Why something failed, in the words Go would use, for the end of a message.
+ *
+ * @param cause Anything that was thrown.
+ * @returns One line without the runtime's `(os error 111)`.
+ */
+export function reasonText(cause: unknown): string {
+  if (cause === undefined) return "unknown error";
+  if (!(cause instanceof Error)) return String(cause);
+  const code = errorCode(cause);
+  return (code && ERRNO_TEXT[code]) ??
+    cause.message.replace(/ \(os error \d+\)$/, "");
+}
+
+/** True of `error` or of anything in its chain of causes, circles included. */
+function someCause(
+  error: unknown,
+  matches: (error: Error) => boolean,
+): boolean {
+  const seen = new Set<unknown>();
+  while (error instanceof Error && !seen.has(error)) {
+    if (matches(error)) return true;
+    seen.add(error);
+    error = error.cause;
+  }
+  return false;
+}
+
+/**
+ * Tells whether an error means that our own side was closed: by `close()`, by
+ * a signal, by a shutdown.
+ *
+ * @param error Anything that was thrown; its causes are looked at too.
+ * @returns `true` for a {@linkcode ClosedError} or a platform `BadResource`.
+ *
+ * @example
+ * ```ts
+ * import { assert } from "@std/assert";
+ * import { isClosed, listen } from "@switchboard/tcp";
+ *
+ * const listener = await listen("tcp", "127.0.0.1:0");
+ * await listener.close();
+ * assert(await listener.accept().catch(isClosed));
+ * ```
+ */
+export function isClosed(error: unknown): boolean {
+  return someCause(
+    error,
+    (e) => e instanceof ClosedError || e instanceof Deno.errors.BadResource,
+  );
+}
+
+/**
+ * Tells whether an error means that time ran out: a deadline, a dial timeout,
+ * `AbortSignal.timeout()`, a DNS server that did not answer, or ETIMEDOUT.
+ *
+ * @param error Anything that was thrown; its causes are looked at too.
+ * @returns `true` if any of them is a timeout.
+ *
+ * @example
+ * ```ts
+ * import { assert } from "@std/assert";
+ * import { dial, isTimeout } from "@switchboard/tcp";
+ *
+ * assert(await dial("tcp", "127.0.0.1:80", { timeout: 0 }).catch(isTimeout));
+ * ```
+ */
+export function isTimeout(error: unknown): boolean {
+  return someCause(
+    error,
+    (e) =>
+      e.name === "TimeoutError" || errorCode(e) === "ETIMEDOUT" ||
+      (e as { timeout?: unknown }).timeout === true,
+  );
+}
+
+/** What an {@linkcode OpError} is made of; everything is optional. */
+export interface OpErrorInit {
+  /** What was attempted. @default {"dial"} */
+  op?: OpError["op"] | undefined;
+  /** The network's name, as the caller gave it. @default {""} */
+  network?: string | undefined;
+  /** Our own address, for calls on a connection. */
+  source?: Addr | undefined;
+  /** The peer's address, or the one that was to be opened. */
+  addr?: Addr | undefined;
+  /** Why it failed. */
+  cause?: unknown;
+  /** Why it failed, in words. Default: the cause's own, as Go prints them. */
+  reason?: string | undefined;
+  /** For "write": how many bytes the kernel had taken. */
+  bytesWritten?: number | undefined;
+}
+
+/**
+ * A network call failed. Prints as Go's `net.OpError`:
+ * `dial tcp 127.0.0.1:1: connection refused`.
+ *
+ * @example Branch on what happened, not on the text
+ * ```ts
+ * import { assertEquals } from "@std/assert";
+ * import { dial, OpError } from "@switchboard/tcp";
+ *
+ * try {
+ *   await dial("tcp", "127.0.0.1:1");
+ * } catch (error) {
+ *   if (!(error instanceof OpError)) throw error;
+ *   assertEquals(error.code, "ECONNREFUSED");
+ *   assertEquals(error.message, "dial tcp 127.0.0.1:1: connection refused");
+ * }
+ * ```
+ */
+export class OpError extends Error {
+  /** Always `"OpError"`, or the name of a class derived from it. */
+  override name = "OpError";
+  /** What was attempted. */
+  readonly op:
+    | "dial"
+    | "listen"
+    | "accept"
+    | "read"
+    | "write"
+    | "close"
+    | "set";
+  /** The network's name: `tcp`, `tcp4`, `tcp6`, `unix`, or what was given. */
+  readonly network: string;
+  /** Our own address, for calls on a connection. */
+  readonly source?: Addr;
+  /** The peer's address, or the one that was to be opened. */
+  readonly addr?: Addr;
+  /** The errno's name if there is one: `"ECONNREFUSED"`. */
+  readonly code?: string;
+  /** Time ran out. */
+  readonly timeout: boolean;
+  /** The same call may succeed if it is tried again. */
+  readonly temporary: boolean;
+  /** For "write": how many bytes the kernel had taken before it failed. */
+  readonly bytesWritten?: number;
+
+  /**
+   * Makes an error that says what failed, where and why.
+   *
+   * @param init See {@linkcode OpErrorInit}.
+   */
+  constructor(init: OpErrorInit = {}) {
+    const { op = "dial", network = "", source, addr, cause } = init;
+    const where = source && addr ? `${source}->${addr}` : source ?? addr;
+    const subject = [op, network, where].filter((part) =>
+      part !== undefined && part !== ""
+    ).join(" ");
+    super(`${subject}: ${init.reason ?? reasonText(cause)}`, { cause });
+    this.op = op;
+    this.network = network;
+    if (source) this.source = source;
+    if (addr) this.addr = addr;
+    const code = errorCode(cause);
+    if (code !== undefined) this.code = code;
+    if (init.bytesWritten !== undefined) this.bytesWritten = init.bytesWritten;
+    this.timeout = isTimeout(cause);
+    this.temporary = this.timeout ||
+      (code !== undefined && TEMPORARY_CODES.has(code)) ||
+      (op === "accept" && (code === "ECONNRESET" || code === "ECONNABORTED"));
+  }
+}
+
+/**
+ * Our own side was closed. Not a failure where the closing was meant: an
+ * accept loop ends in silence. Test for it with {@linkcode isClosed}.
+ */
+export class ClosedError extends Error {
+  /** Always `"ClosedError"`. */
+  override name = "ClosedError";
+
+  /** Makes Go's `net.ErrClosed`; the text is the same. */
+  constructor() {
+    super("use of closed network connection");
+  }
+}
+
+/**
+ * A deadline passed. Its name is the web platform's `TimeoutError`; test for
+ * it with {@linkcode isTimeout}. The connection stays usable.
+ */
+export class DeadlineExceededError extends Error {
+  /** Always `"TimeoutError"`, as `AbortSignal.timeout()` has it. */
+  override name = "TimeoutError";
+  /** Always `true`. */
+  readonly timeout = true;
+
+  /** Makes Go's `os.ErrDeadlineExceeded`; the text is the same. */
+  constructor() {
+    super("i/o timeout");
+  }
+}
+
+/** An address that cannot be understood, or that does not fit the network. */
+export class AddrError extends Error {
+  /** Always `"AddrError"`. */
+  override name = "AddrError";
+  /** The offending text. */
+  readonly addr: string;
+  /** What is wrong with it: `missing port in address`. */
+  readonly reason: string;
+
+  /**
+   * Makes an error that prints as `address 1.2.3.4: missing port in address`.
+   *
+   * @param reason What is wrong.
+   * @param addr The offending text; left out of the message if empty.
+   */
+  constructor(reason = "", addr = "") {
+    super(addr === "" ? reason : `address ${addr}: ${reason}`);
+    this.addr = addr;
+    this.reason = reason;
+  }
+}
+
+/** What a {@linkcode DnsError} is made of; everything is optional. */
+export interface DnsErrorInit {
+  /** The name that was looked up. @default {""} */
+  hostname?: string | undefined;
+  /** The name server that was asked, if one was named. */
+  server?: string | undefined;
+  /** The name is known not to exist. @default {false} */
+  notFound?: boolean | undefined;
+  /** No answer came in time. @default {false} */
+  timeout?: boolean | undefined;
+  /** What happened. Default: `no such host`, `i/o timeout` or the cause's. */
+  reason?: string | undefined;
+  /** The platform's error. */
+  cause?: unknown;
+}
+
+/** A name could not be resolved. Prints `lookup nosuch.test: no such host`. */
+export class DnsError extends Error {
+  /** Always `"DnsError"`. */
+  override name = "DnsError";
+  /** The name that was looked up. */
+  readonly hostname: string;
+  /** The name server that was asked, if one was named. */
+  readonly server?: string;
+  /** The name is known not to exist; `false` means: we could not find out. */
+  readonly notFound: boolean;
+  /** No answer came in time. */
+  readonly timeout: boolean;
+
+  /**
+   * Makes an error about one name.
+   *
+   * @param init See {@linkcode DnsErrorInit}.
+   */
+  constructor(init: DnsErrorInit = {}) {
+    const { hostname = "", server, cause } = init;
+    const notFound = init.notFound ?? false;
+    const timeout = init.timeout ?? false;
+    const reason = init.reason ??
+      (notFound ? "no such host" : timeout ? "i/o timeout" : reasonText(cause));
+    super(
+      `lookup ${hostname}${
+        server === undefined ? "" : ` on ${server}`
+      }: ${reason}`,
+      { cause },
+    );
+    this.hostname = hostname;
+    if (server !== undefined) this.server = server;
+    this.notFound = notFound;
+    this.timeout = timeout;
+  }
+}
+
+/** A network name that is none of tcp, tcp4, tcp6 and unix. */
+export class UnknownNetworkError extends Error {
+  /** Always `"UnknownNetworkError"`. */
+  override name = "UnknownNetworkError";
+
+  /**
+   * Makes an error that prints as `unknown network foo`.
+   *
+   * @param network The name that was given; case counts.
+   */
+  constructor(network = "") {
+    super(`unknown network ${network}`);
+  }
+}

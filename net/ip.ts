@@ -1,0 +1,91 @@
+/**
+ * IP literals, strictly: RFC 4291 text for IPv6, four decimal numbers without
+ * leading zeros for IPv4. `127.1`, `010.0.0.1` and `2130706433`, which
+ * getaddrinfo takes for addresses, are none (inet_aton's shorthand, long a
+ * source of filter bypasses; Go rejects it since 1.17).
+ *
+ * @module
+ */
+
+/** An address that was written as a literal. */
+export interface Ip {
+  /** IPv4-mapped addresses count as IPv4, as everywhere in Go. */
+  readonly family: 4 | 6;
+  /** RFC 5952 text, without the zone; an IPv4-mapped one as plain IPv4. */
+  readonly text: string;
+  /** What stands behind the `%`; `""` if nothing does. */
+  readonly zone: string;
+  /** It was written as `::ffff:1.2.3.4`. */
+  readonly mapped: boolean;
+}
+
+const OCTET = "(?:25[0-5]|2[0-4]\\d|1\\d\\d|[1-9]?\\d)";
+const IPV4 = new RegExp(`^${OCTET}(?:\\.${OCTET}){3}$`);
+
+/** Reads an IP literal; `null` if `text` is none. */
+export function parseIp(text: string): Ip | null {
+  if (IPV4.test(text)) return { family: 4, text, zone: "", mapped: false };
+  if (!text.includes(":")) return null;
+  const percent = text.indexOf("%");
+  const zone = percent < 0 ? "" : text.slice(percent + 1);
+  if (zone.includes("%")) return null;
+  const groups = parseGroups(percent < 0 ? text : text.slice(0, percent));
+  if (groups === null) return null;
+  if (groups.slice(0, 6).join() === "0,0,0,0,0,65535") {
+    const [high, low] = [groups[6]!, groups[7]!];
+    const v4 = [high >> 8, high & 255, low >> 8, low & 255].join(".");
+    return { family: 4, text: v4, zone, mapped: true };
+  }
+  return { family: 6, text: formatGroups(groups), zone, mapped: false };
+}
+
+/** Whether an address means all addresses of this host. */
+export function isWildcard(ip: Ip): boolean {
+  return ip.text === "0.0.0.0" || ip.text === "::";
+}
+
+/** The eight 16-bit groups of an IPv6 address (RFC 4291, section 2.2). */
+function parseGroups(text: string): number[] | null {
+  const halves = text.split("::");
+  if (halves.length > 2) return null;
+  const last = halves.length - 1;
+  const parts = halves.map((half, i) => parseHalf(half, i === last));
+  const [head, tail] = parts;
+  if (head === null || tail === null) return null;
+  if (tail === undefined) return head!.length === 8 ? head! : null;
+  const gap = 8 - head!.length - tail.length;
+  // "::" stands for at least one group.
+  if (gap < 1) return null;
+  return [...head!, ...new Array<number>(gap).fill(0), ...tail];
+}
+
+function parseHalf(text: string, mayEndInIpv4: boolean): number[] | null {
+  if (text === "") return [];
+  const groups: number[] = [];
+  const words = text.split(":");
+  for (const [i, word] of words.entries()) {
+    if (/^[0-9a-f]{1,4}$/i.test(word)) {
+      groups.push(parseInt(word, 16));
+    } else if (mayEndInIpv4 && i === words.length - 1 && IPV4.test(word)) {
+      const [a, b, c, d] = word.split(".").map(Number);
+      groups.push(a! << 8 | b!, c! << 8 | d!);
+    } else return null;
+  }
+  return groups;
+}
+
+/** RFC 5952: lower case, no leading zeros, the first longest gap as `::`. */
+function formatGroups(groups: number[]): string {
+  let from = -1;
+  let length = 1;
+  for (let i = 0; i < 8; i++) {
+    let end = i;
+    while (end < 8 && groups[end] === 0) end++;
+    if (end - i > length) [from, length] = [i, end - i];
+    i = end;
+  }
+  const words = groups.map((group) => group.toString(16));
+  if (from < 0) return words.join(":");
+  const head = words.slice(0, from).join(":");
+  return `${head}::${words.slice(from + length).join(":")}`;
+}
