@@ -1,0 +1,109 @@
+/**
+ * The one place where this library meets time. Everything that waits holds an
+ * {@linkcode Alarm} on a {@linkcode Clock}; tests hand in a clock of their own
+ * and move it by hand.
+ *
+ * @module
+ */
+
+/**
+ * A source of time and timers. The default is the system's; tests use
+ * `FakeClock` of `@switchboard/tcp/testing`.
+ */
+export interface Clock {
+  /** Milliseconds since the epoch, as `Date.now()`: the scale of deadlines. */
+  now(): number;
+  /** Milliseconds on a scale that never steps, as `performance.now()`. */
+  monotonic(): number;
+  /** Calls `callback` once, `ms` (at most 2^31 - 1) from now. */
+  setTimeout(callback: () => void, ms: number): unknown;
+  /** Forgets a timer that `setTimeout` returned; a fired one is no error. */
+  clearTimeout(id: unknown): void;
+  /** Lets the process end although this timer has not fired. */
+  unrefTimer(id: unknown): void;
+}
+
+/** The system's clock. Its timers are numbers or objects, as Deno's version has it. */
+export const systemClock: Clock = {
+  now: () => Date.now(),
+  monotonic: () => performance.now(),
+  setTimeout: (callback, ms) => setTimeout(callback, ms),
+  clearTimeout: (id) => clearTimeout(id as number),
+  unrefTimer: (id) => Deno.unrefTimer(id as number),
+};
+
+/** setTimeout() takes a 32-bit count; a larger one would fire at once. */
+const MAX_TIMEOUT = 2 ** 31 - 1;
+
+/**
+ * One point in time that can be moved. Moving it later costs nothing: the
+ * timer that runs already finds out when it fires, and starts anew. (A timer
+ * for each read costs a quarter of an echo server's rate, one lazy timer 1 %.)
+ *
+ * Invariant: `#timer` is set only while `at` is finite, and `#timerAt <= at`.
+ */
+export class Alarm {
+  /** When it fires, on the scale of `clock.now()`; `Infinity` is never. */
+  at = Infinity;
+  readonly #clock: Clock;
+  readonly #ring: () => void;
+  readonly #keepAlive: boolean;
+  #timer: unknown;
+  #timerAt = Infinity;
+
+  /**
+   * An alarm that is not set.
+   *
+   * @param clock Whose time counts.
+   * @param ring Called once for each time that comes; the alarm is off then.
+   * @param keepAlive Whether a running alarm keeps the process from ending.
+   */
+  constructor(clock: Clock, ring: () => void, keepAlive: boolean) {
+    this.#clock = clock;
+    this.#ring = ring;
+    this.#keepAlive = keepAlive;
+  }
+
+  /** Sets the alarm to ring at `at`, on the scale of `clock.now()`. */
+  set(at: number): void {
+    if (at === Infinity) return this.clear();
+    this.at = at;
+    if (this.#timer !== undefined) {
+      if (this.#timerAt <= at) return;
+      this.#clock.clearTimeout(this.#timer);
+    }
+    this.#start();
+  }
+
+  /** Sets the alarm to ring in `ms` milliseconds; `Infinity` is never. */
+  setIn(ms: number): void {
+    this.set(ms === Infinity ? Infinity : this.#clock.now() + ms);
+  }
+
+  /** Turns the alarm off; no timer is left. */
+  clear(): void {
+    this.at = Infinity;
+    if (this.#timer === undefined) return;
+    this.#clock.clearTimeout(this.#timer);
+    this.#timer = undefined;
+  }
+
+  #start(): void {
+    const ms = Math.max(0, Math.ceil(this.at - this.#clock.now()));
+    this.#timerAt = ms > MAX_TIMEOUT
+      ? this.#clock.now() + MAX_TIMEOUT
+      : this.at;
+    this.#timer = this.#clock.setTimeout(
+      () => this.#fired(),
+      Math.min(ms, MAX_TIMEOUT),
+    );
+    if (!this.#keepAlive) this.#clock.unrefTimer(this.#timer);
+  }
+
+  #fired(): void {
+    this.#timer = undefined;
+    if (this.#timerAt < this.at) return this.#start();
+    this.at = Infinity;
+    this.#ring();
+  }
+}

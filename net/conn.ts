@@ -1,0 +1,467 @@
+/**
+ * The connection: what `Deno.Conn` has, and what it lacks: deadlines, reads
+ * and writes that can be cancelled without losing a byte, writes that write
+ * everything, a close that can be called twice.
+ *
+ * Its two halves know nothing of each other; see read_half.ts and
+ * write_half.ts for how they work.
+ *
+ * @module
+ */
+
+import type { Addr } from "./addr.ts";
+import { type Clock, systemClock } from "./clock.ts";
+import { deadlineTime } from "./deadline.ts";
+import type { DialTrace } from "./dial_trace.ts";
+import { ReadHalf, type ReadWaiter } from "./read_half.ts";
+import { readableOf, writableOf } from "./streams.ts";
+import { onAbort, Wire } from "./wire.ts";
+import { WriteHalf, WriteJob } from "./write_half.ts";
+
+/** Options of {@linkcode Conn.read} and {@linkcode Conn.write}. */
+export interface IoOptions {
+  /**
+   * Abandons the call when it aborts: it rejects with `signal.reason`. No byte
+   * is lost: what a read would have got goes to the next one.
+   */
+  signal?: AbortSignal;
+}
+
+/** Options of `new Conn()`. */
+export interface ConnOptions {
+  /** Time source, for tests. @default {systemClock} */
+  clock?: Clock;
+  /** What the dialer tried, if it was dialled; see {@linkcode DialTrace}. */
+  dialTrace?: DialTrace;
+}
+
+/** What the library's own files may know of a connection. */
+export interface ConnParts {
+  /** What both halves share. */
+  wire: Wire;
+  /** The reading half. */
+  reader: ReadHalf;
+  /** The writing half. */
+  writer: WriteHalf;
+}
+
+/** Opens a connection up for copy() and handle(). Not public. */
+export let partsOf: (conn: Conn) => ConnParts;
+
+/**
+ * A connection. `dial()` and a listener return it; `new Conn(inner)` makes one
+ * of any `Deno.Conn`: TCP, TLS, unix, your own. It is a `Deno.Conn` itself, so
+ * it goes wherever one is taken.
+ *
+ * All methods may be called at any time and by several callers at once: reads
+ * are served first come first served, writes never interleave. `null` from a
+ * read is EOF. Every failure is an {@linkcode OpError}.
+ *
+ * @example Echo one message, with a deadline
+ * ```ts
+ * import { assertEquals } from "@std/assert";
+ * import { dial, listen } from "@switchboard/tcp";
+ *
+ * await using listener = await listen("tcp", "127.0.0.1:0");
+ * await using client = await dial("tcp", String(listener.addr));
+ * await using server = await listener.accept();
+ *
+ * await client.write(new TextEncoder().encode("hello"));
+ * server.setReadDeadline(Date.now() + 5_000);
+ * const p = new Uint8Array(64);
+ * const n = await server.read(p);
+ * assertEquals(new TextDecoder().decode(p.subarray(0, n!)), "hello");
+ * ```
+ */
+export class Conn
+  implements Deno.Conn<Addr>, AsyncIterable<Uint8Array>, AsyncDisposable {
+  static {
+    partsOf = (conn) => ({
+      wire: conn.#wire,
+      reader: conn.#reader,
+      writer: conn.#writer,
+    });
+  }
+
+  /** What the dialer tried on the way to this connection, if it was dialled. */
+  readonly dialTrace?: DialTrace;
+  readonly #wire: Wire;
+  readonly #reader: ReadHalf;
+  readonly #writer: WriteHalf;
+  #fin: Promise<void> | null = null;
+  #readable: ReadableStream<Uint8Array<ArrayBuffer>> | null = null;
+  #writable: WritableStream<Uint8Array> | null = null;
+
+  /**
+   * Takes over a connection; from now on only this object may use it.
+   *
+   * @param inner Any `Deno.Conn`. Closing this object closes it.
+   * @param options See {@linkcode ConnOptions}.
+   */
+  constructor(inner: Deno.Conn, options: ConnOptions = {}) {
+    this.#wire = new Wire(inner, options.clock ?? systemClock, () => {
+      this.#reader.close();
+      this.#writer.close();
+    });
+    this.#reader = new ReadHalf(this.#wire);
+    this.#writer = new WriteHalf(this.#wire);
+    if (options.dialTrace) this.dialTrace = options.dialTrace;
+  }
+
+  /** `"tcp"` or `"unix"`. */
+  get network(): "tcp" | "unix" {
+    return this.#wire.local.transport;
+  }
+
+  /** Our own address; valid after close, too. */
+  get localAddr(): Addr {
+    return this.#wire.local;
+  }
+
+  /** The peer's address; valid after close, too. */
+  get remoteAddr(): Addr {
+    return this.#wire.remote;
+  }
+
+  /**
+   * Reads what there is, up to `p.length` bytes; waits only if there is
+   * nothing. A read of zero bytes is answered at once.
+   *
+   * Cancellation: a deadline or `signal` ends the wait, never the connection,
+   * and no byte is lost. After the promise has settled, `p` is not touched.
+   *
+   * @param p Where to put the bytes.
+   * @param options See {@linkcode IoOptions}.
+   * @returns How many bytes, at least one; `null` at EOF, again and again.
+   * @throws {OpError} With a cause of {@linkcode DeadlineExceededError},
+   * {@linkcode ClosedError}, or the platform's error (ECONNRESET).
+   * @throws {AbortSignal["reason"]} If `signal` aborts.
+   */
+  read(p: Uint8Array, options?: IoOptions): Promise<number | null> {
+    if (!(p instanceof Uint8Array)) {
+      return Promise.reject(new TypeError("p is not a Uint8Array"));
+    }
+    const signal = options?.signal;
+    if (signal?.aborted) return Promise.reject(signal.reason);
+    const reader = this.#reader;
+    // Go: zero bytes can be read past the deadline, but not after close.
+    if (p.length > 0 || this.#wire.closed) {
+      const refusal = reader.refusal();
+      if (refusal) return Promise.reject(refusal);
+    }
+    if (p.length === 0) return Promise.resolve(0);
+    if (reader.ready) {
+      return Promise.resolve(reader.unread > 0 ? reader.copyTo(p) : null);
+    }
+    return new Promise((resolve, reject) => {
+      const call = new ReadCall(p, resolve, reject);
+      if (signal) call.follow(reader, signal);
+      reader.wait(call);
+    });
+  }
+
+  /**
+   * Writes all of `p`. Writes of one connection go out in the order of the
+   * calls and never interleave; small ones of one tick leave together.
+   *
+   * Do not change `p` before the promise settles; afterwards it is yours. The
+   * promise need not be awaited: a failure is no unhandled rejection, and the
+   * next call on the connection meets it, too.
+   *
+   * Cancellation: a deadline or `signal` ends the wait. What the peer gets is a
+   * prefix of what was written: at most 64 KiB that were already under way
+   * still go out. A deadline that is first set while more than 64 KiB wait in
+   * the kernel's hands ends the connection when it passes.
+   *
+   * @param p The bytes.
+   * @param options See {@linkcode IoOptions}.
+   * @returns `p.length`.
+   * @throws {OpError} `bytesWritten` says how many bytes the kernel has taken.
+   * After {@linkcode closeWrite}: EPIPE.
+   * @throws {AbortSignal["reason"]} If `signal` aborts.
+   */
+  write(p: Uint8Array, options?: IoOptions): Promise<number> {
+    if (!(p instanceof Uint8Array)) {
+      return Promise.reject(new TypeError("p is not a Uint8Array"));
+    }
+    const signal = options?.signal;
+    if (signal?.aborted) return Promise.reject(signal.reason);
+    const writer = this.#writer;
+    const refusal = writer.refusal();
+    if (refusal) return tolerate(Promise.reject(refusal));
+    if (p.length === 0) return Promise.resolve(0);
+    const { promise, resolve, reject } = Promise.withResolvers<number>();
+    if (!signal) {
+      writer.add(
+        new WriteJob(p, resolve, (error) => {
+          tolerate(promise);
+          reject(error);
+        }),
+      );
+      return promise;
+    }
+    const unfollow = onAbort(signal, () => {
+      writer.abandon(job, signal.reason);
+    });
+    const job = new WriteJob(p, (n) => {
+      unfollow();
+      resolve(n);
+    }, (error) => {
+      unfollow();
+      tolerate(promise);
+      reject(error);
+    }, { abortable: true });
+    writer.add(job);
+    return promise;
+  }
+
+  /**
+   * Sets both deadlines; see {@linkcode setReadDeadline}.
+   *
+   * @param t A point in time: a Date, or milliseconds since the epoch as
+   * `Date.now()` gives them; `null` for none.
+   * @throws {OpError} After close.
+   */
+  setDeadline(t: Date | number | null): void {
+    const at = this.#deadlineTime(t);
+    this.#reader.deadline.set(at, this.#reader.waiting);
+    this.#writer.deadline.set(at, this.#writer.waiting);
+  }
+
+  /**
+   * Sets the time after which reads fail with an error for which
+   * {@linkcode isTimeout} is true: calls that wait as well as calls to come.
+   * A time in the past fails them before any data is looked at. The connection
+   * stays usable: move the deadline, and read on where you were.
+   *
+   * @param t A Date, or milliseconds since the epoch; `null` for none, which
+   * is the default. A step of the system's clock moves it.
+   * @throws {OpError} After close.
+   * @throws {TypeError} If `t` is anything else.
+   * @throws {RangeError} If `t` is NaN or an invalid Date.
+   */
+  setReadDeadline(t: Date | number | null): void {
+    const at = this.#deadlineTime(t);
+    this.#reader.deadline.set(at, this.#reader.waiting);
+  }
+
+  /**
+   * Sets the time after which writes fail; else as
+   * {@linkcode setReadDeadline}.
+   *
+   * @param t A Date, or milliseconds since the epoch; `null` for none.
+   * @throws {OpError} After close.
+   */
+  setWriteDeadline(t: Date | number | null): void {
+    const at = this.#deadlineTime(t);
+    this.#writer.deadline.set(at, this.#writer.waiting);
+  }
+
+  /**
+   * Sends FIN behind everything that was written: the peer reads EOF. Reading
+   * goes on. Idempotent; later writes fail with EPIPE.
+   *
+   * @throws {OpError} If the connection is closed or broken, or the write
+   * deadline passes while earlier writes are under way.
+   */
+  closeWrite(): Promise<void> {
+    if (this.#fin) return this.#fin;
+    const writer = this.#writer;
+    const refusal = writer.refusal("close");
+    if (refusal) return Promise.reject(refusal);
+    writer.finished = true;
+    return this.#fin = new Promise<void>((resolve, reject) => {
+      writer.add(
+        new WriteJob(null, () => resolve(), (error) => {
+          this.#fin = null;
+          writer.finished = false;
+          reject(error);
+        }),
+      );
+    });
+  }
+
+  /**
+   * Closes the connection at once. Calls that wait reject with an error for
+   * which {@linkcode isClosed} is true. Idempotent.
+   *
+   * What the kernel has taken still goes out, then FIN. If bytes from the peer
+   * are unread the kernel resets the connection instead, and the peer may lose
+   * the end of what we sent; `closeWrite()` and reading to EOF avoids that
+   * (`handle()` does it).
+   */
+  close(): void {
+    this.#wire.close();
+  }
+
+  /**
+   * The reading half as a byte stream. It reads only when somebody pulls; its
+   * end closes nothing, cancelling it closes the connection. Deadlines count,
+   * and a stream that has failed stays failed.
+   */
+  get readable(): ReadableStream<Uint8Array<ArrayBuffer>> {
+    return this.#readable ??= readableOf(this);
+  }
+
+  /**
+   * The writing half as a stream. Closing it is {@linkcode closeWrite};
+   * aborting it closes the connection. Deadlines count.
+   */
+  get writable(): WritableStream<Uint8Array> {
+    return this.#writable ??= writableOf(this);
+  }
+
+  /**
+   * Iterates over the bytes as they come, until EOF. Each chunk is yours to
+   * keep. `break` closes nothing: what comes next can still be read.
+   *
+   * @returns An iterator over chunks of 1 byte to 256 KiB.
+   */
+  [Symbol.asyncIterator](): AsyncIterableIterator<Uint8Array<ArrayBuffer>> {
+    const reader = this.#reader;
+    return {
+      next: () => {
+        const refusal = reader.refusal();
+        if (refusal) return Promise.reject(refusal);
+        return new Promise((resolve, reject) =>
+          reader.wait(new ChunkCall(resolve, reject))
+        );
+      },
+      return: (value) => Promise.resolve({ done: true, value }),
+      [Symbol.asyncIterator]() {
+        return this;
+      },
+    };
+  }
+
+  /**
+   * Switches TCP_NODELAY: whether small writes leave at once. `dial()` and
+   * listeners switch it on. No effect where there is no TCP.
+   *
+   * @param on Whether to send at once. @default {true}
+   * @throws {OpError} After close.
+   */
+  setNoDelay(on = true): void {
+    this.#set("setNoDelay", on);
+  }
+
+  /**
+   * Switches SO_KEEPALIVE: whether the kernel probes a silent peer. `dial()`
+   * and listeners switch it on. No effect where there is no TCP.
+   *
+   * @param on Whether to probe. @default {true}
+   * @throws {OpError} After close.
+   */
+  setKeepAlive(on = true): void {
+    this.#set("setKeepAlive", on);
+  }
+
+  /** A read that waits keeps the process alive: the default. */
+  ref(): void {
+    this.#reader.setRef(true);
+  }
+
+  /** The process may end although a read waits. */
+  unref(): void {
+    this.#reader.setRef(false);
+  }
+
+  /** Closes the connection. */
+  [Symbol.dispose](): void {
+    this.close();
+  }
+
+  /** Closes the connection. */
+  [Symbol.asyncDispose](): Promise<void> {
+    this.close();
+    return Promise.resolve();
+  }
+
+  #deadlineTime(t: Date | number | null): number {
+    const at = deadlineTime(t);
+    if (this.#wire.closed) throw this.#wire.closedError("set");
+    return at;
+  }
+
+  #set(option: "setNoDelay" | "setKeepAlive", on: boolean): void {
+    if (this.#wire.closed) throw this.#wire.closedError("set");
+    try {
+      (this.#wire.inner as Partial<Deno.TcpConn>)[option]?.(on);
+    } catch (error) {
+      throw this.#wire.error("set", error);
+    }
+  }
+}
+
+/**
+ * Writes of one tick need not be awaited one by one. The failure of one that
+ * nobody awaits must not end the process as an unhandled rejection: whoever
+ * uses the connection next is told.
+ */
+function tolerate<T>(promise: Promise<T>): Promise<T> {
+  promise.catch(() => {});
+  return promise;
+}
+
+/** One read() that waits. */
+class ReadCall implements ReadWaiter {
+  next: ReadWaiter | null = null;
+  readonly #p: Uint8Array;
+  readonly #resolve: (n: number | null) => void;
+  readonly #reject: (error: unknown) => void;
+  #unfollow: (() => void) | null = null;
+
+  constructor(
+    p: Uint8Array,
+    resolve: (n: number | null) => void,
+    reject: (error: unknown) => void,
+  ) {
+    this.#p = p;
+    this.#resolve = resolve;
+    this.#reject = reject;
+  }
+
+  follow(reader: ReadHalf, signal: AbortSignal): void {
+    this.#unfollow = onAbort(signal, () => {
+      reader.abandon(this);
+      this.fail(signal.reason);
+    });
+  }
+
+  ready(reader: ReadHalf): void {
+    this.#unfollow?.();
+    this.#resolve(reader.unread > 0 ? reader.copyTo(this.#p) : null);
+  }
+
+  fail(error: unknown): void {
+    this.#unfollow?.();
+    this.#reject(error);
+  }
+}
+
+/** One step of an iteration that waits. */
+class ChunkCall implements ReadWaiter {
+  next: ReadWaiter | null = null;
+  readonly #resolve: (
+    result: IteratorResult<Uint8Array<ArrayBuffer>, undefined>,
+  ) => void;
+  readonly fail: (error: unknown) => void;
+
+  constructor(
+    resolve: (
+      result: IteratorResult<Uint8Array<ArrayBuffer>, undefined>,
+    ) => void,
+    reject: (error: unknown) => void,
+  ) {
+    this.#resolve = resolve;
+    this.fail = reject;
+  }
+
+  ready(reader: ReadHalf): void {
+    this.#resolve(
+      reader.unread > 0
+        ? { done: false, value: reader.takeChunk() }
+        : { done: true, value: undefined },
+    );
+  }
+}

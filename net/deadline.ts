@@ -1,0 +1,85 @@
+import { Alarm, type Clock } from "./clock.ts";
+
+/**
+ * The deadline of one direction of a connection: Go's `SetReadDeadline` and
+ * `SetWriteDeadline`. Absolute, for calls that wait and calls to come.
+ *
+ * The alarm runs only while a call waits or after one has: a deadline that is
+ * moved before every read costs a comparison. It never keeps the process
+ * alive; the operation that waits does.
+ */
+export class Deadline {
+  readonly #clock: Clock;
+  readonly #expire: () => void;
+  #at = Infinity;
+  #sealed = false;
+  #alarm: Alarm | null = null;
+
+  /**
+   * No deadline yet.
+   *
+   * @param clock Whose time counts.
+   * @param expire Fails all calls that wait.
+   */
+  constructor(clock: Clock, expire: () => void) {
+    this.#clock = clock;
+    this.#expire = expire;
+  }
+
+  /** Whether there is one; a call that waits may then be abandoned. */
+  get armed(): boolean {
+    return this.#at !== Infinity;
+  }
+
+  /** Whether it is over: a call fails before it looks at any data. */
+  get passed(): boolean {
+    return this.#at !== Infinity && this.#at <= this.#clock.now();
+  }
+
+  /** Moves it; `Infinity` clears. `waiting` tells whether a call waits. */
+  set(at: number, waiting: boolean): void {
+    if (this.#sealed) return;
+    this.#at = at;
+    if (at === Infinity) this.#alarm?.clear();
+    else if (!waiting) return;
+    else if (this.passed) this.#expire();
+    else this.watch();
+  }
+
+  /** A call begins to wait: from now on the alarm has to run. */
+  watch(): void {
+    if (this.#at === Infinity) return;
+    this.#alarm ??= new Alarm(this.#clock, this.#expire, false);
+    this.#alarm.set(this.#at);
+  }
+
+  /** Over for good: nobody can move it any more. */
+  seal(): void {
+    this.#alarm?.clear();
+    this.#at = -Infinity;
+    this.#sealed = true;
+    this.#expire();
+  }
+
+  /** Leaves no timer behind. */
+  clear(): void {
+    this.#alarm?.clear();
+  }
+}
+
+/**
+ * Reads what a caller gave as a deadline.
+ *
+ * @returns Milliseconds since the epoch; `Infinity` for none.
+ * @throws {TypeError} If it is no Date, number or null.
+ * @throws {RangeError} If it is an invalid Date or NaN.
+ */
+export function deadlineTime(t: Date | number | null): number {
+  if (t === null) return Infinity;
+  const at = t instanceof Date ? t.getTime() : t;
+  if (typeof at !== "number") {
+    throw new TypeError("a deadline is a Date, epoch milliseconds or null");
+  }
+  if (Number.isNaN(at)) throw new RangeError("a deadline cannot be NaN");
+  return at;
+}

@@ -1,0 +1,252 @@
+/**
+ * The reading half of a connection.
+ *
+ * A pending read of the platform cannot be cancelled: a read that has timed
+ * out there still takes the next bytes, and nobody sees them. Hence one
+ * operation at most, always into memory of our own, while callers stand in
+ * line. A deadline or an abort takes a caller out of the line and leaves the
+ * operation alone: its bytes go to the next caller, and while nobody waits it
+ * is unref'd. Copying costs 25 ns for a small message; what needs no copy
+ * (iteration of large chunks, copy()) borrows the memory instead.
+ *
+ * Invariants: `#start <= #end` bound the unread bytes of `#memory`; an
+ * operation is pending only while there are none; callers wait only while
+ * one is pending.
+ *
+ * @module
+ */
+
+import { Deadline } from "./deadline.ts";
+import { DeadlineExceededError } from "./errors.ts";
+import { giveMemory, GROWTH, MAX_SIZE, MIN_SIZE, takeMemory } from "./pool.ts";
+import { type Link, Queue } from "./queue.ts";
+import type { Wire } from "./wire.ts";
+
+/** Somebody who waits for bytes. Exactly one of the methods is called, once. */
+export interface ReadWaiter extends Link<ReadWaiter> {
+  /** There is something to take from `half`: bytes, or EOF. */
+  ready(half: ReadHalf): void;
+  /** There will be nothing. */
+  fail(error: unknown): void;
+}
+
+/** Reads with one queue, one operation and memory that follows the traffic. */
+export class ReadHalf {
+  /** Fails calls that wait too long. */
+  readonly deadline: Deadline;
+  /** The peer has sent FIN, and everything before it is in our memory. */
+  eof = false;
+  readonly #wire: Wire;
+  readonly #waiters = new Queue<ReadWaiter>();
+  #memory: Uint8Array<ArrayBuffer> | null = null;
+  #start = 0;
+  #end = 0;
+  /** The memory is somebody else's until they give it back. */
+  #lent = false;
+  /** What the next operation reads into is this large. */
+  #size = MIN_SIZE;
+  #pending = false;
+  /** The caller of the pending operation has gone, and it is unref'd. */
+  #stale = false;
+  #refd = true;
+  /** A failure that came when nobody waited; the next caller gets it. */
+  #failure: { error: unknown } | null = null;
+  readonly #onBytes = (n: number | null): void => this.#arrived(n);
+  readonly #onFailure = (error: unknown): void => this.#failed(error);
+
+  /** Starts no operation before somebody asks. */
+  constructor(wire: Wire) {
+    this.#wire = wire;
+    this.deadline = new Deadline(wire.clock, () => this.#expire());
+  }
+
+  /** How many bytes can be taken at once. */
+  get unread(): number {
+    return this.#end - this.#start;
+  }
+
+  /** Whether a caller stands in line. */
+  get waiting(): boolean {
+    return this.#waiters.head !== null;
+  }
+
+  /** Why a call must fail before it looks at data; `null` if it need not. */
+  refusal(): Error | null {
+    if (this.#wire.closed) return this.#wire.closedError("read");
+    return this.deadline.passed ? this.#timeout() : null;
+  }
+
+  /** Whether a call can be answered without waiting. */
+  get ready(): boolean {
+    return this.#waiters.head === null &&
+      (this.#end > this.#start || this.eof);
+  }
+
+  /** Puts a caller at the end of the line. */
+  wait(waiter: ReadWaiter): void {
+    this.#waiters.push(waiter);
+    if (this.#pending) {
+      this.deadline.watch();
+      if (this.#stale) this.#unstale();
+    } else this.#serve();
+  }
+
+  /** Takes a caller out of the line; no byte is lost. */
+  abandon(waiter: ReadWaiter): void {
+    this.#waiters.remove(waiter);
+    this.#letGo();
+  }
+
+  /** Copies unread bytes to `p`; how many. */
+  copyTo(p: Uint8Array): number {
+    const n = Math.min(p.length, this.#end - this.#start);
+    const from = this.#start;
+    p.set(this.#memory!.subarray(from, from + n));
+    this.#start += n;
+    return n;
+  }
+
+  /**
+   * The unread bytes, for good. Full memory is given away as it is; the rest
+   * of memory that is not may hold what other connections have read.
+   */
+  takeChunk(): Uint8Array<ArrayBuffer> {
+    const memory = this.#memory!;
+    const bytes = memory.subarray(this.#start, this.#end);
+    this.#start = this.#end = 0;
+    if (bytes.length < memory.length || this.#lent) return bytes.slice();
+    this.#memory = null;
+    return bytes;
+  }
+
+  /** The unread bytes, at most `limit`, until {@linkcode giveBack}. */
+  lend(limit: number): Uint8Array<ArrayBuffer> {
+    const from = this.#start;
+    this.#start = Math.min(this.#end, from + limit);
+    this.#lent = true;
+    return this.#memory!.subarray(from, this.#start);
+  }
+
+  /** Ends a loan. Memory that we have replaced meanwhile is not ours again. */
+  giveBack(bytes: Uint8Array<ArrayBuffer>): void {
+    if (this.#memory?.buffer !== bytes.buffer) return;
+    this.#lent = false;
+    if (this.#wire.closed) this.#release();
+  }
+
+  /** Ends a loan that came to nothing, unless somebody has read on since. */
+  takeBack(bytes: Uint8Array<ArrayBuffer>): void {
+    if (this.#memory?.buffer !== bytes.buffer) return;
+    const from = this.#start - bytes.length;
+    if (from === bytes.byteOffset) this.#start = from;
+    this.giveBack(bytes);
+  }
+
+  /** Whether operations keep the process alive while somebody waits. */
+  setRef(refd: boolean): void {
+    this.#refd = refd;
+    if (this.#stale) return;
+    if (refd) this.#wire.inner.ref();
+    else this.#wire.inner.unref();
+  }
+
+  /** Ends the line; the wire says that it is closed. */
+  close(): void {
+    this.deadline.clear();
+    while (this.#waiters.head) {
+      this.#waiters.shift().fail(this.#wire.closedError("read"));
+    }
+    if (!this.#pending && !this.#lent) this.#release();
+  }
+
+  #begin(): void {
+    if (this.#lent) {
+      this.#memory = null;
+      this.#lent = false;
+    }
+    if (this.#memory?.length !== this.#size) {
+      this.#release();
+      this.#memory = takeMemory(this.#size);
+    }
+    this.#pending = true;
+    this.#wire.inner.read(this.#memory!).then(this.#onBytes, this.#onFailure);
+  }
+
+  #arrived(n: number | null): void {
+    this.#pending = false;
+    if (this.#wire.closed) return this.#release();
+    if (n === null) {
+      this.eof = true;
+      this.#release();
+    } else {
+      this.#start = 0;
+      this.#end = n;
+      this.#adapt(n);
+      this.#wire.activity?.();
+    }
+    this.#serve();
+  }
+
+  #failed(error: unknown): void {
+    this.#pending = false;
+    this.#release();
+    if (this.#wire.closed) return;
+    this.#failure = { error };
+    this.#serve();
+  }
+
+  /** A full read asks for more room; a nearly empty one gives some back. */
+  #adapt(n: number): void {
+    if (n === this.#size) {
+      if (n < MAX_SIZE) this.#size = n * GROWTH;
+    } else if (n * GROWTH * 2 < this.#size) {
+      this.#size = Math.max(MIN_SIZE, this.#size / GROWTH);
+    }
+  }
+
+  /** Hands out what there is, in order; more is read if somebody still waits. */
+  #serve(): void {
+    while (this.#waiters.head !== null) {
+      if (this.#end > this.#start || this.eof) {
+        this.#waiters.shift().ready(this);
+      } else if (this.#failure) {
+        const { error } = this.#failure;
+        this.#failure = null;
+        this.#waiters.shift().fail(this.#wire.error("read", error));
+      } else {
+        if (!this.#pending) this.#begin();
+        this.deadline.watch();
+        if (this.#stale) this.#unstale();
+        return;
+      }
+    }
+  }
+
+  #timeout(): Error {
+    return this.#wire.error("read", new DeadlineExceededError());
+  }
+
+  #expire(): void {
+    while (this.#waiters.head) this.#waiters.shift().fail(this.#timeout());
+    this.#letGo();
+  }
+
+  /** With nobody waiting, a pending operation must not hold the process. */
+  #letGo(): void {
+    if (!this.#pending || this.#waiters.head || this.#stale) return;
+    this.#stale = true;
+    if (this.#refd && !this.#wire.closed) this.#wire.inner.unref();
+  }
+
+  #unstale(): void {
+    this.#stale = false;
+    if (this.#refd) this.#wire.inner.ref();
+  }
+
+  #release(): void {
+    if (this.#memory && !this.#lent) giveMemory(this.#memory);
+    this.#memory = null;
+    this.#lent = false;
+    this.#start = this.#end = 0;
+  }
+}

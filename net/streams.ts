@@ -1,0 +1,36 @@
+import type { Conn } from "./conn.ts";
+
+/**
+ * The reading half of `conn` as a byte stream: it reads when it is pulled,
+ * never ahead, so that it can be mixed with `read()`.
+ */
+export function readableOf(
+  conn: Conn,
+): ReadableStream<Uint8Array<ArrayBuffer>> {
+  const chunks = conn[Symbol.asyncIterator]();
+  return new ReadableStream({
+    type: "bytes",
+    async pull(controller) {
+      const { byobRequest } = controller;
+      if (byobRequest) {
+        const n = await conn.read(byobRequest.view as Uint8Array<ArrayBuffer>);
+        if (n === null) controller.close();
+        byobRequest.respond(n ?? 0);
+      } else {
+        const { done, value } = await chunks.next();
+        if (done) controller.close();
+        else controller.enqueue(value);
+      }
+    },
+    cancel: () => conn.close(),
+  }, { highWaterMark: 0 });
+}
+
+/** The writing half of `conn` as a stream. */
+export function writableOf(conn: Conn): WritableStream<Uint8Array> {
+  return new WritableStream({
+    write: async (chunk) => void await conn.write(chunk),
+    close: () => conn.closeWrite(),
+    abort: () => conn.close(),
+  });
+}

@@ -1,0 +1,76 @@
+import { type Addr, toAddr } from "./addr.ts";
+import type { Clock } from "./clock.ts";
+import { ClosedError, OpError } from "./errors.ts";
+
+/** What the two halves of a connection have in common. */
+export class Wire {
+  /** The platform's connection. */
+  readonly inner: Deno.Conn;
+  /** Whose time counts. */
+  readonly clock: Clock;
+  /** Once true, always true; no call starts an operation any more. */
+  closed = false;
+  /** Told of every byte that came or went; for idle timeouts. */
+  activity: (() => void) | null = null;
+  readonly #end: () => void;
+  #local: Addr | null = null;
+  #remote: Addr | null = null;
+
+  /**
+   * @param inner The platform's connection.
+   * @param clock Whose time counts.
+   * @param end Closes both halves; called at most once.
+   */
+  constructor(inner: Deno.Conn, clock: Clock, end: () => void) {
+    this.inner = inner;
+    this.clock = clock;
+    this.#end = end;
+  }
+
+  /** Our address; made when somebody asks. It stays valid after close. */
+  get local(): Addr {
+    return this.#local ??= toAddr(this.inner.localAddr);
+  }
+
+  /** The peer's address. */
+  get remote(): Addr {
+    return this.#remote ??= toAddr(this.inner.remoteAddr);
+  }
+
+  /** Closes both halves, then the platform's connection. Idempotent. */
+  close(): void {
+    if (this.closed) return;
+    this.closed = true;
+    this.#end();
+    try {
+      this.inner.close();
+    } catch (error) {
+      // Somebody closed it behind our back; it is closed, as was asked.
+      if (!(error instanceof Deno.errors.BadResource)) throw error;
+    }
+  }
+
+  /** What failed, where and why (SEMANTICS §6, field rules). */
+  error(op: OpError["op"], cause: unknown, bytesWritten?: number): OpError {
+    const { local, remote } = this;
+    return new OpError({
+      op,
+      network: local.transport,
+      source: local,
+      addr: remote,
+      cause,
+      bytesWritten,
+    });
+  }
+
+  /** The error of a call that comes after close(), or during it. */
+  closedError(op: OpError["op"], bytesWritten?: number): OpError {
+    return this.error(op, new ClosedError(), bytesWritten);
+  }
+}
+
+/** Calls `cancel` when `signal` aborts; the result takes the listener away. */
+export function onAbort(signal: AbortSignal, cancel: () => void): () => void {
+  signal.addEventListener("abort", cancel);
+  return () => signal.removeEventListener("abort", cancel);
+}

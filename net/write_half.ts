@@ -1,0 +1,286 @@
+/**
+ * The writing half of a connection.
+ *
+ * A pending write of the platform cannot be cancelled, takes fewer bytes than
+ * it was given, and sends whatever the caller's buffer holds by the time the
+ * kernel has room. Hence one operation at most, and three ways to feed it:
+ *
+ * - Small writes are gathered: all that are issued in one tick are copied
+ *   into one piece of at most 64 KiB and leave together (88 × faster than ten
+ *   packets that wait for each other's acknowledgement).
+ * - A large write that nothing can abandon goes out in place, in one operation
+ *   (2.6 × faster at 1 MiB than in 64 KiB pieces).
+ * - A large write that a signal or a deadline may abandon goes out in pieces
+ *   of our own memory, so that its caller can have the buffer back at once and
+ *   no more than one piece follows.
+ *
+ * A deadline that is set while a write goes out in place has no such choice:
+ * if it passes, the connection ends, for else bytes would leave from memory
+ * that is the caller's again.
+ *
+ * Invariants: the queue holds the jobs in the order of their calls; bytes
+ * `done … taken` of each are in the piece that is under way; a job that was
+ * abandoned ends at `taken`.
+ *
+ * @module
+ */
+
+import { Deadline } from "./deadline.ts";
+import { DeadlineExceededError } from "./errors.ts";
+import { giveMemory, takeMemory } from "./pool.ts";
+import { type Link, Queue } from "./queue.ts";
+import type { Wire } from "./wire.ts";
+
+/** What may still go out after its write was abandoned. */
+export const PIECE = 64 * 1024;
+
+/** One call that writes, or the FIN behind all of them. */
+export class WriteJob implements Link<WriteJob> {
+  /** See {@linkcode Link}. */
+  next: WriteJob | null = null;
+  /** The bytes; `null` asks for FIN. */
+  readonly bytes: Uint8Array | null;
+  /** The bytes are the library's own, and stay untouched until they are out. */
+  readonly owned: boolean;
+  /** A signal may take it back. */
+  readonly abortable: boolean;
+  /** How many bytes the kernel has. */
+  done = 0;
+  /** How many bytes have gone into pieces. */
+  taken = 0;
+  /** How many bytes are to go out. */
+  end: number;
+  /** Nobody waits for it any more. */
+  abandoned = false;
+  /** Called with `end` when all of it is out. */
+  readonly resolve: (n: number) => void;
+  /** Called instead if it fails. */
+  readonly reject: (error: unknown) => void;
+
+  /** A job that has not begun. */
+  constructor(
+    bytes: Uint8Array | null,
+    resolve: (n: number) => void,
+    reject: (error: unknown) => void,
+    { owned = false, abortable = false } = {},
+  ) {
+    this.bytes = bytes;
+    this.end = bytes === null ? 0 : bytes.length;
+    this.owned = owned;
+    this.abortable = abortable;
+    this.resolve = resolve;
+    this.reject = reject;
+  }
+}
+
+const SETTLED = Promise.resolve();
+
+/** Writes with one queue and one operation; see the top of this file. */
+export class WriteHalf {
+  /** Fails calls that wait too long. */
+  readonly deadline: Deadline;
+  /** FIN has been sent, or waits behind the last write. */
+  finished = false;
+  readonly #wire: Wire;
+  readonly #jobs = new Queue<WriteJob>();
+  #pending = false;
+  #scheduled = false;
+  /** What is under way, `#from` on; the pool's memory, or a caller's. */
+  #piece: Uint8Array | null = null;
+  #from = 0;
+  #memory: Uint8Array<ArrayBuffer> | null = null;
+  /** A caller's own memory is under way, and too much to be let go. */
+  #inPlace = false;
+  readonly #onTick = (): void => {
+    this.#scheduled = false;
+    if (!this.#pending) this.#next();
+  };
+  readonly #onWritten = (n: number): void => this.#written(n);
+  readonly #onFin = (): void => this.#finSent();
+  readonly #onFailure = (error: unknown): void => this.#failed(error);
+
+  /** Starts no operation before somebody asks. */
+  constructor(wire: Wire) {
+    this.#wire = wire;
+    this.deadline = new Deadline(wire.clock, () => this.#expire());
+  }
+
+  /** Whether a call waits. */
+  get waiting(): boolean {
+    return this.#jobs.head !== null;
+  }
+
+  /** Why a call must fail before it sends anything; `null` if it need not. */
+  refusal(op: "write" | "close" = "write"): Error | null {
+    if (this.#wire.closed) return this.#wire.closedError(op, 0);
+    if (this.finished && op === "write") {
+      const cause = new Deno.errors.BrokenPipe("broken pipe");
+      return this.#wire.error(op, cause, 0);
+    }
+    return this.deadline.passed ? this.#timeout(op, 0) : null;
+  }
+
+  /** Puts a job at the end of the line; small ones start with the tick's end. */
+  add(job: WriteJob): void {
+    this.#jobs.push(job);
+    if (this.deadline.armed) this.deadline.watch();
+    if (this.#pending || this.#scheduled) return;
+    if (job.owned || job.bytes === null || job.end > PIECE) {
+      this.#next();
+    } else {
+      this.#scheduled = true;
+      SETTLED.then(this.#onTick);
+    }
+  }
+
+  /** Takes a job back, but for what is under way. */
+  abandon(job: WriteJob, error: unknown): void {
+    const fin = job.bytes === null && this.#pending && job === this.#jobs.head;
+    if (job.taken === job.done && !fin) this.#jobs.remove(job);
+    job.abandoned = true;
+    job.end = job.taken;
+    job.reject(error);
+  }
+
+  /** Ends the line; the wire says that it is closed. */
+  close(): void {
+    this.deadline.clear();
+    while (this.#jobs.head) {
+      const job = this.#jobs.shift();
+      if (job.abandoned) continue;
+      const op = job.bytes ? "write" : "close";
+      job.reject(this.#wire.closedError(op, job.done));
+    }
+  }
+
+  /** Starts an operation for the head of the line. */
+  #next(): void {
+    const job = this.#jobs.head;
+    if (job === null) return;
+    this.#pending = true;
+    if (job.bytes === null) {
+      this.#wire.inner.closeWrite().then(this.#onFin, this.#onFailure);
+      return;
+    }
+    const rest = job.end - job.done;
+    const abandonable = job.abortable || this.deadline.armed;
+    if (job.owned || (rest > PIECE && !abandonable)) {
+      const size = abandonable ? Math.min(rest, PIECE) : rest;
+      job.taken = job.done + size;
+      this.#piece = size === job.bytes.length
+        ? job.bytes
+        : job.bytes.subarray(job.done, job.taken);
+      this.#inPlace = size > PIECE;
+    } else {
+      this.#gather(job);
+    }
+    this.#from = 0;
+    this.#wire.inner.write(this.#piece!).then(this.#onWritten, this.#onFailure);
+  }
+
+  /** Copies as much of the line as fits in one piece. */
+  #gather(head: WriteJob): void {
+    let size = 0;
+    for (let job: WriteJob | null = head; gathers(job); job = job.next) {
+      size += job.end - job.done;
+      if (size > PIECE) break;
+    }
+    size = Math.min(size, PIECE);
+    const memory = takeMemory(size);
+    let at = 0;
+    for (
+      let job: WriteJob | null = head;
+      at < size && job !== null;
+      job = job.next
+    ) {
+      const n = Math.min(job.end - job.done, size - at);
+      job.taken = job.done + n;
+      const part = n === job.bytes!.length
+        ? job.bytes!
+        : job.bytes!.subarray(job.done, job.taken);
+      memory.set(part, at);
+      at += n;
+    }
+    this.#memory = memory;
+    this.#piece = memory.subarray(0, size);
+  }
+
+  #written(n: number): void {
+    const piece = this.#piece!;
+    if (!this.#wire.closed) {
+      this.#wire.activity?.();
+      this.#from += n;
+      // A job that is told may add the next one, or close the connection.
+      this.#settle(n);
+    }
+    if (this.#from < piece.length && !this.#inPlace && !this.#wire.closed) {
+      this.#wire.inner.write(piece.subarray(this.#from))
+        .then(this.#onWritten, this.#onFailure);
+    } else this.#idle();
+  }
+
+  /** The operation is over. */
+  #idle(): void {
+    if (this.#memory) giveMemory(this.#memory);
+    this.#memory = this.#piece = null;
+    this.#pending = this.#inPlace = false;
+    this.#next();
+  }
+
+  /** Gives `n` bytes that the kernel took to the jobs they came from. */
+  #settle(n: number): void {
+    let job = this.#jobs.head;
+    while (n > 0 && job !== null) {
+      const part = Math.min(n, job.taken - job.done);
+      job.done += part;
+      n -= part;
+      if (job.done < job.end) return;
+      this.#jobs.shift();
+      if (!job.abandoned) job.resolve(job.end);
+      job = this.#jobs.head;
+    }
+  }
+
+  #finSent(): void {
+    if (!this.#wire.closed) {
+      const job = this.#jobs.shift();
+      if (!job.abandoned) job.resolve(0);
+    }
+    this.#idle();
+  }
+
+  /** Fails every job that was under way; the next one asks for itself. */
+  #failed(error: unknown): void {
+    const fin = this.#jobs.head?.bytes === null;
+    const op = fin ? "close" : "write";
+    do {
+      const job = this.#jobs.head;
+      if (job === null || (!fin && job.taken === 0)) break;
+      this.#jobs.shift();
+      if (!job.abandoned) job.reject(this.#wire.error(op, error, job.done));
+    } while (!fin);
+    this.#idle();
+  }
+
+  #timeout(op: "write" | "close", done: number): Error {
+    return this.#wire.error(op, new DeadlineExceededError(), done);
+  }
+
+  #expire(): void {
+    const inPlace = this.#inPlace && this.#pending;
+    for (let job = this.#jobs.head; job !== null;) {
+      const { next } = job;
+      if (!job.abandoned) {
+        const op = job.bytes ? "write" : "close";
+        this.abandon(job, this.#timeout(op, job.done));
+      }
+      job = next;
+    }
+    if (inPlace) this.#wire.close();
+  }
+}
+
+/** Whether a job's bytes may share a piece with others. */
+function gathers(job: WriteJob | null): job is WriteJob {
+  return job !== null && job.bytes !== null && !job.owned;
+}
