@@ -1,0 +1,198 @@
+import { type Conn, type ConnParts, type IoOptions, partsOf } from "./conn.ts";
+import { MAX_SIZE } from "./pool.ts";
+import type { ReadHalf, ReadWaiter } from "./read_half.ts";
+import { onAbort } from "./wire.ts";
+import { PIECE, WriteJob } from "./write_half.ts";
+
+/**
+ * Copies from one connection to another until EOF. Neither is closed, and EOF
+ * is not passed on; see {@linkcode copyBidirectional} for that.
+ *
+ * The bytes are read into memory of our own and written from there: nothing is
+ * copied on the way. One piece at a time: a slow receiver slows the sender.
+ * `copy(conn, conn)` is an echo server.
+ *
+ * @param from Read from here; its read deadline counts.
+ * @param to Write to there; its write deadline counts.
+ * @param options See {@linkcode IoOptions}. After an abort what was read is
+ * still written, 64 KiB at most, and what was not read can be read.
+ * @returns How many bytes were copied.
+ * @throws {OpError} Of the side that failed: op "read" or "write".
+ * @throws {AbortSignal["reason"]} If `options.signal` aborts.
+ *
+ * @example An echo server
+ * ```ts
+ * import { assertEquals } from "@std/assert";
+ * import { copy, dial, listen } from "@switchboard/tcp";
+ *
+ * await using listener = await listen("tcp", "127.0.0.1:0");
+ * await using client = await dial("tcp", String(listener.addr));
+ * await using server = await listener.accept();
+ *
+ * await client.write(new TextEncoder().encode("hello"));
+ * await client.closeWrite();
+ * assertEquals(await copy(server, server), 5);
+ * ```
+ */
+export function copy(
+  from: Conn,
+  to: Conn,
+  options?: IoOptions,
+): Promise<number> {
+  const signal = options?.signal;
+  if (signal?.aborted) return Promise.reject(signal.reason);
+  return new Promise((resolve, reject) => {
+    const pump = new Pump(partsOf(from), partsOf(to), resolve, reject, signal);
+    pump.pull();
+  });
+}
+
+/**
+ * Copies both ways between two connections, as a proxy does, until both sides
+ * have said that they are done: EOF of one is passed on to the other as FIN
+ * while the opposite direction goes on. If anything fails, or `signal` aborts,
+ * both are closed: half a conversation is none.
+ *
+ * @param a One side.
+ * @param b The other side.
+ * @param options See {@linkcode IoOptions}.
+ * @returns How many bytes went from `a` to `b` and from `b` to `a`. The caller
+ * closes both.
+ * @throws {OpError} The first failure; both connections are closed.
+ * @throws {AbortSignal["reason"]} If `options.signal` aborts.
+ *
+ * @example A proxy's handler
+ * ```ts
+ * import { assertEquals } from "@std/assert";
+ * import { copyBidirectional, dial, listen, serve } from "@switchboard/tcp";
+ *
+ * await using backend = serve(
+ *   await listen("tcp", "127.0.0.1:0"),
+ *   async (conn) => void await conn.write(new TextEncoder().encode("hi")),
+ * );
+ * await using proxy = serve(
+ *   await listen("tcp", "127.0.0.1:0"),
+ *   async (conn) => {
+ *     await using upstream = await dial("tcp", String(backend.addr));
+ *     await copyBidirectional(conn, upstream);
+ *   },
+ * );
+ * await using client = await dial("tcp", String(proxy.addr));
+ * await client.closeWrite();
+ * assertEquals(await new Response(client.readable).text(), "hi");
+ * ```
+ */
+export async function copyBidirectional(
+  a: Conn,
+  b: Conn,
+  options?: IoOptions,
+): Promise<[number, number]> {
+  try {
+    return await Promise.all([
+      copyThenFin(a, b, options),
+      copyThenFin(b, a, options),
+    ]);
+  } catch (error) {
+    a.close();
+    b.close();
+    throw error;
+  }
+}
+
+async function copyThenFin(
+  from: Conn,
+  to: Conn,
+  options?: IoOptions,
+): Promise<number> {
+  const n = await copy(from, to, options);
+  await to.closeWrite();
+  return n;
+}
+
+/**
+ * One copy under way. It waits in the lines of both halves itself, turn by
+ * turn: no promise is made per piece, which is what keeps an echo at raw speed.
+ */
+class Pump implements ReadWaiter {
+  next: ReadWaiter | null = null;
+  readonly #from: ConnParts;
+  readonly #to: ConnParts;
+  readonly #resolve: (n: number) => void;
+  readonly #reject: (error: unknown) => void;
+  readonly #signal: AbortSignal | undefined;
+  readonly #unfollow: (() => void) | null = null;
+  readonly #onWritten = (n: number): void => this.#written(n);
+  readonly #onFailure = (error: unknown): void => this.#writeFailed(error);
+  #over = false;
+  #job: WriteJob | null = null;
+  #piece: Uint8Array<ArrayBuffer> | null = null;
+  #copied = 0;
+
+  constructor(
+    from: ConnParts,
+    to: ConnParts,
+    resolve: (n: number) => void,
+    reject: (error: unknown) => void,
+    signal: AbortSignal | undefined,
+  ) {
+    this.#from = from;
+    this.#to = to;
+    this.#resolve = resolve;
+    this.#reject = reject;
+    this.#signal = signal;
+    if (signal) this.#unfollow = onAbort(signal, () => this.#abort());
+  }
+
+  /** Asks for the next piece. */
+  pull(): void {
+    const { reader } = this.#from;
+    const refusal = reader.refusal();
+    if (refusal) this.fail(refusal);
+    else reader.wait(this);
+  }
+
+  ready(reader: ReadHalf): void {
+    if (reader.unread === 0) return this.#end(this.#resolve, this.#copied);
+    const { writer } = this.#to;
+    const refusal = writer.refusal();
+    // The bytes stay where they are, for whoever reads next.
+    if (refusal) return this.fail(refusal);
+    // After an abort a piece still goes out, whole; so it must be small.
+    const abandonable = this.#signal !== undefined || writer.deadline.armed;
+    this.#piece = reader.lend(abandonable ? PIECE : MAX_SIZE);
+    this.#job = new WriteJob(this.#piece, this.#onWritten, this.#onFailure, {
+      owned: true,
+    });
+    writer.add(this.#job);
+  }
+
+  fail(error: unknown): void {
+    this.#end(this.#reject, error);
+  }
+
+  #written(n: number): void {
+    this.#copied += n;
+    this.#from.reader.giveBack(this.#piece!);
+    this.#piece = this.#job = null;
+    if (!this.#over) this.pull();
+  }
+
+  #writeFailed(error: unknown): void {
+    // Bytes that have not left can be read again. Otherwise the operation may
+    // still be at them, so that the loan of that memory never ends.
+    if (this.#job!.taken === 0) this.#from.reader.takeBack(this.#piece!);
+    this.#piece = this.#job = null;
+    this.fail(error);
+  }
+
+  #abort(): void {
+    if (this.#job === null) this.#from.reader.abandon(this);
+    this.fail(this.#signal!.reason);
+  }
+
+  #end<T>(settle: (value: T) => void, value: T): void {
+    this.#over = true;
+    this.#unfollow?.();
+    settle(value);
+  }
+}
