@@ -1,0 +1,91 @@
+import { Alarm, type Clock, systemClock } from "./clock.ts";
+
+/** What became of the connections that were open when a shutdown began. */
+export interface ShutdownReport {
+  /** Their handlers returned in time. */
+  drained: number;
+  /** They were closed by force: their handlers had not returned. */
+  forced: number;
+  /** Their handlers failed in time, not because of the shutdown. */
+  failed: number;
+  /** Milliseconds from the shutdown's beginning to its end. */
+  durationMs: number;
+}
+
+/** How one connection's handler has ended, or that it has not. */
+export type Outcome = "running" | "drained" | "forced" | "failed";
+
+/** What a drain waits for. */
+export interface Drainable {
+  /** Kept up to date by its owner. */
+  outcome: Outcome;
+}
+
+/** One drain under way: a deadline that only moves closer, and a report. */
+export class Drain {
+  /** Settles when everything has ended, or was forced to. */
+  readonly report: Promise<ShutdownReport>;
+  readonly #clock: Clock;
+  readonly #items: readonly Drainable[];
+  readonly #drained = Promise.withResolvers<void>();
+  readonly #deadline: Alarm;
+  readonly #grace: Alarm;
+  readonly #force: () => void;
+
+  /**
+   * @param clock Whose time counts.
+   * @param items What is waited for.
+   * @param before Has to settle, too, before the report is given.
+   * @param force Ends every item that still runs.
+   */
+  constructor(
+    clock: Clock,
+    items: readonly Drainable[],
+    before: Promise<void>,
+    force: () => void,
+  ) {
+    this.#clock = clock;
+    this.#items = items;
+    this.#force = force;
+    this.#deadline = new Alarm(clock, () => this.#forceAll(), true);
+    this.#grace = new Alarm(systemClock, () => this.ended(), true);
+    if (items.length === 0) this.ended();
+    this.report = this.#run(before);
+  }
+
+  /** Nothing is left to wait for. */
+  ended(): void {
+    this.#drained.resolve();
+  }
+
+  /** Forces in `timeout` milliseconds at the latest. */
+  hurry(timeout: number): void {
+    if (!this.#items.some((item) => item.outcome === "running")) return;
+    if (timeout === 0) return this.#forceAll();
+    const at = this.#clock.now() + timeout;
+    if (at < this.#deadline.at) this.#deadline.set(at);
+  }
+
+  async #run(before: Promise<void>): Promise<ShutdownReport> {
+    const start = this.#clock.monotonic();
+    await Promise.all([before, this.#drained.promise]);
+    this.#deadline.clear();
+    this.#grace.clear();
+    return {
+      drained: this.#count("drained"),
+      forced: this.#count("forced"),
+      failed: this.#count("failed"),
+      durationMs: Math.round(this.#clock.monotonic() - start),
+    };
+  }
+
+  /** Handlers whose calls have just failed end within this turn of the loop. */
+  #forceAll(): void {
+    this.#force();
+    this.#grace.setIn(0);
+  }
+
+  #count(outcome: Outcome): number {
+    return this.#items.filter((item) => item.outcome === outcome).length;
+  }
+}

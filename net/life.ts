@@ -1,0 +1,85 @@
+import type { Conn } from "./conn.ts";
+import { closeGently } from "./linger.ts";
+
+/**
+ * What is done with one connection. It is closed when the handler returns or
+ * throws, so that what was written arrives; a handler need not close it.
+ */
+export type Handler = (
+  conn: Conn,
+  context: HandlerContext,
+) => void | Promise<void>;
+
+/** What a {@linkcode Handler} is given beside its connection. */
+export interface HandlerContext {
+  /**
+   * Aborts when a shutdown begins: finish what you are doing and return. Each
+   * connection has its own, so listeners on it need not be removed.
+   */
+  readonly signal: AbortSignal;
+  /**
+   * Takes the connection over: it stays open when the handler returns, and no
+   * limit and no shutdown counts it any more. The caller closes it.
+   *
+   * @returns The connection.
+   */
+  detach(): Conn;
+}
+
+/** One handler's context. Its signal is made when somebody looks at it. */
+export class Context implements HandlerContext {
+  /** The handler has taken the connection over. */
+  detached = false;
+  readonly #conn: Conn;
+  readonly #onDetach: (() => void) | undefined;
+  #controller: AbortController | null = null;
+  #aborted: { reason: unknown } | null = null;
+
+  /** Calls `onDetach` when the handler takes the connection over. */
+  constructor(conn: Conn, onDetach?: () => void) {
+    this.#conn = conn;
+    this.#onDetach = onDetach;
+  }
+
+  /** See {@linkcode HandlerContext.signal}. */
+  get signal(): AbortSignal {
+    if (this.#controller === null) {
+      this.#controller = new AbortController();
+      if (this.#aborted) this.#controller.abort(this.#aborted.reason);
+    }
+    return this.#controller.signal;
+  }
+
+  /** The reason of an abort, if there was one. */
+  get reason(): unknown {
+    return this.#aborted?.reason;
+  }
+
+  /** Tells the handler to end. */
+  abort(reason: unknown): void {
+    this.#aborted = { reason };
+    this.#controller?.abort(reason);
+  }
+
+  /** See {@linkcode HandlerContext.detach}. */
+  detach(): Conn {
+    if (!this.detached) {
+      this.detached = true;
+      this.#onDetach?.();
+    }
+    return this.#conn;
+  }
+}
+
+/** Runs a handler, then closes its connection. */
+export async function live(
+  conn: Conn,
+  handler: Handler,
+  context: Context,
+): Promise<void> {
+  try {
+    await handler(conn, context);
+  } finally {
+    if (!context.detached) await closeGently(conn);
+  }
+}
