@@ -68,7 +68,10 @@ export class TcpAddr implements Deno.NetAddr {
 export class UnixAddr implements Deno.UnixAddr {
   /** Always `"unix"`. */
   readonly transport = "unix";
-  /** Where it is; `""` for a peer that has no name. */
+  /**
+   * Where it is; `""` for a peer that has no name, `@name` for one in Linux's
+   * abstract namespace.
+   */
   readonly path: string;
 
   /**
@@ -77,13 +80,18 @@ export class UnixAddr implements Deno.UnixAddr {
    * @param path Where it is. Deno gives `null` for a peer without a name.
    */
   constructor(path: string | null | undefined) {
-    this.path = path ?? "";
+    this.path = path?.replace(/^\0/, "@") ?? "";
   }
 
   /** The path. */
   toString(): string {
     return this.path;
   }
+}
+
+/** A unix path as the platform takes it: the abstract `@name` begins with NUL. */
+export function platformPath(path: string): string {
+  return path.replace(/^@/, "\0");
 }
 
 /** The platform's address as ours. */

@@ -1,0 +1,48 @@
+import { errorCode } from "./errors.ts";
+
+/** What an error of accept() means for the loop. */
+export type AcceptErrorKind = "closed" | "peer" | "capacity" | "fatal";
+
+/**
+ * One connection's own trouble: the list of trio's SocketListener, which is
+ * that of accept(2) ("errors ... already pending on the new socket"), and
+ * ENOTCONN, which Deno gets from getpeername(2) for a client that has reset.
+ */
+const PEER_CODES: ReadonlySet<string> = new Set([
+  "ECONNABORTED",
+  "ECONNRESET",
+  "EHOSTDOWN",
+  "EHOSTUNREACH",
+  "ENETDOWN",
+  "ENETUNREACH",
+  "ENONET",
+  "ENOPROTOOPT",
+  "ENOSR",
+  "ENOTCONN",
+  "EOPNOTSUPP",
+  "EPERM",
+  "EPROTO",
+  "EPROTONOSUPPORT",
+  "ESOCKTNOSUPPORT",
+  "ETIMEDOUT",
+]);
+
+/** A limit of this process or host: what is open now has to go first. */
+const CAPACITY_CODES: ReadonlySet<string> = new Set([
+  "EMFILE",
+  "ENFILE",
+  "ENOBUFS",
+  "ENOMEM",
+]);
+
+/** Tells errors of accept() apart, by code first and class second. */
+export function acceptErrorKind(error: unknown): AcceptErrorKind {
+  if (
+    error instanceof Deno.errors.BadResource ||
+    error instanceof Deno.errors.Interrupted
+  ) return "closed";
+  const code = errorCode(error);
+  if (code === undefined) return "fatal";
+  if (PEER_CODES.has(code)) return "peer";
+  return CAPACITY_CODES.has(code) ? "capacity" : "fatal";
+}
