@@ -21,7 +21,7 @@
  * @module
  */
 
-import { clockOf, type Listener } from "./listener.ts";
+import { clockOf, type Listener } from "./net/accept.ts";
 import type { Addr } from "./net/addr.ts";
 import type { Clock } from "./net/clock.ts";
 import type { Conn } from "./net/conn.ts";

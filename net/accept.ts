@@ -1,0 +1,360 @@
+/**
+ * The accept loop behind {@linkcode Listener}: callers in line, one accept at
+ * a time, and a retry for what is not the caller's business.
+ *
+ * An accept of the platform cannot be cancelled, and a second one beside it is
+ * refused (Busy). So one at most is under way, for whoever is first in line
+ * when it settles. If nobody is, its connection is kept as the spare for the
+ * next caller, and no further accept is started.
+ *
+ * @module
+ */
+
+import { acceptErrorKind } from "./accept_errors.ts";
+import {
+  type AcceptErrorEvent,
+  checkListenerOptions,
+  type ListenerOptions,
+} from "./accept_options.ts";
+import { type Addr, toAddr } from "./addr.ts";
+import { Alarm, type Clock, systemClock } from "./clock.ts";
+import { Conn } from "./conn.ts";
+import { ClosedError, isClosed, OpError } from "./errors.ts";
+import { type Link, Queue } from "./queue.ts";
+import { onAbort } from "./wire.ts";
+
+/** The back-off of Go's `net/http`: 5 ms, doubling, at most 1 s. */
+const MIN_RETRY_MS = 5;
+const MAX_RETRY_MS = 1_000;
+/** After so many bad peers in a row everybody else gets a turn. */
+const PEER_BURST = 64;
+
+/** Whose time counts for a listener. Not public. */
+export let clockOf: (listener: Listener) => Clock;
+
+/** What {@linkcode makeListener} is told beyond a listener's own options. */
+export interface MakeOptions extends ListenerOptions {
+  /** Closes the listener when it aborts. */
+  signal?: AbortSignal;
+  /** Turns IPv4 peers away. @default {false} */
+  ipv6Only?: boolean;
+}
+
+/**
+ * The end of every listen(): a listener that its signal closes. Not public.
+ *
+ * @param inner Just opened; closed if the signal has aborted meanwhile.
+ * @param options Checked by {@linkcode checkListenOptions}.
+ * @throws {AbortSignal["reason"]} If `options.signal` has aborted.
+ */
+export let makeListener: (
+  inner: Deno.Listener,
+  options: MakeOptions,
+) => Listener;
+
+/**
+ * A listening socket. {@linkcode listen} makes it; `new Listener(inner)` makes
+ * one of any `Deno.Listener`: a TLS one, too.
+ *
+ * `for await (const conn of listener)` accepts until it is closed. It never
+ * throws because of a peer.
+ */
+export class Listener implements AsyncIterable<Conn>, AsyncDisposable {
+  static {
+    clockOf = (listener) => listener.#clock;
+    makeListener = (inner, { ipv6Only = false, signal, ...options }) => {
+      if (signal?.aborted) {
+        inner.close();
+        throw signal.reason;
+      }
+      const listener = new Listener(inner, options);
+      listener.#ipv6Only = ipv6Only;
+      if (signal) {
+        listener.#unfollow = onAbort(signal, () => void listener.close());
+      }
+      return listener;
+    };
+  }
+
+  /** Where it listens; IPv4 and IPv6 on all addresses is `[::]:port`. */
+  readonly addr: Addr;
+  readonly #inner: Deno.Listener;
+  readonly #options: ListenerOptions;
+  readonly #clock: Clock;
+  readonly #callers = new Queue<AcceptCall>();
+  readonly #retry: Alarm;
+  #ipv6Only = false;
+  #unfollow: (() => void) | null = null;
+  /** The accept under way, settled when it is over; one at most. */
+  #pending: Promise<void> | null = null;
+  /** The caller of the pending accept has gone, and it is unref'd. */
+  #stale = false;
+  #refd = true;
+  /** A connection whose caller had gone. */
+  #spare: Conn | null = null;
+  #closing: Promise<void> | null = null;
+  /** Bad peers since the last good one. */
+  #badPeers = 0;
+  /** What to wait after the next capacity error; 0 outside of an episode. */
+  #retryMs = 0;
+  readonly #onConn = (inner: Deno.Conn): void => this.#accepted(inner);
+  readonly #onFailure = (error: unknown): void => this.#failed(error);
+
+  /**
+   * Takes over a listener; from now on only this object may use it.
+   *
+   * @param inner Any `Deno.Listener`. Closing this object closes it.
+   * @param options See {@linkcode ListenerOptions}.
+   * @throws {TypeError} If an option has the wrong type.
+   */
+  constructor(inner: Deno.Listener, options: ListenerOptions = {}) {
+    checkListenerOptions(options);
+    this.#inner = inner;
+    this.#options = options;
+    this.#clock = options.clock ?? systemClock;
+    this.#retry = new Alarm(this.#clock, () => this.#pump(), true);
+    this.addr = toAddr(inner.addr);
+  }
+
+  /**
+   * Accepts the next connection. Callers are served first come first served.
+   *
+   * Cancellation: an abort takes the caller out of the line. No connection is
+   * lost: one that comes for a caller who has gone is the next caller's.
+   *
+   * @param options `signal` ends the wait.
+   * @returns A connection. The caller closes it.
+   * @throws {OpError} Only when the listener is closed (see
+   * {@linkcode isClosed}) or broken, which closes it.
+   * @throws {AbortSignal["reason"]} If `signal` aborts.
+   */
+  accept(options?: { signal?: AbortSignal }): Promise<Conn> {
+    const signal = options?.signal;
+    if (signal?.aborted) return Promise.reject(signal.reason);
+    if (this.#closing) return Promise.reject(this.#closedError());
+    if (this.#spare && this.#callers.head === null) {
+      const conn = this.#spare;
+      this.#spare = null;
+      return Promise.resolve(conn);
+    }
+    return new Promise((resolve, reject) => {
+      const call = new AcceptCall(resolve, reject);
+      if (signal) {
+        call.unfollow = onAbort(signal, () => this.#leave(call, signal));
+      }
+      this.#callers.push(call);
+      if (this.#stale) this.#setStale(false);
+      this.#pump();
+    });
+  }
+
+  /**
+   * Closes the listener: every waiting caller is told at once, loops end.
+   * Accepted connections live on; those still in the kernel's queue are reset.
+   * Idempotent.
+   *
+   * @returns Settles when the port can be bound again.
+   */
+  close(): Promise<void> {
+    return this.#closing ??= this.#close(() => this.#closedError());
+  }
+
+  /**
+   * Accepts until the listener is closed, which ends the iteration in silence;
+   * so does a signal. `break` closes the listener.
+   *
+   * @returns An iterator over accepted connections.
+   */
+  [Symbol.asyncIterator](): AsyncIterableIterator<Conn> {
+    return {
+      next: () =>
+        this.accept().then(
+          (value) => ({ done: false, value }),
+          (error): IteratorResult<Conn, undefined> => {
+            if (isClosed(error)) return { done: true, value: undefined };
+            throw error;
+          },
+        ),
+      return: async (value) => {
+        await this.close();
+        return { done: true, value };
+      },
+      [Symbol.asyncIterator]() {
+        return this;
+      },
+    };
+  }
+
+  /** An accept that waits keeps the process alive: the default. */
+  ref(): void {
+    this.#refd = true;
+    if (!this.#stale) this.#inner.ref();
+  }
+
+  /** The process may end although an accept waits. */
+  unref(): void {
+    this.#refd = false;
+    this.#inner.unref();
+  }
+
+  /** {@linkcode close} */
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.close();
+  }
+
+  /** Starts an accept if a caller waits and none is under way. */
+  #pump(): void {
+    if (this.#pending || this.#closing || this.#callers.head === null) return;
+    if (this.#retry.at !== Infinity) return;
+    this.#pending = this.#inner.accept().then(this.#onConn, this.#onFailure);
+  }
+
+  #accepted(inner: Deno.Conn): void {
+    this.#pending = null;
+    if (this.#closing) return inner.close();
+    this.#retryMs = 0;
+    const conn = this.#admit(inner);
+    if (conn !== null) {
+      this.#badPeers = 0;
+      if (this.#callers.head === null) this.#spare = conn;
+      else this.#callers.shift().resolve(conn);
+    }
+    this.#pump();
+  }
+
+  /** Prepares a connection; `null` if it is not for the caller. */
+  #admit(inner: Deno.Conn): Conn | null {
+    const { noDelay = true, keepAlive = true } = this.#options;
+    const conn = new Conn(inner, { clock: this.#clock });
+    try {
+      if (noDelay) conn.setNoDelay(true);
+      if (keepAlive) conn.setKeepAlive(true);
+    } catch (error) {
+      // The peer has reset it already (EINVAL on macOS).
+      conn.close();
+      this.#badPeer(error);
+      return null;
+    }
+    if (!this.#ipv6Only || isIpv6(inner.remoteAddr)) return conn;
+    conn.close();
+    return null;
+  }
+
+  #failed(error: unknown): void {
+    this.#pending = null;
+    if (this.#closing) return;
+    switch (acceptErrorKind(error)) {
+      case "peer":
+        this.#badPeer(error);
+        return this.#pump();
+      case "capacity":
+        return this.#backOff(error);
+      case "closed": // by somebody who has the inner listener
+        this.#closing = this.#close(() => this.#closedError());
+        return;
+      case "fatal": {
+        const broken = this.#error(error);
+        this.#closing = this.#close(() => broken);
+      }
+    }
+  }
+
+  #badPeer(error: unknown): void {
+    this.#report(error, "peer", 0);
+    if (++this.#badPeers % PEER_BURST === 0) this.#retry.setIn(0);
+  }
+
+  #backOff(error: unknown): void {
+    if (this.#retryMs === 0) {
+      this.#retryMs = MIN_RETRY_MS;
+      this.#report(error, "capacity", MIN_RETRY_MS);
+    }
+    if (this.#callers.head) this.#retry.setIn(this.#retryMs);
+    this.#retryMs = Math.min(this.#retryMs * 2, MAX_RETRY_MS);
+  }
+
+  #report(cause: unknown, kind: AcceptErrorEvent["kind"], retryMs: number) {
+    const { onAcceptError } = this.#options;
+    if (!onAcceptError) return;
+    try {
+      onAcceptError({ error: this.#error(cause), kind, retryMs });
+    } catch (thrown) {
+      console.error("switchboard: onAcceptError failed:", thrown);
+    }
+  }
+
+  /** A caller has lost interest. */
+  #leave(call: AcceptCall, { reason }: AbortSignal): void {
+    this.#callers.remove(call);
+    call.reject(reason);
+    if (this.#callers.head) return;
+    this.#retry.clear();
+    if (this.#pending) this.#setStale(true);
+  }
+
+  /** With nobody waiting, a pending accept must not hold the process. */
+  #setStale(stale: boolean): void {
+    this.#stale = stale;
+    if (!this.#refd) return;
+    if (stale) this.#inner.unref();
+    else this.#inner.ref();
+  }
+
+  /** `why` makes the error of each caller that waits. */
+  async #close(why: () => OpError): Promise<void> {
+    this.#unfollow?.();
+    this.#retry.clear();
+    while (this.#callers.head) this.#callers.shift().reject(why());
+    this.#spare?.close();
+    this.#spare = null;
+    try {
+      this.#inner.close();
+    } catch (error) {
+      // Somebody closed it behind our back; it is closed, as was asked.
+      if (!(error instanceof Deno.errors.BadResource)) throw error;
+    }
+    // Until it has settled the port is not free.
+    await this.#pending;
+  }
+
+  #closedError(): OpError {
+    return this.#error(new ClosedError());
+  }
+
+  #error(cause: unknown): OpError {
+    const { addr } = this;
+    return new OpError({ op: "accept", network: addr.transport, addr, cause });
+  }
+}
+
+/** One accept() that waits. */
+class AcceptCall implements Link<AcceptCall> {
+  next: AcceptCall | null = null;
+  unfollow: (() => void) | null = null;
+  readonly #resolve: (conn: Conn) => void;
+  readonly #reject: (error: unknown) => void;
+
+  constructor(
+    resolve: (conn: Conn) => void,
+    reject: (error: unknown) => void,
+  ) {
+    this.#resolve = resolve;
+    this.#reject = reject;
+  }
+
+  resolve(conn: Conn): void {
+    this.unfollow?.();
+    this.#resolve(conn);
+  }
+
+  reject(error: unknown): void {
+    this.unfollow?.();
+    this.#reject(error);
+  }
+}
+
+/** Whether a peer of a dual-stack socket came over IPv6. */
+function isIpv6(addr: Deno.Addr): boolean {
+  return addr.transport === "tcp" && addr.hostname.includes(":") &&
+    !addr.hostname.startsWith("::ffff:");
+}

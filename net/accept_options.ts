@@ -1,0 +1,84 @@
+/**
+ * The options of listeners, and their checks.
+ *
+ * @module
+ */
+
+import type { Clock } from "./clock.ts";
+import type { OpError } from "./errors.ts";
+
+/** What an accept loop met and survived. */
+export interface AcceptErrorEvent {
+  /** With op "accept"; its cause is the platform's error. */
+  error: OpError;
+  /**
+   * "peer": one connection's own trouble, such as a client that has reset
+   * already; one event each. "capacity": this process or host is at a limit
+   * (EMFILE, ENFILE, ENOBUFS, ENOMEM); one event until a connection is
+   * accepted again.
+   */
+  kind: "peer" | "capacity";
+  /** Milliseconds until the next try: 0 for "peer", 5 for "capacity". */
+  retryMs: number;
+}
+
+/** Options of `new Listener()`. */
+export interface ListenerOptions {
+  /** Sets TCP_NODELAY on accepted connections. @default {true} */
+  noDelay?: boolean;
+  /** Sets SO_KEEPALIVE on accepted connections. @default {true} */
+  keepAlive?: boolean;
+  /**
+   * Told of what the loop survives. Nothing is lost without it: nobody can do
+   * anything about a peer, and a limit shows in clients that wait. What it
+   * throws is printed.
+   */
+  onAcceptError?: (event: AcceptErrorEvent) => void;
+  /** Time source, for tests. @default {systemClock} */
+  clock?: Clock;
+}
+
+/** Checks all options that a listen() may have, before anything is opened. */
+export function checkListenOptions(
+  options: ListenerOptions & {
+    signal?: AbortSignal;
+    backlog?: number;
+    reusePort?: boolean;
+  },
+): void {
+  checkListenerOptions(options);
+  const { backlog, reusePort, signal }: {
+    backlog?: unknown;
+    reusePort?: unknown;
+    signal?: unknown;
+  } = options;
+  checkBoolean("reusePort", reusePort);
+  if (signal !== undefined && !(signal instanceof AbortSignal)) {
+    throw new TypeError("signal is not an AbortSignal");
+  }
+  if (backlog !== undefined) {
+    if (typeof backlog !== "number") {
+      throw new TypeError("backlog is not a number");
+    }
+    if (!Number.isInteger(backlog) || backlog < 1) {
+      throw new RangeError(`backlog is not a positive integer: ${backlog}`);
+    }
+  }
+  options.signal?.throwIfAborted();
+}
+
+/** Checks the options of `new Listener()`. */
+export function checkListenerOptions(options: ListenerOptions): void {
+  checkBoolean("noDelay", options.noDelay);
+  checkBoolean("keepAlive", options.keepAlive);
+  const { onAcceptError }: { onAcceptError?: unknown } = options;
+  if (onAcceptError !== undefined && typeof onAcceptError !== "function") {
+    throw new TypeError("onAcceptError is not a function");
+  }
+}
+
+function checkBoolean(name: string, value: unknown): void {
+  if (value !== undefined && typeof value !== "boolean") {
+    throw new TypeError(`${name} is not a boolean`);
+  }
+}
