@@ -1,0 +1,297 @@
+/**
+ * Happy Eyeballs, the race for one connection (RFC 8305), and nothing else:
+ * addresses go in, in batches; one connection comes out, or every address's
+ * failure. It knows neither names nor sockets, and its time is a `Clock`.
+ *
+ * - Order (section 4): the family of the first address leads, then the two
+ *   alternate. A late batch joins the untried, which are interleaved anew; the
+ *   next one up is then of the other family than the last one started.
+ *   An address that comes twice counts once.
+ * - Pace (section 5): the next attempt starts `attemptDelay` after the last
+ *   one. The RFC is silent about failures; here any failure starts the next,
+ *   the oldest attempt's as well as the newest's, but never within 10 ms of
+ *   the last start while others are in flight (the RFC's MUST). With none in
+ *   flight nothing is to be spared: a thousand refusals take no time.
+ *   A late batch starts at once if the delay has passed meanwhile.
+ * - `attemptDelay: Infinity` is Go's serial dial. With a deadline each address
+ *   gets an equal share of what is left, at least 2 s (Go: partialDeadline), so
+ *   that a dead one cannot eat it all.
+ * - End: the first connection wins. Every other attempt is aborted, and closed
+ *   if it connects all the same. `settleLosers` waits until they have ended;
+ *   without it a loser that ignores its signal stays in `#running`, whose
+ *   promises never reject, until it ends by itself.
+ *
+ * @module
+ */
+
+import { Alarm, type Clock } from "./clock.ts";
+import { DeadlineExceededError } from "./errors.ts";
+
+/** RFC 8305, section 5: the delay MUST NOT be below 10 ms. */
+const MIN_DELAY = 10;
+/** RFC 8305, section 8: the recommended maximum. */
+const MAX_DELAY = 2_000;
+/** Go's saneMinimum: less time than this is not worth an attempt. */
+const MIN_SHARE = 2_000;
+
+/** Somebody to connect to. */
+export interface Candidate {
+  /** Canonical text; what has the same text is the same address. */
+  readonly text: string;
+  /** 4 or 6; anything for a unix socket. */
+  readonly family: number;
+}
+
+/** One address that had its turn. Times are of `clock.monotonic()`. */
+export interface Attempt<T extends Candidate> {
+  /** Who it went to. */
+  readonly candidate: T;
+  /** When it started. */
+  readonly start: number;
+  /** When it ended; not before `state` leaves "running". */
+  end: number;
+  /** "canceled": another one won, or the race was stopped without a reason. */
+  state: "running" | "connected" | "failed" | "canceled";
+  /** Why it failed. */
+  error?: unknown;
+  /** Cancels it. */
+  readonly abort: AbortController;
+}
+
+/** What a {@linkcode Race} needs to know. */
+export interface RaceInit<T extends Candidate, C> {
+  /** Time source. */
+  clock: Clock;
+  /** Clamped to 10…2000 ms; `Infinity` is strictly one after another. */
+  attemptDelay: number;
+  /** How long one attempt may take; `Infinity` is as long as it likes. */
+  attemptTimeout: number;
+  /** When the caller will stop the race, in `clock.now()`; or `Infinity`. */
+  deadline: number;
+  /** The `text` of the candidate to start with, whenever it comes. */
+  prefer?: string | undefined;
+  /** Wait for aborted attempts before the race is over. */
+  settleLosers: boolean;
+  /** A reason to fail an address without connecting; it costs no turn. */
+  refuse?: ((candidate: T) => unknown) | undefined;
+  /** Connects; rejects soon after `signal` aborts, if it can. */
+  connect(candidate: T, signal: AbortSignal): Promise<C>;
+  /** Closes a connection that nobody wants. */
+  close(conn: C): void;
+}
+
+/** One race; see the top of this file. */
+export class Race<T extends Candidate, C> {
+  /** Those that had their turn, in the order in which they started. */
+  readonly attempts: Attempt<T>[] = [];
+  /** The winner, or `undefined` if there is none. Never rejects. */
+  readonly done: Promise<C | undefined>;
+  readonly #init: RaceInit<T, C>;
+  readonly #delay: number;
+  readonly #alarm: Alarm;
+  readonly #resolve: (conn: C | PromiseLike<C | undefined> | undefined) => void;
+  /** Attempts whose connect() has not settled yet, wanted or not. */
+  readonly #running = new Set<Promise<void>>();
+  readonly #seen = new Set<string>();
+  #untried: T[] = [];
+  /** How many attempts are in state "running". */
+  #inFlight = 0;
+  #lastStart = -Infinity;
+  /** The next start is not before this while others are in flight. */
+  #nextStart = -Infinity;
+  #sealed = false;
+  #over = false;
+  #pumping = false;
+
+  /** A race without runners; {@linkcode add} starts it. */
+  constructor(init: RaceInit<T, C>) {
+    this.#init = init;
+    this.#delay = init.attemptDelay === Infinity
+      ? Infinity
+      : Math.min(Math.max(init.attemptDelay, MIN_DELAY), MAX_DELAY);
+    this.#alarm = new Alarm(init.clock, () => {
+      this.#nextStart = -Infinity;
+      this.#pump();
+    }, true);
+    const { promise, resolve } = Promise.withResolvers<C | undefined>();
+    this.done = promise;
+    this.#resolve = resolve;
+  }
+
+  /** Whether the outcome is known. */
+  get over(): boolean {
+    return this.#over;
+  }
+
+  /** Those that had no turn, in the order in which they would have had it. */
+  get untried(): readonly T[] {
+    return this.#untried;
+  }
+
+  /** Adds a batch, best first. */
+  add(batch: Iterable<T>): void {
+    if (this.#over) return;
+    for (const candidate of batch) {
+      if (this.#seen.has(candidate.text)) continue;
+      this.#seen.add(candidate.text);
+      this.#untried.push(candidate);
+    }
+    this.#arrange();
+    this.#pump();
+  }
+
+  /** No more batches: when the last attempt fails, the race is lost. */
+  seal(): void {
+    this.#sealed = true;
+    this.#pump();
+  }
+
+  /** Ends the race without a winner; attempts in flight fail with `error`. */
+  stop(error: unknown): void {
+    if (!this.#over) this.#finish(undefined, error);
+  }
+
+  #arrange(): void {
+    const last = this.attempts.at(-1)?.candidate.family;
+    const favourite = this.#untried.findIndex((candidate) =>
+      candidate.text === this.#init.prefer
+    );
+    if (favourite >= 0) {
+      this.#untried.unshift(...this.#untried.splice(favourite, 1));
+    }
+    const first = this.#untried[0]?.family;
+    this.#untried = interleave(
+      this.#untried,
+      last === undefined || favourite >= 0
+        ? (family) => family === first
+        : (family) => family !== last,
+    );
+  }
+
+  #pump(): void {
+    // A connect() that fails at once gets here from inside #start().
+    if (this.#pumping) return;
+    this.#pumping = true;
+    while (!this.#over && this.#mayStart()) this.#start();
+    this.#pumping = false;
+    if (this.#sealed && this.#untried.length === 0 && this.#inFlight === 0) {
+      this.stop(undefined);
+    }
+  }
+
+  #mayStart(): boolean {
+    if (this.#untried.length === 0) return false;
+    if (this.#inFlight === 0) return true;
+    const wait = this.#nextStart - this.#init.clock.monotonic();
+    if (wait <= 0) return true;
+    this.#alarm.setIn(wait);
+    return false;
+  }
+
+  #start(): void {
+    const now = this.#init.clock.monotonic();
+    const patience = this.#patience(this.#untried.length);
+    const attempt: Attempt<T> = {
+      candidate: this.#untried.shift()!,
+      start: now,
+      end: now,
+      state: "running",
+      abort: new AbortController(),
+    };
+    this.attempts.push(attempt);
+    this.#inFlight++;
+    const refusal = this.#init.refuse?.(attempt.candidate);
+    if (refusal !== undefined) return this.#fail(attempt, refusal);
+    this.#alarm.clear();
+    this.#lastStart = now;
+    this.#nextStart = now + this.#delay;
+    const run = this.#run(attempt, patience)
+      .finally(() => this.#running.delete(run));
+    this.#running.add(run);
+  }
+
+  /** How long an attempt may take of which `left` are to be made. */
+  #patience(left: number): number {
+    const { attemptTimeout, clock, deadline } = this.#init;
+    if (this.#delay !== Infinity || deadline === Infinity) {
+      return attemptTimeout;
+    }
+    const remaining = deadline - clock.now();
+    const share = Math.max(remaining / left, MIN_SHARE);
+    // A share of all that is left is the deadline's own business.
+    return share < remaining ? Math.min(share, attemptTimeout) : attemptTimeout;
+  }
+
+  /** Never rejects: it ends with its attempt, wanted or not. */
+  async #run(attempt: Attempt<T>, patience: number): Promise<void> {
+    const { clock, close, connect } = this.#init;
+    const alarm = new Alarm(clock, () => {
+      const error = new DeadlineExceededError();
+      this.#fail(attempt, error);
+      attempt.abort.abort(error);
+    }, true);
+    alarm.setIn(patience);
+    try {
+      const conn = await connect(attempt.candidate, attempt.abort.signal);
+      if (attempt.state === "running") this.#win(attempt, conn);
+      else close(conn);
+    } catch (error) {
+      // Of a loser: the abort itself, or a close() that failed because there
+      // was nothing left to close. Nobody is waiting for either.
+      this.#fail(attempt, error);
+    } finally {
+      alarm.clear();
+    }
+  }
+
+  #win(attempt: Attempt<T>, conn: C): void {
+    this.#end(attempt, "connected");
+    this.#finish(conn, undefined);
+  }
+
+  #fail(attempt: Attempt<T>, error: unknown): void {
+    if (attempt.state !== "running") return;
+    this.#end(attempt, "failed", error);
+    this.#nextStart = Math.min(this.#nextStart, this.#lastStart + MIN_DELAY);
+    this.#pump();
+  }
+
+  #end(attempt: Attempt<T>, state: Attempt<T>["state"], error?: unknown): void {
+    attempt.state = state;
+    attempt.end = this.#init.clock.monotonic();
+    attempt.error = error;
+    this.#inFlight--;
+  }
+
+  #finish(winner: C | undefined, error: unknown): void {
+    this.#over = true;
+    this.#alarm.clear();
+    for (const attempt of this.attempts) {
+      if (attempt.state !== "running") continue;
+      this.#end(attempt, error === undefined ? "canceled" : "failed", error);
+      attempt.abort.abort(error);
+    }
+    this.#resolve(
+      this.#init.settleLosers && this.#running.size > 0
+        ? Promise.all(this.#running).then(() => winner)
+        : winner,
+    );
+  }
+}
+
+/**
+ * Alternates between those that lead and the others; what one lane has more
+ * than the other comes last.
+ */
+function interleave<T extends Candidate>(
+  list: readonly T[],
+  leads: (family: number) => boolean,
+): T[] {
+  const lead = list.filter((candidate) => leads(candidate.family));
+  const rest = list.filter((candidate) => !leads(candidate.family));
+  const result: T[] = [];
+  for (let i = 0; i < Math.max(lead.length, rest.length); i++) {
+    result.push(...lead.slice(i, i + 1), ...rest.slice(i, i + 1));
+  }
+  return result;
+}
