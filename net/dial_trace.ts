@@ -6,6 +6,9 @@
  * @module
  */
 
+import { errorCode, isTimeout } from "./errors.ts";
+import type { Attempt, Candidate } from "./race.ts";
+
 /** What became of one address. */
 export interface DialAttempt {
   /**
@@ -57,4 +60,53 @@ export interface DialTrace {
    * the others in the order in which they would have been tried.
    */
   attempts: DialAttempt[];
+}
+
+/** The entry of an address that had its turn, in a dial begun at `start`. */
+export function triedEntry(
+  attempt: Omit<Attempt<Candidate>, "abort">,
+  start: number,
+): DialAttempt {
+  const { candidate, end, error, state } = attempt;
+  const code = state === "failed" ? errorCode(error) : undefined;
+  return {
+    addr: candidate.text,
+    startMs: milliseconds(attempt.start - start),
+    durationMs: milliseconds(end - attempt.start),
+    outcome: state === "failed"
+      ? failureOutcome(error, code)
+      : state === "connected"
+      ? "connected"
+      : "canceled",
+    ...code !== undefined && { code },
+  };
+}
+
+/** The entry of an address that had no turn. */
+export function untriedEntry(addr: string): DialAttempt {
+  return { addr, startMs: 0, durationMs: 0, outcome: "not-started" };
+}
+
+function failureOutcome(
+  error: unknown,
+  code: string | undefined,
+): DialAttempt["outcome"] {
+  if (error instanceof Deno.errors.NotCapable) return "denied";
+  switch (code) {
+    case "ECONNREFUSED":
+      return "refused";
+    case "ENETUNREACH":
+    case "EHOSTUNREACH":
+      return "unreachable";
+    case "EACCES":
+    case "EPERM":
+      return "denied";
+    default:
+      return isTimeout(error) ? "timeout" : "failed";
+  }
+}
+
+/** To the microsecond: clocks' own digits beyond that are noise. */
+export function milliseconds(ms: number): number {
+  return Math.round(ms * 1000) / 1000;
 }

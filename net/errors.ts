@@ -165,6 +165,8 @@ export interface OpErrorInit {
   reason?: string | undefined;
   /** For "write": how many bytes the kernel had taken. */
   bytesWritten?: number | undefined;
+  /** Time ran out. Default: whether the cause says so. */
+  timeout?: boolean | undefined;
 }
 
 /**
@@ -231,7 +233,7 @@ export class OpError extends Error {
     const code = errorCode(cause);
     if (code !== undefined) this.code = code;
     if (init.bytesWritten !== undefined) this.bytesWritten = init.bytesWritten;
-    this.timeout = isTimeout(cause);
+    this.timeout = init.timeout ?? isTimeout(cause);
     this.temporary = this.timeout ||
       (code !== undefined && TEMPORARY_CODES.has(code)) ||
       (op === "accept" && (code === "ECONNRESET" || code === "ECONNABORTED"));

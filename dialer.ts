@@ -1,0 +1,278 @@
+/**
+ * The dialer: every address behind a name, fast, and it tells what it tried.
+ * {@linkcode dial} makes one connection; a {@linkcode Dialer} has defaults and
+ * remembers which address last worked.
+ *
+ * @example A service with two addresses, of which one is dead
+ * ```ts
+ * import { assertEquals } from "@std/assert";
+ * import { dial, listen } from "@switchboard/tcp";
+ *
+ * await using listener = await listen("tcp", "127.0.0.1:0");
+ * const { port } = listener.addr as Deno.NetAddr;
+ * const resolve = () => Promise.resolve(["127.0.0.2", "127.0.0.1"]);
+ * await using conn = await dial("tcp", `db.test:${port}`, { resolve });
+ * assertEquals(
+ *   conn.dialTrace?.attempts.map(({ addr, outcome }) => [addr, outcome]),
+ *   [
+ *     [`127.0.0.2:${port}`, "refused"],
+ *     [`127.0.0.1:${port}`, "connected"],
+ *   ],
+ * );
+ * ```
+ *
+ * @module
+ */
+
+import type { Network } from "./net/addr.ts";
+import { type Clock, systemClock } from "./net/clock.ts";
+import type { Conn } from "./net/conn.ts";
+import { DialError } from "./net/dial_error.ts";
+import type { DialTrace } from "./net/dial_trace.ts";
+import { Dialing } from "./net/dialing.ts";
+import type { Resolver } from "./net/resolver.ts";
+import type { Connector } from "./net/target.ts";
+
+export { DialError } from "./net/dial_error.ts";
+export type { DialErrorInit } from "./net/dial_error.ts";
+export type { DialAttempt, DialTrace } from "./net/dial_trace.ts";
+export type { Connector } from "./net/target.ts";
+
+/** Options of {@linkcode dial} and defaults of a {@linkcode Dialer}. */
+export interface DialOptions {
+  /**
+   * Calls the dial off: it rejects with `signal.reason`. After success it has
+   * no effect on the connection.
+   */
+  signal?: AbortSignal;
+  /**
+   * Milliseconds for all of it, resolving included. 0 or less is already
+   * over; `Infinity` is none.
+   *
+   * @default {Infinity}
+   */
+  timeout?: number;
+  /**
+   * Milliseconds for one address, more than 0.
+   *
+   * @default {Infinity}
+   */
+  attemptTimeout?: number;
+  /**
+   * Milliseconds until the next address is tried while the last one has not
+   * answered: RFC 8305's Connection Attempt Delay, kept between 10 and 2000.
+   * `Infinity` tries strictly one after another, as Go's serial dial does.
+   *
+   * @default {250}
+   */
+  attemptDelay?: number;
+  /** Finds the addresses of a name. @default {systemResolver} */
+  resolve?: Resolver;
+  /** Opens one connection, for tests and tunnels. Default: `Deno.connect`. */
+  connect?: Connector;
+  /** Sets TCP_NODELAY. @default {true} */
+  noDelay?: boolean;
+  /** Sets SO_KEEPALIVE. @default {true} */
+  keepAlive?: boolean;
+  /** Time source, for tests. @default {systemClock} */
+  clock?: Clock;
+}
+
+/**
+ * Connects to an address.
+ *
+ * The address is Go's: `host:port` with a name, an IPv4 or a bracketed IPv6
+ * address, and a number or a service name; no host, or a wildcard, is the
+ * local system. With "unix" it is a path. Everything is checked before a name
+ * is looked up or a socket opened: network, host and port, port, host, family.
+ *
+ * All addresses of a name are tried, as RFC 8305 (Happy Eyeballs) says: the
+ * families in turn, the next one when `attemptDelay` is over or as soon as any
+ * attempt fails. The first connection wins; the others are called off, and
+ * closed if they come up all the same.
+ *
+ * Where the sandbox grants the name alone (`--allow-net=example.com:443`), the
+ * runtime does the whole dial by itself (trace mode "native"): no name server
+ * and no other address is asked for.
+ *
+ * Cancellation: an abort before or during the dial rejects with
+ * `signal.reason` and leaves no socket; afterwards it has no effect.
+ *
+ * @param network `"tcp"`, `"tcp4"`, `"tcp6"` or `"unix"`.
+ * @param address Whom to call.
+ * @param options See {@linkcode DialOptions}.
+ * @returns An open connection; `dialTrace` tells how it came about. The caller
+ * closes it.
+ * @throws {DialError} If every address failed; `errors` has one entry for
+ * each, in the order in which they were tried.
+ * @throws {OpError} With op "dial", if no address was tried: its cause is an
+ * {@linkcode AddrError}, {@linkcode DnsError}, {@linkcode UnknownNetworkError}
+ * or {@linkcode DeadlineExceededError}.
+ * @throws {TypeError} If an option has the wrong type.
+ * @throws {RangeError} If a time is NaN, or `attemptTimeout` is not positive.
+ * @throws {AbortSignal["reason"]} If `options.signal` aborts first.
+ *
+ * @example
+ * ```ts
+ * import { assertEquals } from "@std/assert";
+ * import { dial, listen } from "@switchboard/tcp";
+ *
+ * await using listener = await listen("tcp", "127.0.0.1:0");
+ * await using conn = await dial("tcp", String(listener.addr), {
+ *   timeout: 5_000,
+ * });
+ * assertEquals(String(conn.remoteAddr), String(listener.addr));
+ * ```
+ */
+export function dial(
+  network: Network,
+  address: string,
+  options: DialOptions = {},
+): Promise<Conn> {
+  return run(network, address, options, undefined);
+}
+
+/** So many addresses are remembered, */
+const REMEMBERED = 256;
+/** and so long: a path that worked ten minutes ago says little about now. */
+const MEMORY_MS = 10 * 60_000;
+
+/**
+ * Dials with defaults, and starts each dial of a host and port with the address
+ * that last worked there, if the resolver still gives it: a dead address costs
+ * `attemptDelay` once, not each time. An address that fails is forgotten. At
+ * most 256 are remembered, for 10 minutes each.
+ *
+ * @example
+ * ```ts
+ * import { assertEquals } from "@std/assert";
+ * import { Dialer, listen } from "@switchboard/tcp";
+ *
+ * await using listener = await listen("tcp", "127.0.0.1:0");
+ * const { port } = listener.addr as Deno.NetAddr;
+ * const dialer = new Dialer({
+ *   timeout: 5_000,
+ *   resolve: () => Promise.resolve(["127.0.0.2", "127.0.0.1"]),
+ * });
+ * (await dialer.dial("tcp", `db.test:${port}`)).close(); // .2 refuses
+ * await using conn = await dialer.dial("tcp", `db.test:${port}`);
+ * assertEquals(conn.dialTrace?.attempts[0]?.outcome, "connected");
+ * ```
+ */
+export class Dialer {
+  readonly #defaults: DialOptions;
+  /** By network and address; the longest unused comes first. */
+  readonly #memory = new Map<string, { addr: string; until: number }>();
+
+  /**
+   * A dialer that remembers nothing yet.
+   *
+   * @param defaults For every dial; see {@linkcode DialOptions}.
+   * @throws {TypeError} If an option has the wrong type.
+   * @throws {RangeError} If a time is NaN, or `attemptTimeout` is not positive.
+   */
+  constructor(defaults: DialOptions = {}) {
+    checkOptions(defaults);
+    this.#defaults = { ...defaults };
+  }
+
+  /**
+   * Connects to an address; see {@linkcode dial}.
+   *
+   * @param network `"tcp"`, `"tcp4"`, `"tcp6"` or `"unix"`.
+   * @param address Whom to call.
+   * @param options They go before the dialer's defaults.
+   * @returns An open connection. The caller closes it.
+   * @throws {OpError} As {@linkcode dial}.
+   */
+  async dial(
+    network: Network,
+    address: string,
+    options: DialOptions = {},
+  ): Promise<Conn> {
+    const merged = { ...this.#defaults, ...options };
+    const { clock = systemClock } = merged;
+    const key = `${network} ${address}`;
+    const prefer = this.#recall(key, clock.monotonic());
+    try {
+      const conn = await run(network, address, merged, prefer);
+      this.#learn(key, conn.dialTrace!, clock.monotonic() + MEMORY_MS);
+      return conn;
+    } catch (error) {
+      if (error instanceof DialError) this.#memory.delete(key);
+      throw error;
+    }
+  }
+
+  #recall(key: string, now: number): string | undefined {
+    const known = this.#memory.get(key);
+    if (known === undefined || known.until > now) return known?.addr;
+    this.#memory.delete(key);
+    return undefined;
+  }
+
+  #learn(key: string, { attempts, mode }: DialTrace, until: number): void {
+    this.#memory.delete(key);
+    // With one address there is nothing to choose; the runtime's own choice
+    // is not known.
+    if (mode === "native" || attempts.length < 2) return;
+    const winner = attempts.find(({ outcome }) => outcome === "connected")!;
+    this.#memory.set(key, { addr: winner.addr, until });
+    if (this.#memory.size <= REMEMBERED) return;
+    const [oldest] = this.#memory.keys();
+    this.#memory.delete(oldest!);
+  }
+}
+
+// deno-lint-ignore require-await -- what is wrong with the options rejects
+async function run(
+  network: Network,
+  address: string,
+  options: DialOptions,
+  prefer: string | undefined,
+): Promise<Conn> {
+  if (typeof network !== "string") throw new TypeError("network is no string");
+  if (typeof address !== "string") throw new TypeError("address is no string");
+  checkOptions(options);
+  const dialing = new Dialing(network, address, {
+    signal: options.signal,
+    timeout: options.timeout ?? Infinity,
+    attemptTimeout: options.attemptTimeout ?? Infinity,
+    attemptDelay: options.attemptDelay ?? 250,
+    resolve: options.resolve,
+    connect: options.connect,
+    noDelay: options.noDelay ?? true,
+    keepAlive: options.keepAlive ?? true,
+    clock: options.clock ?? systemClock,
+    prefer,
+  });
+  return dialing.run();
+}
+
+function checkOptions(options: DialOptions): void {
+  const { attemptTimeout, signal } = options;
+  for (const name of ["timeout", "attemptTimeout", "attemptDelay"] as const) {
+    const value: unknown = options[name];
+    if (value === undefined) continue;
+    if (typeof value !== "number") throw new TypeError(`${name} is no number`);
+    if (Number.isNaN(value)) throw new RangeError(`${name} is NaN`);
+  }
+  if (attemptTimeout !== undefined && attemptTimeout <= 0) {
+    throw new RangeError(`attemptTimeout is not positive: ${attemptTimeout}`);
+  }
+  for (const name of ["resolve", "connect"] as const) {
+    const value: unknown = options[name];
+    if (value !== undefined && typeof value !== "function") {
+      throw new TypeError(`${name} is no function`);
+    }
+  }
+  for (const name of ["noDelay", "keepAlive"] as const) {
+    const value: unknown = options[name];
+    if (value !== undefined && typeof value !== "boolean") {
+      throw new TypeError(`${name} is no boolean`);
+    }
+  }
+  if (signal !== undefined && !(signal instanceof AbortSignal)) {
+    throw new TypeError("signal is no AbortSignal");
+  }
+}

@@ -1,0 +1,352 @@
+/**
+ * One dial under way: what an address means, who resolves it, what the sandbox
+ * allows, and in the end a connection with its trace, or an error that tells
+ * about every address. The race itself is race.ts, the connecting target.ts.
+ *
+ * @module
+ */
+
+import { parseAddress, type ParsedAddress, TcpAddr, UnixAddr } from "./addr.ts";
+import { Alarm, type Clock } from "./clock.ts";
+import { Conn } from "./conn.ts";
+import { type DialError, dialError, type Tried } from "./dial_error.ts";
+import {
+  type DialTrace,
+  milliseconds,
+  triedEntry,
+  untriedEntry,
+} from "./dial_trace.ts";
+import {
+  AddrError,
+  DeadlineExceededError,
+  DnsError,
+  isTimeout,
+  OpError,
+} from "./errors.ts";
+import { parseIp } from "./ip.ts";
+import { Race } from "./race.ts";
+import { type Resolver, systemResolver } from "./resolver.ts";
+import { netGrant, notCapable } from "./sandbox.ts";
+import {
+  type Connector,
+  hostPort,
+  ipTarget,
+  literalTargets,
+  namedTarget,
+  open,
+  type OpenOptions,
+  type Target,
+} from "./target.ts";
+import { onAbort } from "./wire.ts";
+
+/** How to dial; checked by the caller. */
+export interface DialSettings {
+  /** Whom to call off by. */
+  signal: AbortSignal | undefined;
+  /** Milliseconds for all of it. */
+  timeout: number;
+  /** Milliseconds for one address. */
+  attemptTimeout: number;
+  /** Milliseconds between two starts; `Infinity` is one after another. */
+  attemptDelay: number;
+  /** Instead of the system's resolver. */
+  resolve: Resolver | undefined;
+  /** Instead of `Deno.connect`. */
+  connect: Connector | undefined;
+  /** Whether to set TCP_NODELAY. */
+  noDelay: boolean;
+  /** Whether to set SO_KEEPALIVE. */
+  keepAlive: boolean;
+  /** Whose time counts. */
+  clock: Clock;
+  /** The address to start with, if it is among those that are found. */
+  prefer: string | undefined;
+}
+
+/** Longer than any dial lasts, and a number that the runtime takes. */
+const NEVER_MS = 2 ** 31 - 1;
+
+/** A TCP address with a name in it. */
+type NamedAddress = ParsedAddress & { kind: "tcp" };
+
+/** One dial; `run()` is called once. */
+export class Dialing {
+  readonly #network: string;
+  readonly #address: string;
+  readonly #settings: DialSettings;
+  readonly #start: number;
+  #mode: DialTrace["mode"] = "race";
+  #resolveMs = 0;
+  /** Cancels the lookup. */
+  readonly #lookup = new AbortController();
+  /** The lookup gave addresses, if only of the wrong family. */
+  #found = false;
+  /** Why it gave no more. */
+  #lookupError: unknown;
+  /** The caller has called it off, or time is up. */
+  #stopped: { error: unknown } | null = null;
+
+  /** A dial that has not begun. */
+  constructor(network: string, address: string, settings: DialSettings) {
+    this.#network = network;
+    this.#address = address;
+    this.#settings = settings;
+    this.#start = settings.clock.monotonic();
+  }
+
+  /**
+   * Dials.
+   *
+   * @throws {OpError} With op "dial".
+   * @throws {AbortSignal["reason"]} If the caller's signal aborts.
+   */
+  async run(): Promise<Conn> {
+    const { attemptTimeout, signal, timeout } = this.#settings;
+    const parsed = this.#parse();
+    signal?.throwIfAborted();
+    const targets = literalTargets(parsed) ??
+      this.#nativeTarget(parsed as NamedAddress);
+    if (
+      targets?.length === 1 && signal === undefined &&
+      timeout === Infinity && attemptTimeout === Infinity
+    ) return await this.#connectOnly(parsed, targets[0]!);
+    return await this.#raceAll(parsed, targets);
+  }
+
+  #parse(): ParsedAddress {
+    const address = this.#address;
+    try {
+      // The network is checked first; to connect(2) no address is none.
+      const parsed = parseAddress(this.#network, address || ":0");
+      if (address === "") throw new AddrError("missing address");
+      return parsed;
+    } catch (cause) {
+      throw new OpError({ network: this.#network, cause });
+    }
+  }
+
+  /**
+   * A name goes to the runtime as it is where the sandbox grants it alone: the
+   * addresses behind it must not be dialled then, and no resolver be asked.
+   */
+  #nativeTarget({ host, port }: NamedAddress): Target[] | undefined {
+    if (this.#settings.resolve) return undefined;
+    const grant = netGrant();
+    const addr = new TcpAddr(host, port);
+    const all = grant === "granted" ||
+      (grant === "partial" && netGrant(String(addr)) !== "denied");
+    if (all) return undefined;
+    this.#mode = "native";
+    return [namedTarget(addr)];
+  }
+
+  #openOptions(parsed: ParsedAddress): OpenOptions {
+    const { attemptDelay, connect, keepAlive, noDelay } = this.#settings;
+    const native = this.#mode === "native" && parsed.kind === "tcp";
+    return {
+      connect,
+      keepAlive,
+      noDelay,
+      family: native ? parsed.family : undefined,
+      attemptDelay: native ? Math.min(attemptDelay, NEVER_MS) : undefined,
+    };
+  }
+
+  /** One address, and nobody who could call it off: no race is needed. */
+  async #connectOnly(parsed: ParsedAddress, candidate: Target): Promise<Conn> {
+    const { clock } = this.#settings;
+    const attempt: Tried = {
+      candidate,
+      start: this.#start,
+      end: 0,
+      state: "connected",
+    };
+    try {
+      const inner = await open(candidate, this.#openOptions(parsed), undefined);
+      attempt.end = clock.monotonic();
+      return this.#conn(inner, [attempt], []);
+    } catch (error) {
+      attempt.end = clock.monotonic();
+      attempt.state = "failed";
+      attempt.error = error;
+      throw this.#dialError(parsed, [attempt], []);
+    }
+  }
+
+  /** `targets` is `undefined` for a name that has to be resolved. */
+  async #raceAll(
+    parsed: ParsedAddress,
+    targets: Target[] | undefined,
+  ): Promise<Conn> {
+    const { clock, signal, timeout } = this.#settings;
+    const deadline = clock.now() + timeout;
+    const race = this.#newRace(parsed, deadline);
+    const stop = (error: unknown) => {
+      this.#stopped ??= { error };
+      race.stop(error);
+    };
+    const alarm = new Alarm(
+      clock,
+      () => stop(new DeadlineExceededError()),
+      true,
+    );
+    const unfollow = signal && onAbort(signal, () => stop(signal.reason));
+    try {
+      if (timeout <= 0) stop(new DeadlineExceededError());
+      else alarm.set(deadline);
+      if (targets) {
+        race.add(targets);
+        race.seal();
+      } else if (!race.over) this.#feed(race, parsed as NamedAddress);
+      const inner = await race.done;
+      if (inner) return this.#conn(inner, race.attempts, race.untried);
+      if (this.#stopped && signal?.aborted) throw signal.reason;
+      throw race.attempts.length > 0
+        ? this.#dialError(parsed, race.attempts, race.untried)
+        : this.#noAddress(parsed, targets);
+    } finally {
+      alarm.clear();
+      unfollow?.();
+      this.#lookup.abort();
+    }
+  }
+
+  #newRace(
+    parsed: ParsedAddress,
+    deadline: number,
+  ): Race<Target, Deno.Conn> {
+    const { connect, ...settings } = this.#settings;
+    const options = this.#openOptions(parsed);
+    return new Race({
+      clock: settings.clock,
+      attemptDelay: settings.attemptDelay,
+      attemptTimeout: this.#mode === "native"
+        ? Infinity
+        : settings.attemptTimeout,
+      deadline,
+      prefer: settings.prefer,
+      // The runtime's attempts end when they are told to; others' may not.
+      settleLosers: connect === undefined,
+      refuse: connect === undefined ? refuse : undefined,
+      connect: (target, signal) => open(target, options, signal),
+      close: (conn) => conn.close(),
+    });
+  }
+
+  /**
+   * Hands what the resolver finds to the race. Never rejects, and is not
+   * waited for: a resolver need not look at its signal.
+   */
+  async #feed(
+    race: Race<Target, Deno.Conn>,
+    { family, host, port }: NamedAddress,
+  ): Promise<void> {
+    const { clock, resolve = systemResolver } = this.#settings;
+    const { signal } = this.#lookup;
+    try {
+      const answer = resolve(host, family ? { family, signal } : { signal });
+      const batches = Symbol.asyncIterator in answer ? answer : [answer];
+      for await (const batch of batches) {
+        const targets = targetsOf(batch, host, port);
+        if (!this.#found) this.#resolveMs = clock.monotonic() - this.#start;
+        this.#found ||= targets.length > 0;
+        race.add(
+          targets.filter((target) => !family || target.family === family),
+        );
+        if (race.over) return;
+      }
+    } catch (error) {
+      this.#lookupError = error;
+    } finally {
+      race.seal();
+    }
+  }
+
+  #conn(
+    inner: Deno.Conn,
+    attempts: readonly Tried[],
+    untried: readonly Target[],
+  ): Conn {
+    const { clock } = this.#settings;
+    const dialTrace = this.#trace(attempts, untried);
+    return new Conn(inner, { clock, dialTrace });
+  }
+
+  #trace(
+    attempts: readonly Tried[],
+    untried: readonly Target[],
+  ): DialTrace {
+    const start = this.#start;
+    return {
+      network: this.#network,
+      address: this.#address,
+      mode: this.#mode,
+      resolveMs: milliseconds(this.#resolveMs),
+      totalMs: milliseconds(this.#settings.clock.monotonic() - start),
+      attempts: [
+        ...attempts.map((attempt) => triedEntry(attempt, start)),
+        ...untried.map(({ text }) => untriedEntry(text)),
+      ],
+    };
+  }
+
+  #dialError(
+    parsed: ParsedAddress,
+    attempts: readonly Tried[],
+    untried: readonly Target[],
+  ): DialError {
+    return dialError({
+      attempts,
+      untried,
+      addr: parsed.kind === "tcp"
+        ? new TcpAddr(parsed.host, parsed.port)
+        : new UnixAddr(parsed.path),
+      timeout: this.#stopped !== null,
+      trace: this.#trace(attempts, untried),
+    });
+  }
+
+  /** Why nobody was even tried. */
+  #noAddress(
+    parsed: ParsedAddress,
+    targets: readonly Target[] | undefined,
+  ): OpError {
+    const network = this.#network;
+    const failure = this.#stopped?.error ?? this.#lookupError;
+    if (targets) {
+      return new OpError({ network, addr: targets[0]!.addr, cause: failure });
+    }
+    const { host: hostname } = parsed as NamedAddress;
+    if (failure === undefined) {
+      const cause = this.#found
+        ? new AddrError("no suitable address found", hostname)
+        : new DnsError({ hostname, notFound: true });
+      return new OpError({ network, cause });
+    }
+    const cause = failure instanceof DnsError ? failure : new DnsError({
+      hostname,
+      timeout: isTimeout(failure),
+      cause: failure,
+    });
+    return new OpError({ network, cause });
+  }
+}
+
+/** A reason not to connect: the sandbox must not ask for what nobody named. */
+function refuse(target: Target): Error | undefined {
+  if (target.named) return undefined;
+  const host = hostPort(target);
+  const grant = netGrant(host);
+  if (grant === "granted" || grant === "partial") return undefined;
+  return notCapable(host);
+}
+
+/** What a resolver gave, for the race. */
+function targetsOf(batch: string[], hostname: string, port: number): Target[] {
+  return batch.map((text) => {
+    const ip = parseIp(text);
+    if (ip !== null) return ipTarget(ip, port);
+    const reason = `the resolver gave ${JSON.stringify(text)}, no IP address`;
+    throw new DnsError({ hostname, reason });
+  });
+}
