@@ -1,0 +1,70 @@
+/**
+ * What several test files need: connected pairs, a turn of the event loop,
+ * child processes with the permissions that a test is about.
+ *
+ * @module
+ */
+
+import { listen } from "../listener.ts";
+import { Conn } from "../net/conn.ts";
+
+/** A text's bytes. */
+export function bytes(text: string): Uint8Array<ArrayBuffer> {
+  return new TextEncoder().encode(text);
+}
+
+/** All that still comes, as text, until EOF. */
+export function textOf(conn: Conn): Promise<string> {
+  return new Response(conn.readable).text();
+}
+
+/** A client of a TCP listener, made with the platform's own dialer. */
+export async function connect(listener: { addr: Deno.Addr }): Promise<Conn> {
+  const { hostname, port } = listener.addr as Deno.NetAddr;
+  return new Conn(await Deno.connect({ hostname, port }));
+}
+
+/** Two ends of one TCP connection: the client's, the server's. */
+export async function pair(): Promise<[client: Conn, server: Conn]> {
+  await using listener = await listen("tcp", "127.0.0.1:0");
+  return await Promise.all([connect(listener), listener.accept()]);
+}
+
+/** Lets the event loop turn once. */
+export function turn(): Promise<void> {
+  return new Promise((resolve) => setTimeout(resolve, 0));
+}
+
+/** Whether a program is installed here: tests with real peers look first. */
+export function installed(program: string): boolean {
+  const paths = (Deno.env.get("PATH") ?? "").split(":");
+  return paths.some((path) => {
+    try {
+      return Deno.statSync(`${path}/${program}`).isFile;
+    } catch {
+      return false; // not there, or not ours to look at
+    }
+  });
+}
+
+/** A signal that counts who listens to it. */
+export function countedSignal(): {
+  controller: AbortController;
+  signal: AbortSignal;
+  listeners: () => number;
+} {
+  const controller = new AbortController();
+  const { signal } = controller;
+  let count = 0;
+  const add = signal.addEventListener;
+  const remove = signal.removeEventListener;
+  signal.addEventListener = (...args: unknown[]) => {
+    count++;
+    return Reflect.apply(add, signal, args);
+  };
+  signal.removeEventListener = (...args: unknown[]) => {
+    count--;
+    return Reflect.apply(remove, signal, args);
+  };
+  return { controller, signal, listeners: () => count };
+}
