@@ -1,0 +1,177 @@
+import { setImmediate } from "node:timers";
+import type { Clock } from "../net/clock.ts";
+import { settle } from "./turn.ts";
+
+/** A timer that has neither fired nor been cleared. */
+interface Timer {
+  readonly at: number;
+  readonly callback: () => void;
+  readonly setBy: string;
+}
+
+/** setTimeout() takes a 32-bit count. */
+const MAX_TIMEOUT = 2 ** 31 - 1;
+
+/** Where this package is; its own frames say nothing about a test. */
+const HOME = new URL("../", import.meta.url).href;
+const OWN_FRAME = /^(net|testing)\/|^(listener|dialer|handler|mod)\.ts/;
+
+/**
+ * A clock that stands still until it is told to move. Hand it to anything that
+ * takes a {@linkcode Clock}: deadlines, attempt delays, back-off, idle and
+ * drain timeouts then run on it, and a test can assert exact times.
+ *
+ * It runs only its own timers: `AbortSignal.timeout()` and `setTimeout()` are
+ * the system's.
+ *
+ * @example A deadline that fires after exactly one second
+ * ```ts
+ * import { assertEquals, assertRejects } from "@std/assert";
+ * import { OpError } from "@switchboard/tcp";
+ * import { FakeClock, pipe } from "@switchboard/tcp/testing";
+ *
+ * const clock = new FakeClock();
+ * const [client, server] = pipe({ clock });
+ * client.setReadDeadline(clock.now() + 1_000);
+ * const read = assertRejects(
+ *   () => client.read(new Uint8Array(1)),
+ *   OpError,
+ *   "i/o timeout",
+ * );
+ * await clock.advance(999);
+ * assertEquals(clock.pending, 1);
+ * await clock.advance(1);
+ * assertEquals(clock.pending, 0);
+ * await read;
+ * client.close();
+ * server.close();
+ * ```
+ */
+export class FakeClock implements Clock {
+  readonly #start: number;
+  readonly #timers = new Map<number, Timer>();
+  #elapsed = 0;
+  #lastId = 0;
+  #advancing: Promise<void> = Promise.resolve();
+
+  /**
+   * A clock that stands still.
+   *
+   * @param now What it shows, in milliseconds since the epoch. Default:
+   * `Date.now()`.
+   * @throws {RangeError} If `now` is not a finite number.
+   */
+  constructor(now: number = Date.now()) {
+    if (!Number.isFinite(now)) throw new RangeError(`not a time: ${now}`);
+    this.#start = now;
+  }
+
+  /** How many timers wait: neither fired nor cleared. */
+  get pending(): number {
+    return this.#timers.size;
+  }
+
+  /** One line for each timer that waits: when it is due, and who set it. */
+  get timers(): string[] {
+    return [...this.#timers.values()].map(({ at, setBy }) =>
+      `timer due in ${at - this.#elapsed} ms, set ${setBy}`
+    );
+  }
+
+  /** What it shows, in milliseconds since the epoch. */
+  now(): number {
+    return this.#start + this.#elapsed;
+  }
+
+  /** How far it was moved, in milliseconds. */
+  monotonic(): number {
+    return this.#elapsed;
+  }
+
+  /**
+   * Moves the clock. Timers fire in the order in which they are due, each when
+   * the clock shows its time, also those that are set on the way. Before the
+   * first, after each and after the last everything runs that needs no time:
+   * promise jobs and one turn of the event loop. `advance(0)` does just that,
+   * and fires what is due.
+   *
+   * Calls are queued: each starts where the one before has stopped.
+   *
+   * @param ms How far, in milliseconds.
+   * @returns Settles when the clock is there.
+   * @throws {RangeError} If `ms` is negative or not finite.
+   * @throws What a timer's callback throws; the clock stays at its time.
+   */
+  advance(ms: number): Promise<void> {
+    if (!(ms >= 0 && ms < Infinity)) {
+      return Promise.reject(new RangeError(`not a duration: ${ms}`));
+    }
+    const advanced = this.#advancing.then(() => this.#advance(ms));
+    this.#advancing = advanced.catch(() => {}); // its caller is told
+    return advanced;
+  }
+
+  /**
+   * Calls `callback` once the clock has been moved by `ms`.
+   *
+   * @param callback What to call.
+   * @param ms At most 2^31 - 1, the limit of the real `setTimeout()`.
+   * @returns What `clearTimeout()` takes.
+   * @throws {RangeError} If `ms` is more, or not a number.
+   */
+  setTimeout(callback: () => void, ms: number): number {
+    if (!(ms <= MAX_TIMEOUT)) throw new RangeError(`not a timeout: ${ms}`);
+    this.#timers.set(++this.#lastId, {
+      at: this.#elapsed + Math.max(0, ms),
+      callback,
+      setBy: caller(),
+    });
+    return this.#lastId;
+  }
+
+  /** Forgets a timer; one that has fired is no error. */
+  clearTimeout(id: unknown): void {
+    this.#timers.delete(id as number);
+  }
+
+  /** Does nothing: a fake timer keeps no process alive. */
+  unrefTimer(_id: unknown): void {}
+
+  async #advance(ms: number): Promise<void> {
+    const end = this.#elapsed + ms;
+    await settle();
+    for (;;) {
+      const next = this.#next();
+      if (next === undefined || next[1].at > end) break;
+      const [id, { at, callback }] = next;
+      this.#elapsed = at;
+      this.#timers.delete(id);
+      callback();
+      // A turn takes a millisecond or two: one for all timers of one time.
+      await new Promise<void>((resolve) => setImmediate(resolve));
+      if (this.#next()?.[1].at !== at) await settle();
+    }
+    this.#elapsed = end;
+  }
+
+  /** The timer that is due first; of several, the one that was set first. */
+  #next(): [number, Timer] | undefined {
+    let first: [number, Timer] | undefined;
+    for (const entry of this.#timers) {
+      if (first === undefined || entry[1].at < first[1].at) first = entry;
+    }
+    return first;
+  }
+}
+
+/** The first frame outside of this package: `at myTest (my_test.ts:7:3)`. */
+function caller(): string {
+  const frames = (new Error().stack ?? "").split("\n").slice(1);
+  const foreign = frames.find((frame) => {
+    const url = /(?:\(|at (?:async )?)((?:file|https?):.*?)\)?$/.exec(frame)
+      ?.[1];
+    if (url === undefined) return false; // the runtime's own
+    return !url.startsWith(HOME) || !OWN_FRAME.test(url.slice(HOME.length));
+  });
+  return foreign?.trim() ?? "by this package, on its own";
+}
