@@ -1,0 +1,383 @@
+/**
+ * What `serve()` starts: an accept loop that takes a slot before it takes a
+ * connection, one task for each, and a drain in the end.
+ *
+ * Invariants: a session is in `#sessions` from its connection's arrival until
+ * that is closed or detached, and takes one slot and one of its host's places
+ * all the while; none is added once a shutdown has begun.
+ *
+ * @module
+ */
+
+import { clockOf, type Listener } from "./accept.ts";
+import type { Addr } from "./addr.ts";
+import type { Clock } from "./clock.ts";
+import type { Conn } from "./conn.ts";
+import { Drain, type Drainable, type ShutdownReport } from "./drain.ts";
+import { isClosed, OpError } from "./errors.ts";
+import { watchIdle } from "./idle.ts";
+import { checkHandler, Context, type Handler, live } from "./life.ts";
+import { onAbort } from "./wire.ts";
+
+/** Options of {@linkcode serve}. */
+export interface ServeOptions {
+  /** Starts a graceful shutdown with the default timeout when it aborts. */
+  signal?: AbortSignal;
+  /**
+   * How many connections may be open at once. A slot is taken before a
+   * connection is accepted; the rest wait in the kernel's queue.
+   *
+   * @default {Infinity}
+   */
+  maxConnections?: number;
+  /**
+   * How many connections one IP address may have at once; one more is closed
+   * at once and reported to `onError`. Does not count unix peers.
+   *
+   * @default {Infinity}
+   */
+  maxConnectionsPerHost?: number;
+  /**
+   * Milliseconds without a byte in either direction after which all calls of
+   * the handler on its connection fail as timed out.
+   *
+   * @default {Infinity}
+   */
+  idleTimeout?: number;
+  /**
+   * Told of every failure: what a handler threw, with its connection; that a
+   * host has too many connections; that the listener broke, without one. What
+   * our own shutdown causes is no failure. It may throw: that is printed.
+   *
+   * Default: `console.error` with the peer's address and the error's stack.
+   */
+  onError?: (error: unknown, conn?: Conn) => void | Promise<void>;
+}
+
+/** Options of {@linkcode Server.shutdown}. */
+export interface ShutdownOptions {
+  /**
+   * Milliseconds until what still runs is closed by force. `Infinity` waits.
+   *
+   * @default {10000}
+   */
+  timeout?: number;
+}
+
+const DEFAULT_SHUTDOWN_TIMEOUT = 10_000;
+
+/** One connection that is being served. */
+interface Session extends Drainable {
+  readonly context: Context;
+  readonly host: string | undefined;
+  readonly unwatch: (() => void) | undefined;
+}
+
+/** A running server; {@linkcode serve} makes it. */
+export class Server implements AsyncDisposable {
+  /**
+   * Settles when the server has stopped accepting and its last handler has
+   * ended; rejects then if the listener broke. Never an unhandled rejection.
+   */
+  readonly finished: Promise<void>;
+  readonly #listener: Listener;
+  readonly #handler: Handler;
+  readonly #maxConnections: number;
+  readonly #maxConnectionsPerHost: number;
+  readonly #idleTimeout: number;
+  readonly #onError: (error: unknown, conn?: Conn) => void | Promise<void>;
+  readonly #clock: Clock;
+  readonly #sessions = new Map<Conn, Session>();
+  /** How many sessions each host has, where hosts are limited; never 0. */
+  readonly #hosts = new Map<string, number>();
+  /** The keys of `#sessions`, to be looked at by everybody. */
+  readonly #connections = new Set<Conn>();
+  readonly #settleFinished: PromiseWithResolvers<void>;
+  readonly #unfollow: (() => void) | undefined;
+  #accepting = true;
+  #paused = false;
+  /** Lets the accept loop look again at pause, limit and shutdown. */
+  #wake: (() => void) | null = null;
+  #broken: { error: unknown } | null = null;
+  #drain: Drain | null = null;
+
+  /**
+   * Use {@linkcode serve}.
+   *
+   * @param listener Whose connections are served.
+   * @param handler Run for each of them.
+   * @param options See {@linkcode ServeOptions}.
+   */
+  constructor(listener: Listener, handler: Handler, options: ServeOptions) {
+    const {
+      signal,
+      maxConnections = Infinity,
+      maxConnectionsPerHost = Infinity,
+      idleTimeout = Infinity,
+      onError = printError,
+    } = options;
+    checkHandler(handler);
+    checkLimit("maxConnections", maxConnections);
+    checkLimit("maxConnectionsPerHost", maxConnectionsPerHost);
+    checkDuration("idleTimeout", idleTimeout, 1);
+    if (typeof onError !== "function") {
+      throw new TypeError("onError is not a function");
+    }
+    this.#listener = listener;
+    this.#handler = handler;
+    this.#maxConnections = maxConnections;
+    this.#maxConnectionsPerHost = maxConnectionsPerHost;
+    this.#idleTimeout = idleTimeout;
+    this.#onError = onError;
+    this.#clock = clockOf(listener);
+    this.#settleFinished = Promise.withResolvers();
+    this.finished = this.#settleFinished.promise;
+    this.finished.catch(() => {}); // Reported to onError as well.
+    if (signal) this.#unfollow = onAbort(signal, () => this.#beginQuietly());
+    if (signal?.aborted) this.#beginQuietly();
+    this.#acceptAll();
+  }
+
+  /** Where it listens. */
+  get addr(): Addr {
+    return this.#listener.addr;
+  }
+
+  /** The connections whose handlers run, or that are being closed. */
+  get connections(): ReadonlySet<Conn> {
+    return this.#connections;
+  }
+
+  /**
+   * Stops accepting: new connections wait in the kernel's queue, but for one
+   * that may have been taken from it already and waits here. Handlers go on.
+   * Idempotent.
+   */
+  pause(): void {
+    this.#paused = true;
+  }
+
+  /** Accepts again after {@linkcode pause}. Idempotent. */
+  resume(): void {
+    this.#paused = false;
+    this.#wake?.();
+  }
+
+  /**
+   * Shuts down: stops accepting, aborts the signal of every handler, waits for
+   * them, closes by force what is left when `timeout` is over, and reports.
+   *
+   * Idempotent: every call gives the report of the first. A shorter timeout
+   * given later wins. A handler that goes on although its connection is gone
+   * is not waited for; {@linkcode finished} does.
+   *
+   * @param options See {@linkcode ShutdownOptions}.
+   * @returns What became of the connections that were open.
+   * @throws {TypeError} If the timeout is not a number.
+   * @throws {RangeError} If it is negative or NaN.
+   */
+  // deno-lint-ignore require-await -- a bad timeout rejects
+  async shutdown(options: ShutdownOptions = {}): Promise<ShutdownReport> {
+    const { timeout = DEFAULT_SHUTDOWN_TIMEOUT } = options;
+    checkDuration("timeout", timeout, 0);
+    return this.#begin(timeout);
+  }
+
+  /** Shuts down without waiting for any handler; hurries one under way. */
+  close(): Promise<ShutdownReport> {
+    return this.shutdown({ timeout: 0 });
+  }
+
+  /** Keeps the process alive while it listens: the default. */
+  ref(): void {
+    this.#listener.ref();
+  }
+
+  /** Lets the process end although it listens. */
+  unref(): void {
+    this.#listener.unref();
+  }
+
+  /** {@linkcode shutdown} with the default timeout. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.shutdown();
+  }
+
+  /** The accept loop. It never rejects. */
+  async #acceptAll(): Promise<void> {
+    try {
+      for (;;) {
+        while (
+          this.#accepting &&
+          (this.#paused || this.#sessions.size >= this.#maxConnections)
+        ) await this.#look();
+        if (!this.#accepting) break;
+        const conn = await this.#listener.accept();
+        // An accept cannot be taken back: what came of one that was under way
+        // when a pause began waits here.
+        while (this.#accepting && this.#paused) await this.#look();
+        if (this.#accepting) this.#serve(conn);
+        else conn.close();
+      }
+    } catch (error) {
+      // Closed by us or by its owner is not a failure.
+      if (!isClosed(error)) {
+        this.#broken = { error };
+        this.#report(error);
+      }
+    }
+    this.#accepting = false;
+    this.#sessionEnded();
+  }
+
+  /** Waits until something may have changed. */
+  async #look(): Promise<void> {
+    await new Promise<void>((resolve) => this.#wake = resolve);
+    this.#wake = null;
+  }
+
+  #serve(conn: Conn): void {
+    const host = this.#hostOf(conn);
+    if (host !== undefined && !this.#admit(conn, host)) return;
+    const context = new Context(conn, () => this.#end(conn, session));
+    const unwatch = this.#idleTimeout === Infinity
+      ? undefined
+      : watchIdle(conn, this.#idleTimeout);
+    const session: Session = { context, host, unwatch, outcome: "running" };
+    this.#sessions.set(conn, session);
+    this.#connections.add(conn);
+    live(conn, this.#handler, context).then(
+      () => this.#end(conn, session),
+      (error) => {
+        const silent = causedByShutdown(error, session);
+        this.#end(conn, session, silent ? "drained" : "failed");
+        if (!silent) this.#report(error, conn);
+      },
+    );
+  }
+
+  /** The host to be counted, where hosts are limited. */
+  #hostOf(conn: Conn): string | undefined {
+    if (this.#maxConnectionsPerHost === Infinity) return undefined;
+    const { remoteAddr } = conn;
+    return remoteAddr.transport === "tcp" ? remoteAddr.hostname : undefined;
+  }
+
+  #admit(conn: Conn, host: string): boolean {
+    const count = this.#hosts.get(host) ?? 0;
+    const limit = this.#maxConnectionsPerHost;
+    if (count < limit) {
+      this.#hosts.set(host, count + 1);
+      return true;
+    }
+    conn.close();
+    this.#report(
+      new OpError({
+        op: "accept",
+        network: conn.network,
+        addr: conn.remoteAddr,
+        reason: `more than ${limit} connections from ${host}`,
+      }),
+      conn,
+    );
+    return false;
+  }
+
+  /** A connection has been closed, or given away. The first call counts. */
+  #end(
+    conn: Conn,
+    session: Session,
+    outcome: "drained" | "failed" = "drained",
+  ): void {
+    if (session.outcome === "running") session.outcome = outcome;
+    if (!this.#sessions.delete(conn)) return;
+    this.#connections.delete(conn);
+    session.unwatch?.();
+    const { host } = session;
+    if (host !== undefined) {
+      const count = this.#hosts.get(host)! - 1;
+      if (count === 0) this.#hosts.delete(host);
+      else this.#hosts.set(host, count);
+    }
+    this.#wake?.();
+    this.#sessionEnded();
+  }
+
+  #sessionEnded(): void {
+    if (this.#sessions.size > 0) return;
+    this.#drain?.ended();
+    if (this.#accepting) return;
+    this.#unfollow?.();
+    if (this.#broken) this.#settleFinished.reject(this.#broken.error);
+    else this.#settleFinished.resolve();
+  }
+
+  #begin(timeout = DEFAULT_SHUTDOWN_TIMEOUT): Promise<ShutdownReport> {
+    this.#drain ??= this.#startDrain();
+    this.#drain.hurry(timeout);
+    return this.#drain.report;
+  }
+
+  /** For a shutdown that nobody waits for. */
+  #beginQuietly(): void {
+    this.#begin().catch((error) => this.#report(error));
+  }
+
+  #startDrain(): Drain {
+    this.#accepting = false;
+    this.#wake?.();
+    const sessions = [...this.#sessions.values()];
+    const drain = new Drain(
+      this.#clock,
+      sessions,
+      this.#listener.close(),
+      () => this.#forceAll(),
+    );
+    const reason = new DOMException("the server shuts down", "AbortError");
+    for (const { context } of sessions) context.abort(reason);
+    return drain;
+  }
+
+  #forceAll(): void {
+    for (const [conn, session] of this.#sessions) {
+      session.outcome = "forced";
+      conn.close();
+    }
+  }
+
+  /** Tells onError; what it does wrong itself is printed. */
+  async #report(error: unknown, conn?: Conn): Promise<void> {
+    try {
+      await this.#onError(error, conn);
+    } catch (thrown) {
+      console.error("switchboard: onError failed:", thrown);
+    }
+  }
+}
+
+/** Whether a handler fails because we have told it to end. */
+function causedByShutdown(error: unknown, session: Session): boolean {
+  const { reason } = session.context;
+  if (reason === undefined) return false;
+  return error === reason || (session.outcome === "forced" && isClosed(error));
+}
+
+function printError(error: unknown, conn?: Conn): void {
+  if (conn) console.error(`switchboard: serving ${conn.remoteAddr}:`, error);
+  else console.error("switchboard: the listener broke:", error);
+}
+
+function checkLimit(name: string, value: unknown): void {
+  if (value === Infinity) return;
+  if (typeof value !== "number") throw new TypeError(`${name} is not a number`);
+  if (!Number.isInteger(value) || value < 1) {
+    throw new RangeError(`${name} is not a positive integer: ${value}`);
+  }
+}
+
+function checkDuration(name: string, value: unknown, min: number): void {
+  if (typeof value !== "number") throw new TypeError(`${name} is not a number`);
+  if (!(value >= min)) {
+    throw new RangeError(`${name} is less than ${min} ms: ${value}`);
+  }
+}
