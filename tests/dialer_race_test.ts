@@ -1,0 +1,575 @@
+import {
+  assert,
+  assertEquals,
+  assertInstanceOf,
+  assertStrictEquals,
+} from "@std/assert";
+import { DialError, type DialOptions } from "../dialer.ts";
+import { isTimeout } from "../net/errors.ts";
+import { type Played, Scenario, type Script } from "./scenario.ts";
+import { countedSignal } from "./support.ts";
+
+interface Case {
+  script: Script;
+  options?: DialOptions;
+  starts: [string, number][];
+  /** The winner and when, or when all had failed. */
+  winner?: [string, number];
+  failedAt?: number;
+}
+
+async function expect(
+  { failedAt, options, script, starts, winner }: Case,
+): Promise<Played> {
+  const played = await new Scenario(script).play(options);
+  assertEquals(played.starts, starts);
+  assertEquals(played.winner, winner);
+  if (winner === undefined) {
+    assertInstanceOf(played.error, DialError);
+    assertEquals(played.endMs, failedAt);
+  }
+  return played;
+}
+
+async function expectAll(
+  t: Deno.TestContext,
+  cases: Record<string, Case>,
+): Promise<void> {
+  for (const [name, one] of Object.entries(cases)) {
+    await t.step(name, async () => void await expect(one));
+  }
+}
+
+/** Trio's scenarios (test_highlevel_open_tcp_stream.py), in milliseconds. */
+Deno.test("dial() passes trio's happy eyeballs scenarios", async (t) => {
+  await expectAll(t, {
+    "one host, quick success": {
+      script: { "1.2.3.4": [123, "ok"] },
+      starts: [["1.2.3.4", 0]],
+      winner: ["1.2.3.4", 123],
+    },
+    "one host, quick failure": {
+      script: { "1.2.3.4": [123, "refused"] },
+      starts: [["1.2.3.4", 0]],
+      failedAt: 123,
+    },
+    "one host, slow success": {
+      script: { "1.2.3.4": [100_000, "ok"] },
+      starts: [["1.2.3.4", 0]],
+      winner: ["1.2.3.4", 100_000],
+    },
+    "one host, slow failure": {
+      script: { "1.2.3.4": [100_000, "refused"] },
+      starts: [["1.2.3.4", 0]],
+      failedAt: 100_000,
+    },
+    "basic fall-through": {
+      script: {
+        "1.1.1.1": [1_000, "ok"],
+        "2.2.2.2": [1_000, "ok"],
+        "3.3.3.3": [200, "ok"],
+      },
+      starts: [["1.1.1.1", 0], ["2.2.2.2", 250], ["3.3.3.3", 500]],
+      winner: ["3.3.3.3", 700],
+    },
+    "early success": {
+      script: {
+        "1.1.1.1": [1_000, "ok"],
+        "2.2.2.2": [100, "ok"],
+        "3.3.3.3": [200, "ok"],
+      },
+      starts: [["1.1.1.1", 0], ["2.2.2.2", 250]],
+      winner: ["2.2.2.2", 350],
+    },
+    "a delay of one's own": {
+      script: {
+        "1.1.1.1": [1_000, "ok"],
+        "2.2.2.2": [1_000, "ok"],
+        "3.3.3.3": [1_000, "ok"],
+      },
+      options: { attemptDelay: 450 },
+      starts: [["1.1.1.1", 0], ["2.2.2.2", 450], ["3.3.3.3", 900]],
+      winner: ["1.1.1.1", 1_000],
+    },
+    "errors expedite the next": {
+      script: {
+        "1.1.1.1": [100, "refused"],
+        "2.2.2.2": [200, "ok"],
+        "3.3.3.3": [200, "ok"],
+      },
+      starts: [["1.1.1.1", 0], ["2.2.2.2", 100]],
+      winner: ["2.2.2.2", 300],
+    },
+    "all fail": {
+      script: {
+        "1.1.1.1": [100, "refused"],
+        "2.2.2.2": [200, "refused"],
+        "3.3.3.3": [10_000, "refused"],
+        "4.4.4.4": [300, "refused"],
+        "5.5.5.5": [500, "refused"],
+      },
+      starts: [
+        ["1.1.1.1", 0],
+        ["2.2.2.2", 100],
+        ["3.3.3.3", 300],
+        ["4.4.4.4", 550],
+        ["5.5.5.5", 800],
+      ],
+      failedAt: 10_300,
+    },
+    "several succeed in the same instant": {
+      script: {
+        "1.1.1.1": [500, "refused"],
+        "2.2.2.2": [10_000, "deaf"],
+        "3.3.3.3": [9_000, "deaf"],
+        "4.4.4.4": [8_000, "deaf"],
+        "5.5.5.5": [500, "refused"],
+      },
+      options: { attemptDelay: 1_000 },
+      starts: [
+        ["1.1.1.1", 0],
+        ["2.2.2.2", 500],
+        ["3.3.3.3", 1_500],
+        ["4.4.4.4", 2_500],
+        ["5.5.5.5", 3_500],
+      ],
+      winner: ["2.2.2.2", 10_500],
+    },
+    "the second family comes second": {
+      script: {
+        "1.1.1.1": [10_000, "refused"],
+        "2.2.2.2": [1_000, "ok"],
+        "::3": [500, "ok"],
+      },
+      options: { attemptDelay: 1_000 },
+      starts: [["1.1.1.1", 0], ["::3", 1_000]],
+      winner: ["::3", 1_500],
+    },
+  });
+});
+
+/** Node's `autoSelectFamily` cases (test-net-autoselectfamily*.js). */
+Deno.test("dial() passes Node's autoSelectFamily cases", async (t) => {
+  await expectAll(t, {
+    "the first refuses, the second answers": {
+      script: { "::1": [0, "refused"], "127.0.0.1": [0, "ok"] },
+      starts: [["::1", 0], ["127.0.0.1", 0]],
+      winner: ["127.0.0.1", 0],
+    },
+    "the first answers, the second is never tried": {
+      script: { "::1": [0, "ok"], "127.0.0.1": [0, "ok"] },
+      starts: [["::1", 0]],
+      winner: ["::1", 0],
+    },
+    "both refuse": {
+      script: { "::1": [0, "refused"], "127.0.0.1": [0, "refused"] },
+      starts: [["::1", 0], ["127.0.0.1", 0]],
+      failedAt: 0,
+    },
+    "an attempt that times out gives way": {
+      script: { "::1": [0, "hang"], "127.0.0.1": [10, "ok"] },
+      options: { attemptTimeout: 250, attemptDelay: Infinity },
+      starts: [["::1", 0], ["127.0.0.1", 250]],
+      winner: ["127.0.0.1", 260],
+    },
+    "the last one may time out, too": {
+      script: { "::1": [0, "hang"], "127.0.0.1": [0, "hang"] },
+      options: { attemptTimeout: 100, attemptDelay: Infinity },
+      starts: [["::1", 0], ["127.0.0.1", 100]],
+      failedAt: 200,
+    },
+    "many of one family, one of the other": {
+      script: {
+        "::1": [0, "hang"],
+        "::2": [0, "hang"],
+        "::3": [0, "hang"],
+        "127.0.0.1": [0, "ok"],
+      },
+      starts: [["::1", 0], ["127.0.0.1", 250]],
+      winner: ["127.0.0.1", 250],
+    },
+  });
+});
+
+/** What Go's TestDialParallel and TestDialerFallbackDelay ask for. */
+Deno.test("dial() passes Go's parallel dial cases", async (t) => {
+  await expectAll(t, {
+    "primary works": {
+      script: { "10.0.0.1": [0, "ok"] },
+      starts: [["10.0.0.1", 0]],
+      winner: ["10.0.0.1", 0],
+    },
+    "primary refuses, fallback starts at once": {
+      script: { "10.0.0.1": [20, "refused"], "::1": [0, "ok"] },
+      starts: [["10.0.0.1", 0], ["::1", 20]],
+      winner: ["::1", 20],
+    },
+    "primary hangs, fallback starts after the delay": {
+      script: { "10.0.0.1": [0, "hang"], "::1": [0, "ok"] },
+      starts: [["10.0.0.1", 0], ["::1", 250]],
+      winner: ["::1", 250],
+    },
+    "primary is slow and still first": {
+      script: { "10.0.0.1": [260, "ok"], "::1": [100, "ok"] },
+      starts: [["10.0.0.1", 0], ["::1", 250]],
+      winner: ["10.0.0.1", 260],
+    },
+    "a loser that connects late is closed": {
+      script: { "10.0.0.1": [5_000, "deaf"], "::1": [0, "ok"] },
+      starts: [["10.0.0.1", 0], ["::1", 250]],
+      winner: ["::1", 250],
+    },
+    "all refuse": {
+      script: {
+        "10.0.0.1": [0, "refused"],
+        "10.0.0.2": [0, "refused"],
+        "::1": [0, "refused"],
+      },
+      starts: [["10.0.0.1", 0], ["::1", 0], ["10.0.0.2", 0]],
+      failedAt: 0,
+    },
+  });
+});
+
+Deno.test("dial() starts the next attempt on any failure", async (t) => {
+  await expectAll(t, {
+    "also when an older attempt fails": {
+      script: {
+        "10.0.0.1": [300, "refused"],
+        "10.0.0.2": [0, "hang"],
+        "10.0.0.3": [0, "ok"],
+      },
+      starts: [["10.0.0.1", 0], ["10.0.0.2", 250], ["10.0.0.3", 300]],
+      winner: ["10.0.0.3", 300],
+    },
+    "but not within 10 ms of the last start": {
+      script: {
+        "10.0.0.1": [253, "refused"],
+        "10.0.0.2": [0, "hang"],
+        "10.0.0.3": [0, "ok"],
+      },
+      starts: [["10.0.0.1", 0], ["10.0.0.2", 250], ["10.0.0.3", 260]],
+      winner: ["10.0.0.3", 260],
+    },
+    "unless none is in flight": {
+      script: {
+        "10.0.0.1": [1, "refused"],
+        "10.0.0.2": [1, "refused"],
+        "10.0.0.3": [1, "ok"],
+      },
+      starts: [["10.0.0.1", 0], ["10.0.0.2", 1], ["10.0.0.3", 2]],
+      winner: ["10.0.0.3", 3],
+    },
+  });
+  await t.step("a thousand refusals take no time", async () => {
+    const script: Record<string, [number, "refused"]> = {};
+    for (let i = 0; i < 1_000; i++) {
+      script[`10.0.${i >> 8}.${i & 255}`] = [0, "refused"];
+    }
+    const { endMs, error } = await new Scenario(script).play();
+    assertEquals(endMs, 0);
+    assertEquals((error as DialError).errors.length, 1_000);
+  });
+});
+
+Deno.test("dial() orders addresses", async (t) => {
+  const hang = [0, "hang"] as const;
+  const order = async (addresses: string[], options: DialOptions = {}) => {
+    const script = Object.fromEntries(addresses.map((ip) => [ip, hang]));
+    const resolve = () => Promise.resolve(addresses);
+    const { starts } = await new Scenario(script)
+      .play({ resolve, timeout: 60_000, ...options });
+    return starts.map(([hostname]) => hostname);
+  };
+  await t.step(
+    "the first one's family leads, then they alternate",
+    async () => {
+      assertEquals(
+        await order(["::1", "::2", "10.0.0.1", "::3", "10.0.0.2"]),
+        ["::1", "10.0.0.1", "::2", "10.0.0.2", "::3"],
+      );
+      assertEquals(
+        await order(["10.0.0.1", "10.0.0.2", "::1"]),
+        ["10.0.0.1", "::1", "10.0.0.2"],
+      );
+    },
+  );
+  await t.step("what comes twice counts once, however written", async () => {
+    assertEquals(
+      await order(["10.0.0.1", "::ffff:10.0.0.1", "::1", "0:0::1", "10.0.0.1"]),
+      ["10.0.0.1", "::1"],
+    );
+  });
+  await t.step("tcp4 and tcp6 keep their own family", async () => {
+    for (const [network, family] of [["tcp4", 4], ["tcp6", 6]] as const) {
+      const scenario = new Scenario({ "10.0.0.1": hang, "::1": hang });
+      let asked: number | undefined;
+      const { starts } = await scenario.play({
+        timeout: 60_000,
+        resolve: (_, options) => {
+          asked = options.family;
+          return Promise.resolve(["10.0.0.1", "::1"]); // both, all the same
+        },
+      }, { network });
+      assertEquals(asked, family);
+      assertEquals(starts, [[family === 4 ? "10.0.0.1" : "::1", 0]]);
+    }
+  });
+});
+
+Deno.test("attemptDelay is clamped to 10…2000 ms", async (t) => {
+  const cases: [number, number][] = [
+    [250, 250],
+    [10, 10],
+    [9, 10],
+    [0, 10],
+    [-1, 10],
+    [2_000, 2_000],
+    [2_001, 2_000],
+  ];
+  for (const [attemptDelay, at] of cases) {
+    await t.step(`${attemptDelay} waits ${at}`, () =>
+      expect({
+        script: { "10.0.0.1": [0, "hang"], "10.0.0.2": [0, "ok"] },
+        options: { attemptDelay },
+        starts: [["10.0.0.1", 0], ["10.0.0.2", at]],
+        winner: ["10.0.0.2", at],
+      }).then(() => {}));
+  }
+});
+
+/** Go's TestDialerPartialDeadline, by what it causes. */
+Deno.test("dial() with attemptDelay Infinity and a timeout shares the time", async (t) => {
+  const starts = async (addresses: number, timeout: number) => {
+    const script: Record<string, [number, "hang"]> = {};
+    for (let i = 1; i <= addresses; i++) script[`10.0.0.${i}`] = [0, "hang"];
+    const { endMs, error, starts } = await new Scenario(script)
+      .play({ attemptDelay: Infinity, timeout });
+    assertEquals(endMs, timeout);
+    assert(isTimeout(error));
+    return starts.map(([, ms]) => ms);
+  };
+  await t.step("12 s for 1, 2, 3", async () => {
+    assertEquals(await starts(1, 12_000), [0]);
+    assertEquals(await starts(2, 12_000), [0, 6_000]);
+    assertEquals(await starts(3, 12_000), [0, 4_000, 8_000]);
+  });
+  await t.step("at least 2 s each", async () => {
+    assertEquals(await starts(9, 5_000), [0, 2_000, 4_000]);
+  });
+  await t.step("less than 2 s is for the first alone", async () => {
+    assertEquals(await starts(9, 1_900), [0]);
+  });
+  await t.step("what a failure saves is for the others", () =>
+    expect({
+      script: {
+        "10.0.0.1": [0, "refused"],
+        "10.0.0.2": [0, "hang"],
+        "10.0.0.3": [1, "ok"],
+      },
+      options: { attemptDelay: Infinity, timeout: 12_000 },
+      starts: [["10.0.0.1", 0], ["10.0.0.2", 0], ["10.0.0.3", 6_000]],
+      winner: ["10.0.0.3", 6_001],
+    }).then(() => {}));
+  await t.step(
+    "without a timeout a dead address blocks the rest",
+    () =>
+      expect({
+        script: { "10.0.0.1": [100_000, "refused"], "10.0.0.2": [0, "ok"] },
+        options: { attemptDelay: Infinity },
+        starts: [["10.0.0.1", 0], ["10.0.0.2", 100_000]],
+        winner: ["10.0.0.2", 100_000],
+      }).then(() => {}),
+  );
+});
+
+Deno.test("timeout and attemptTimeout are exact", async (t) => {
+  const script: Script = { "10.0.0.1": [0, "hang"], "10.0.0.2": [0, "hang"] };
+  await t.step("timeout ends the whole dial", async () => {
+    const { endMs, error } = await new Scenario(script).play({ timeout: 400 });
+    assertInstanceOf(error, DialError);
+    assertEquals(endMs, 400);
+    assert(error.timeout && isTimeout(error));
+    assertEquals(
+      error.message,
+      "dial tcp target.test:80: all 2 addresses failed: " +
+        "10.0.0.1:80 i/o timeout; 10.0.0.2:80 i/o timeout",
+    );
+  });
+  await t.step("it is not masked by a first refusal", async () => {
+    const { error } = await new Scenario({
+      "10.0.0.1": [5, "refused"],
+      "10.0.0.2": [0, "hang"],
+      "10.0.0.3": [0, "hang"],
+    }).play({ timeout: 100 });
+    assertInstanceOf(error, DialError);
+    assertEquals([error.code, error.timeout], ["ECONNREFUSED", true]);
+    assertEquals(
+      error.message,
+      "dial tcp target.test:80: i/o timeout after 2 of 3 addresses: " +
+        "10.0.0.1:80 connection refused; 10.0.0.2:80 i/o timeout",
+    );
+    assertEquals(error.errors.map((e) => e.timeout), [false, true, true]);
+    assertEquals(error.trace.attempts.map((a) => a.outcome), [
+      "refused",
+      "timeout",
+      "not-started",
+    ]);
+  });
+  await t.step(
+    "attemptTimeout ends one attempt, and starts the next",
+    () =>
+      expect({
+        script,
+        options: { attemptTimeout: 100 },
+        starts: [["10.0.0.1", 0], ["10.0.0.2", 100]],
+        failedAt: 200,
+      }).then(() => {}),
+  );
+  await t.step("more than 2^31 ms are possible", async () => {
+    const days = 60 * 86_400_000;
+    const { endMs } = await new Scenario(script)
+      .play({ timeout: days }, { ms: days });
+    assertEquals(endMs, days);
+  });
+});
+
+Deno.test("a resolver may deliver in batches", async (t) => {
+  await t.step("a late one is interleaved with the untried", async () => {
+    const scenario = new Scenario({
+      "::1": [0, "hang"],
+      "::2": [0, "hang"],
+      "::3": [0, "hang"],
+      "10.0.0.1": [0, "hang"],
+      "10.0.0.2": [0, "ok"],
+    });
+    const { clock } = scenario;
+    const { starts } = await scenario.play({
+      async *resolve() {
+        yield ["::1", "::2", "::3"];
+        await new Promise<void>((done) => clock.setTimeout(done, 300));
+        yield ["10.0.0.1", "10.0.0.2"];
+      },
+    });
+    assertEquals(starts, [
+      ["::1", 0],
+      ["::2", 250],
+      ["10.0.0.1", 500],
+      ["::3", 750],
+      ["10.0.0.2", 1_000],
+    ]);
+  });
+  await t.step("it starts at once if the delay is over", async () => {
+    const scenario = new Scenario({
+      "::1": [0, "hang"],
+      "10.0.0.1": [5, "ok"],
+    });
+    const { clock } = scenario;
+    const { starts, winner } = await scenario.play({
+      async *resolve() {
+        yield ["::1"];
+        await new Promise<void>((done) => clock.setTimeout(done, 900));
+        yield ["10.0.0.1"];
+      },
+    });
+    assertEquals(starts, [["::1", 0], ["10.0.0.1", 900]]);
+    assertEquals(winner, ["10.0.0.1", 905]);
+  });
+  await t.step("the race goes on when the resolver fails later", async () => {
+    const scenario = new Scenario({ "::1": [50, "ok"] });
+    const { winner } = await scenario.play({
+      async *resolve() {
+        yield ["::1"];
+        await Promise.reject(new Error("the other family failed"));
+      },
+    });
+    assertEquals(winner, ["::1", 50]);
+  });
+  await t.step("a winner ends the lookup", async () => {
+    const scenario = new Scenario({ "::1": [50, "ok"] });
+    let signal: AbortSignal | undefined;
+    let ended = false;
+    await scenario.play({
+      async *resolve(_, options) {
+        signal = options.signal;
+        try {
+          yield ["::1"];
+          await new Promise((_, reject) =>
+            signal!.addEventListener("abort", () => reject(signal!.reason))
+          );
+        } finally {
+          ended = true;
+        }
+      },
+    });
+    assertEquals([signal?.aborted, ended], [true, true]);
+  });
+});
+
+Deno.test("dial() closes every losing connection, late and deaf ones, too", async () => {
+  const scenario = new Scenario({
+    "10.0.0.1": [10_000, "deaf"], // connects long after it was called off
+    "10.0.0.2": [260, "deaf"],
+    "10.0.0.3": [0, "ok"],
+  });
+  const { winner } = await scenario.play(); // fails unless they are closed
+  assertEquals(winner, ["10.0.0.3", 500]);
+});
+
+Deno.test("an abort rejects with the signal's reason and closes what comes up", async (t) => {
+  const script: Script = {
+    "10.0.0.1": [1_000, "deaf"],
+    "10.0.0.2": [1_000, "ok"],
+  };
+  const reason = { not: "even an Error" };
+  await t.step("while connecting", async () => {
+    const scenario = new Scenario(script);
+    const { controller, listeners, signal } = countedSignal();
+    const dialling = scenario.dial({ signal });
+    await scenario.clock.advance(300);
+    controller.abort(reason);
+    assertStrictEquals(await dialling.catch((e) => e), reason);
+    assertEquals(listeners(), 0);
+    await scenario.clock.advance(2_000);
+    assertEquals(scenario.starts.length, 2);
+    scenario.check(null);
+  });
+  await t.step(
+    "while resolving, even if the resolver does not care",
+    async () => {
+      const scenario = new Scenario(script);
+      const { controller, listeners, signal } = countedSignal();
+      const answer = Promise.withResolvers<string[]>();
+      const dialling = scenario.dial({ signal, resolve: () => answer.promise });
+      await scenario.clock.advance(300);
+      controller.abort(reason);
+      assertStrictEquals(await dialling.catch((e) => e), reason);
+      answer.resolve(Object.keys(script));
+      await scenario.clock.advance(2_000);
+      assertEquals(scenario.starts, []);
+      assertEquals(listeners(), 0);
+      scenario.check(null);
+    },
+  );
+  await t.step("before: nothing is even looked up", async () => {
+    const scenario = new Scenario(script);
+    const dialling = scenario.dial({
+      signal: AbortSignal.abort(reason),
+      resolve: () => {
+        throw new Error("asked all the same");
+      },
+    });
+    assertStrictEquals(await dialling.catch((e) => e), reason);
+    assertEquals(scenario.starts, []);
+  });
+  await t.step("after success it has no effect", async () => {
+    const scenario = new Scenario({ "10.0.0.1": [0, "ok"] });
+    const { controller, listeners, signal } = countedSignal();
+    const dialling = scenario.dial({ signal });
+    await scenario.clock.advance(0);
+    const conn = await dialling;
+    assertEquals(listeners(), 0);
+    controller.abort(reason);
+    scenario.check(conn);
+  });
+});
