@@ -81,15 +81,15 @@ interface Failed {
   untried: readonly Target[];
   /** What the caller named, if it stands for several addresses. */
   addr: Addr;
-  /** The caller's time was up. */
-  timeout: boolean;
+  /** The caller's time was up, whatever the first address failed of. */
+  timedOut: boolean;
   /** All of it as JSON. */
   trace: DialTrace;
 }
 
 /** The error of a dial that reached nobody. */
 export function dialError(failed: Failed): DialError {
-  const { attempts, timeout, trace, untried } = failed;
+  const { attempts, trace, untried } = failed;
   const { network } = trace;
   const failures = [
     ...attempts.map(({ candidate, error }) => ({ candidate, cause: error })),
@@ -103,7 +103,13 @@ export function dialError(failed: Failed): DialError {
     new OpError({ network, addr, cause, reason })
   );
   const [first] = failures;
-  const init = { network, errors, trace, cause: first!.cause, timeout };
+  const init = {
+    network,
+    errors,
+    trace,
+    cause: first!.cause,
+    timeout: failed.timedOut || undefined,
+  };
   if (failures.length === 1) {
     return new DialError({
       ...init,

@@ -301,7 +301,7 @@ export class Dialing {
       addr: parsed.kind === "tcp"
         ? new TcpAddr(parsed.host, parsed.port)
         : new UnixAddr(parsed.path),
-      timeout: this.#stopped !== null,
+      timedOut: this.#stopped !== null,
       trace: this.#trace(attempts, untried),
     });
   }

@@ -1,0 +1,729 @@
+import {
+  assert,
+  assertEquals,
+  assertInstanceOf,
+  assertMatch,
+  assertRejects,
+  assertStrictEquals,
+  assertThrows,
+} from "@std/assert";
+import {
+  type Connector,
+  dial,
+  Dialer,
+  DialError,
+  type DialOptions,
+} from "../dialer.ts";
+import { listen } from "../listener.ts";
+import type { Network } from "../net/addr.ts";
+import type { Conn } from "../net/conn.ts";
+import {
+  AddrError,
+  DnsError,
+  isTimeout,
+  OpError,
+  UnknownNetworkError,
+} from "../net/errors.ts";
+import { FakeClock } from "../testing/mod.ts";
+import { Scenario } from "./scenario.ts";
+import { bytes, countedSignal, textOf } from "./support.ts";
+
+type ErrorClass = new (...args: never[]) => Error;
+
+const never: DialOptions = {
+  resolve: () => {
+    throw new Error("asked a resolver");
+  },
+  connect: () => {
+    throw new Error("opened a socket");
+  },
+};
+
+/** Go's grammar: what fails before anybody is asked, and in which words. */
+Deno.test("dial() rejects bad addresses before lookup and socket", async (t) => {
+  const cases: [string, string, string, ErrorClass][] = [
+    [
+      "foo",
+      "127.0.0.1:80",
+      "dial foo: unknown network foo",
+      UnknownNetworkError,
+    ],
+    ["", "127.0.0.1:80", "dial: unknown network ", UnknownNetworkError],
+    ["TCP", "", "dial TCP: unknown network TCP", UnknownNetworkError],
+    [
+      "udp",
+      "1.2.3.4:5",
+      "dial udp: address 1.2.3.4:5: unexpected address type",
+      AddrError,
+    ],
+    ["tcp", "", "dial tcp: missing address", AddrError],
+    ["unix", "", "dial unix: missing address", AddrError],
+    [
+      "tcp",
+      "host",
+      "dial tcp: address host: missing port in address",
+      AddrError,
+    ],
+    [
+      "tcp",
+      "::1:80",
+      "dial tcp: address ::1:80: too many colons in address",
+      AddrError,
+    ],
+    [
+      "tcp",
+      "[::1:80",
+      "dial tcp: address [::1:80: missing ']' in address",
+      AddrError,
+    ],
+    ["tcp", "host:65536", "dial tcp: address 65536: invalid port", AddrError],
+    ["tcp", "host:-1", "dial tcp: address -1: invalid port", AddrError],
+    [
+      "tcp",
+      "host:nosuch",
+      "dial tcp: address tcp/nosuch: unknown port",
+      AddrError,
+    ],
+    ["tcp", "127.1:80", "dial tcp: lookup 127.1: no such host", DnsError],
+    [
+      "tcp",
+      "010.0.0.1:80",
+      "dial tcp: lookup 010.0.0.1: no such host",
+      DnsError,
+    ],
+    [
+      "tcp",
+      "2130706433:80",
+      "dial tcp: lookup 2130706433: no such host",
+      DnsError,
+    ],
+    ["tcp", "a b:80", "dial tcp: lookup a b: no such host", DnsError],
+    [
+      "tcp4",
+      "[::1]:80",
+      "dial tcp4: address ::1: no suitable address found",
+      AddrError,
+    ],
+    [
+      "tcp6",
+      "127.0.0.1:80",
+      "dial tcp6: address 127.0.0.1: no suitable address found",
+      AddrError,
+    ],
+    [
+      "tcp6",
+      "[::ffff:127.0.0.1]:80",
+      "dial tcp6: address ::ffff:127.0.0.1: no suitable address found",
+      AddrError,
+    ],
+  ];
+  for (const [network, address, message, cause] of cases) {
+    await t.step(`${network} ${address}`, async () => {
+      const error = await dial(network as Network, address, never)
+        .catch((e) => e);
+      assertInstanceOf(error, OpError);
+      assert(!(error instanceof DialError));
+      assertEquals([error.message, error.op], [message, "dial"]);
+      assertInstanceOf(error.cause, cause);
+    });
+  }
+});
+
+Deno.test("dial() and Dialer check options before anything else", async (t) => {
+  const cases: [string, unknown, typeof TypeError | typeof RangeError][] = [
+    ["timeout", "1", TypeError],
+    ["timeout", NaN, RangeError],
+    ["attemptTimeout", NaN, RangeError],
+    ["attemptTimeout", 0, RangeError],
+    ["attemptTimeout", -1, RangeError],
+    ["attemptDelay", NaN, RangeError],
+    ["attemptDelay", null, TypeError],
+    ["resolve", "dns", TypeError],
+    ["connect", {}, TypeError],
+    ["noDelay", 1, TypeError],
+    ["keepAlive", 15_000, TypeError],
+    ["signal", {}, TypeError],
+  ];
+  for (const [name, value, type] of cases) {
+    await t.step(`${name}: ${value}`, async () => {
+      const options = { ...never, [name]: value } as DialOptions;
+      const error = await assertRejects(() => dial("tcp", "h:1", options));
+      assertInstanceOf(error, type);
+      assertMatch(error.message, new RegExp(name));
+      assertThrows(() => new Dialer(options), type);
+    });
+  }
+  await t.step("no strings", async () => {
+    const [network, address] = [
+      4 as unknown as Network,
+      80 as unknown as string,
+    ];
+    await assertRejects(
+      () => dial(network, "h:1", never),
+      TypeError,
+      "network",
+    );
+    await assertRejects(
+      () => dial("tcp", address, never),
+      TypeError,
+      "address",
+    );
+  });
+});
+
+Deno.test("dial() never asks a resolver about literals and the local system", async (t) => {
+  const { resolve } = never;
+  const cases: [Network, string, string[]][] = [
+    ["tcp", "10.0.0.1:80", ["10.0.0.1:80"]],
+    ["tcp", "[10.0.0.1]:80", ["10.0.0.1:80"]],
+    ["tcp", "[::ffff:10.0.0.1]:80", ["10.0.0.1:80"]],
+    ["tcp", "[0:0::1]:http", ["[::1]:80"]],
+    ["tcp", "[fe80::1%lo]:80", ["[fe80::1%lo]:80"]],
+    ["tcp", ":80", ["127.0.0.1:80"]],
+    ["tcp4", ":80", ["127.0.0.1:80"]],
+    ["tcp6", ":80", ["[::1]:80"]],
+    ["tcp", "0.0.0.0:80", ["127.0.0.1:80"]],
+    ["tcp", "[::]:80", ["[::1]:80", "127.0.0.1:80"]],
+    ["tcp4", "[::]:80", ["127.0.0.1:80"]],
+    ["tcp6", "[::]:80", ["[::1]:80"]],
+    ["unix", "/run/x.sock", ["/run/x.sock"]],
+  ];
+  for (const [network, address, asked] of cases) {
+    await t.step(`${network} ${address}`, async () => {
+      const addresses: string[] = [];
+      const connect: DialOptions["connect"] = (addr) => {
+        addresses.push(String(addr));
+        return Promise.reject(new Deno.errors.ConnectionRefused("no"));
+      };
+      const error = await dial(network, address, { resolve: resolve!, connect })
+        .catch((e) => e);
+      assertInstanceOf(error, DialError);
+      assertEquals(addresses, asked);
+      assertEquals(error.trace.resolveMs, 0);
+    });
+  }
+});
+
+/** Where listening sockets and no IPv6 are to be told apart. */
+const hasIpv6 = await listen("tcp6", "[::1]:0").then(
+  (listener) => listener.close().then(() => true),
+  () => false,
+);
+
+Deno.test("dial() reaches a listener by every name it has", async (t) => {
+  const listener = await listen("tcp", hasIpv6 ? "" : "0.0.0.0:0");
+  const { port } = listener.addr as Deno.NetAddr;
+  const hosts = ["127.0.0.1", "localhost", "", "0.0.0.0", "[::]"];
+  if (hasIpv6) hosts.push("[::1]");
+  for (const host of hosts) {
+    await t.step(`"${host}"`, async () => {
+      using conn = await dial("tcp", `${host}:${port}`);
+      using peer = await listener.accept();
+      assertEquals(String(conn.localAddr), String(peer.remoteAddr));
+      await conn.write(bytes("hello"));
+      await conn.closeWrite();
+      assertEquals(await textOf(peer), "hello");
+    });
+  }
+  await t.step("what listen() prints", async () => {
+    using _conn = await dial("tcp", String(listener.addr));
+    using _peer = await listener.accept();
+  });
+  await listener.close();
+});
+
+Deno.test("dial() connects to a unix socket", {
+  ignore: Deno.build.os === "windows",
+}, async () => {
+  const dir = await Deno.makeTempDir();
+  await using listener = await listen("unix", `${dir}/s`);
+  {
+    await using conn = await dial("unix", `${dir}/s`);
+    using peer = await listener.accept();
+    assertEquals([conn.network, String(conn.remoteAddr)], ["unix", `${dir}/s`]);
+    await conn.write(bytes("hi"));
+    await conn.closeWrite();
+    assertEquals(await textOf(peer), "hi");
+    assertEquals(conn.dialTrace?.attempts[0]?.addr, `${dir}/s`);
+  }
+  const error = await dial("unix", `${dir}/none`).catch((e) => e);
+  assertInstanceOf(error, DialError);
+  assertEquals(
+    error.message,
+    `dial unix ${dir}/none: no such file or directory`,
+  );
+  await listener.close();
+  await Deno.remove(dir, { recursive: true });
+});
+
+Deno.test("DialError says what failed in Go's words", async (t) => {
+  const fails = (code: string) => {
+    const error = Object.assign(new Error(`os error ${code}`), { code });
+    return () => Promise.reject(error);
+  };
+  const resolve = () => Promise.resolve(["10.0.0.1"]);
+  const cases: [string, string, string][] = [
+    ["ECONNREFUSED", "connection refused", "refused"],
+    ["ENETUNREACH", "network is unreachable", "unreachable"],
+    ["EHOSTUNREACH", "no route to host", "unreachable"],
+    ["ETIMEDOUT", "connection timed out", "timeout"],
+    ["EACCES", "permission denied", "denied"],
+    ["EMFILE", "too many open files", "failed"],
+  ];
+  for (const [code, text, outcome] of cases) {
+    await t.step(code, async () => {
+      const error = await dial("tcp", "db.test:5432", {
+        resolve,
+        connect: fails(code),
+      }).catch((e) => e);
+      assertInstanceOf(error, DialError);
+      assertEquals(error.message, `dial tcp 10.0.0.1:5432: ${text}`);
+      assertEquals(error.code, code);
+      assertEquals(error.timeout, code === "ETIMEDOUT");
+      assertEquals(error.temporary, ["EMFILE", "ETIMEDOUT"].includes(code));
+      const [attempt] = error.trace.attempts;
+      assertEquals([attempt!.outcome, attempt!.code], [outcome, code]);
+      assertEquals(String(error.addr), "10.0.0.1:5432");
+      assertEquals(error.errors.length, 1);
+    });
+  }
+  await t.step("several: all of them, the cause is the first's", async () => {
+    const error = await dial("tcp", "db.test:5432", {
+      resolve: () => Promise.resolve(["::1", "10.0.0.1", "10.0.0.2"]),
+      connect: (addr) =>
+        fails(
+          String(addr) === "[::1]:5432" ? "ECONNREFUSED" : "EHOSTUNREACH",
+        )(),
+    }).catch((e) => e);
+    assertEquals(
+      error.message,
+      "dial tcp db.test:5432: all 3 addresses failed: " +
+        "[::1]:5432 connection refused; 10.0.0.1:5432 no route to host; " +
+        "10.0.0.2:5432 no route to host",
+    );
+    assertEquals(error.code, "ECONNREFUSED");
+    assertStrictEquals(error.cause, error.errors[0].cause);
+    assertEquals(
+      error.errors.map((e: OpError) => e.message),
+      [
+        "dial tcp [::1]:5432: connection refused",
+        "dial tcp 10.0.0.1:5432: no route to host",
+        "dial tcp 10.0.0.2:5432: no route to host",
+      ],
+    );
+  });
+  await t.step("five are named at most", async () => {
+    const ips = [1, 2, 3, 4, 5, 6, 7].map((n) => `10.0.0.${n}`);
+    const error = await dial("tcp", "db.test:1", {
+      resolve: () => Promise.resolve(ips),
+      connect: fails("ECONNREFUSED"),
+    }).catch((e) => e);
+    assertMatch(error.message, /^dial tcp db.test:1: all 7 addresses failed: /);
+    assertMatch(error.message, /10\.0\.0\.5:1 connection refused; 2 more$/);
+    assertEquals(error.errors.length, 7);
+  });
+  await t.step("new DialError() needs no argument", () => {
+    const error = new DialError();
+    assertEquals([error.name, error.errors], ["DialError", []]);
+    assertEquals(error.trace.attempts, []);
+  });
+});
+
+Deno.test("port 0 is refused, not a RangeError", async () => {
+  const error = await dial("tcp", "127.0.0.1:0").catch((e) => e);
+  assertEquals(error.message, "dial tcp 127.0.0.1:0: connection refused");
+  assertEquals(error.code, "ECONNREFUSED");
+});
+
+Deno.test("dial() says why a name has no address", async (t) => {
+  const connect = never.connect!;
+  const message = async (options: DialOptions, network: Network = "tcp") => {
+    const error = await dial(network, "db.test:1", { connect, ...options })
+      .catch((e) => e);
+    assertInstanceOf(error, OpError);
+    assert(!(error instanceof DialError));
+    return error;
+  };
+  await t.step("nobody knows it", async () => {
+    const error = await message({ resolve: () => Promise.resolve([]) });
+    assertEquals(error.message, "dial tcp: lookup db.test: no such host");
+    assert((error.cause as DnsError).notFound);
+  });
+  await t.step("it has the other family only", async () => {
+    const resolve = () => Promise.resolve(["127.0.0.1"]);
+    const error = await message({ resolve }, "tcp6");
+    assertEquals(
+      error.message,
+      "dial tcp6: address db.test: no suitable address found",
+    );
+  });
+  await t.step("the resolver fails, with a DnsError of its own", async () => {
+    const cause = new DnsError({ hostname: "db.test", server: "10.0.0.53:53" });
+    const error = await message({ resolve: () => Promise.reject(cause) });
+    assertStrictEquals(error.cause, cause);
+  });
+  await t.step("the resolver fails otherwise", async () => {
+    const cause = new Error("boom");
+    const error = await message({
+      resolve: () => {
+        throw cause;
+      },
+    });
+    assertEquals(error.message, "dial tcp: lookup db.test: boom");
+    assertStrictEquals((error.cause as DnsError).cause, cause);
+  });
+  await t.step("the resolver gives what is no address", async () => {
+    const error = await message({ resolve: () => Promise.resolve(["127.1"]) });
+    assertEquals(
+      error.message,
+      'dial tcp: lookup db.test: the resolver gave "127.1", no IP address',
+    );
+  });
+  await t.step("time is up first", async () => {
+    const clock = new FakeClock(0);
+    const dialling = message({
+      clock,
+      timeout: 100,
+      resolve: () => new Promise(() => {}),
+    });
+    await clock.advance(100);
+    const error = await dialling;
+    assertEquals(error.message, "dial tcp: lookup db.test: i/o timeout");
+    assert(error.timeout && isTimeout(error));
+    assertEquals(clock.pending, 0);
+  });
+});
+
+Deno.test("a timeout of 0 or less is already over", async (t) => {
+  for (const timeout of [0, -1, -Infinity]) {
+    await t.step(`${timeout}, literal`, async () => {
+      const error = await dial("tcp", "127.0.0.1:80", { ...never, timeout })
+        .catch((e) => e);
+      assertEquals(error.message, "dial tcp 127.0.0.1:80: i/o timeout");
+      assert(isTimeout(error));
+    });
+    await t.step(`${timeout}, name`, async () => {
+      const error = await dial("tcp", "db.test:80", { ...never, timeout })
+        .catch((e) => e);
+      assertEquals(error.message, "dial tcp: lookup db.test: i/o timeout");
+      assert(isTimeout(error));
+    });
+  }
+});
+
+Deno.test("dialTrace is plain JSON, exact on a fake clock", async () => {
+  const scenario = new Scenario({
+    "::1": [5, "refused"],
+    "10.0.0.1": [0, "hang"],
+    "::2": [100, "ok"],
+    "::3": [0, "ok"],
+  });
+  const { clock } = scenario;
+  const dialling = scenario.dial({
+    async resolve() {
+      await new Promise<void>((done) => clock.setTimeout(done, 20));
+      return ["::1", "10.0.0.1", "::2", "::3"];
+    },
+  });
+  await clock.advance(10_000);
+  const conn = await dialling;
+  const trace = conn.dialTrace!;
+  assertEquals(JSON.parse(JSON.stringify(trace)), trace);
+  assertEquals(trace, {
+    network: "tcp",
+    address: "target.test:80",
+    mode: "race",
+    resolveMs: 20,
+    totalMs: 375,
+    attempts: [
+      {
+        addr: "[::1]:80",
+        startMs: 20,
+        durationMs: 5,
+        outcome: "refused",
+        code: "ECONNREFUSED",
+      },
+      {
+        addr: "10.0.0.1:80",
+        startMs: 25,
+        durationMs: 350,
+        outcome: "canceled",
+      },
+      {
+        addr: "[::2]:80",
+        startMs: 275,
+        durationMs: 100,
+        outcome: "connected",
+      },
+      { addr: "[::3]:80", startMs: 0, durationMs: 0, outcome: "not-started" },
+    ],
+  });
+  scenario.check(conn);
+});
+
+/** A listener whose queue is full: on loopback, the next connect hangs. */
+async function blackHole(): Promise<AsyncDisposable & { port: number }> {
+  const hole = Deno.listen({ hostname: "127.0.0.1", port: 0, tcpBacklog: 1 });
+  const { port } = hole.addr;
+  const filling = [
+    await Deno.connect({ hostname: "127.0.0.1", port }),
+    await Deno.connect({ hostname: "127.0.0.1", port }),
+  ];
+  return {
+    port,
+    [Symbol.asyncDispose]() {
+      for (const resource of [hole, ...filling]) resource.close();
+      return Promise.resolve();
+    },
+  };
+}
+
+Deno.test("dial() [hangs, refuses, works] on real sockets takes one delay", {
+  ignore: Deno.build.os !== "linux",
+}, async () => {
+  await using hole = await blackHole();
+  const { port } = hole;
+  await using good = await listen("tcp", `127.0.0.3:${port}`);
+  const resolve = () =>
+    Promise.resolve(["127.0.0.1", "127.0.0.2", "127.0.0.3"]);
+  const dialer = new Dialer({ resolve });
+  {
+    using conn = await dialer.dial("tcp", `db.test:${port}`);
+    const { attempts, totalMs } = conn.dialTrace!;
+    assertEquals(attempts.map(({ addr, outcome }) => [addr, outcome]), [
+      [`127.0.0.1:${port}`, "canceled"],
+      [`127.0.0.2:${port}`, "refused"],
+      [`127.0.0.3:${port}`, "connected"],
+    ]);
+    // The runtime's own dial waits for a second delay: 506 ms.
+    assert(totalMs >= 250 && totalMs < 500, `${totalMs} ms`);
+  }
+  // The second dial begins with what worked.
+  using again = await dialer.dial("tcp", `db.test:${port}`);
+  assertEquals(again.dialTrace!.attempts[0], {
+    ...again.dialTrace!.attempts[0]!,
+    addr: `127.0.0.3:${port}`,
+    outcome: "connected",
+  });
+  await good.close();
+});
+
+Deno.test("dial() aborted while a real connect hangs leaves nothing", {
+  ignore: Deno.build.os !== "linux",
+}, async () => {
+  await using hole = await blackHole();
+  const { controller, listeners, signal } = countedSignal();
+  const dialling = dial("tcp", `127.0.0.1:${hole.port}`, { signal });
+  setTimeout(() => controller.abort("enough"), 5);
+  assertEquals(await dialling.catch((e) => e), "enough");
+  assertEquals(listeners(), 0);
+  const error = await dial("tcp", `127.0.0.1:${hole.port}`, { timeout: 20 })
+    .catch((e) => e);
+  assertEquals(error.message, `dial tcp 127.0.0.1:${hole.port}: i/o timeout`);
+});
+
+Deno.test("500 dials aborted at random moments leave no socket", {
+  ignore: Deno.build.os !== "linux",
+}, async () => {
+  const sockets = () => {
+    let count = 0;
+    for (const { name } of Deno.readDirSync("/proc/self/fd")) {
+      try {
+        const target = Deno.readLinkSync(`/proc/self/fd/${name}`);
+        if (target.startsWith("socket:")) count++;
+      } catch (error) {
+        // The descriptor of this very listing.
+        if (!(error instanceof Deno.errors.NotFound)) throw error;
+      }
+    }
+    return count;
+  };
+  const listener = await listen("tcp", "127.0.0.1:0");
+  const accepting = (async () => {
+    for await (const conn of listener) conn.close();
+  })();
+  const before = sockets();
+  const outcome = { connected: 0, aborted: 0 };
+  let left = 500;
+  const worker = async () => {
+    while (left-- > 0) {
+      const controller = new AbortController();
+      const { signal } = controller;
+      const timer = setTimeout(() => controller.abort(), Math.random() * 4);
+      try {
+        (await dial("tcp", String(listener.addr), { signal })).close();
+        outcome.connected++;
+      } catch (error) {
+        assertStrictEquals(error, signal.reason);
+        outcome.aborted++;
+      } finally {
+        clearTimeout(timer);
+      }
+    }
+  };
+  await Promise.all(Array.from({ length: 50 }, worker));
+  await listener.close();
+  await accepting;
+  assertEquals(outcome.connected + outcome.aborted, 500);
+  assertEquals(sockets(), before - 1); // the listener's own has gone
+});
+
+/** A platform connection that keeps a record. */
+function recorded(
+  local: Deno.NetAddr,
+  remote: Deno.NetAddr,
+): { conn: Deno.Conn; calls: string[] } {
+  const calls: string[] = [];
+  const conn = {
+    localAddr: local,
+    remoteAddr: remote,
+    close: () => calls.push("close"),
+    setNoDelay: (on: boolean) => calls.push(`setNoDelay ${on}`),
+    setKeepAlive: (on: boolean) => calls.push(`setKeepAlive ${on}`),
+  };
+  return { conn: conn as unknown as Deno.Conn, calls };
+}
+
+const net = (hostname: string, port: number): Deno.NetAddr => ({
+  transport: "tcp",
+  hostname,
+  port,
+});
+
+Deno.test("noDelay and keepAlive are on by default, and options", async (t) => {
+  const cases: [DialOptions, string[]][] = [
+    [{}, ["setNoDelay true", "setKeepAlive true", "close"]],
+    [{ noDelay: false }, ["setKeepAlive true", "close"]],
+    [{ keepAlive: false }, ["setNoDelay true", "close"]],
+  ];
+  for (const [options, expected] of cases) {
+    await t.step(JSON.stringify(options), async () => {
+      const { calls, conn } = recorded(net("10.0.0.9", 9), net("10.0.0.1", 1));
+      const connect = () => Promise.resolve(conn);
+      (await dial("tcp", "10.0.0.1:1", { connect, ...options })).close();
+      assertEquals(calls, expected);
+    });
+  }
+  await t.step("an option that fails closes the connection", async () => {
+    const { calls, conn } = recorded(net("10.0.0.9", 9), net("10.0.0.1", 1));
+    (conn as Deno.TcpConn).setNoDelay = () => {
+      throw Object.assign(new Error("reset"), { code: "EINVAL" });
+    };
+    const error = await dial("tcp", "10.0.0.1:1", {
+      connect: () => Promise.resolve(conn),
+    }).catch((e) => e);
+    assertEquals([error.code, calls], ["EINVAL", ["close"]]);
+  });
+});
+
+Deno.test("a connection to itself is never a success", async () => {
+  const made: string[][] = [];
+  const error = await dial("tcp", "127.0.0.1:4000", {
+    connect: () => {
+      const self = net("127.0.0.1", 4000);
+      const { calls, conn } = recorded(self, self);
+      made.push(calls);
+      return Promise.resolve(conn);
+    },
+  }).catch((e) => e);
+  assertEquals(error.code, "ECONNREFUSED");
+  assertEquals(made, [["close"], ["close"], ["close"]]); // Go: tried 3 times
+});
+
+Deno.test("Dialer: the options of a call go before its defaults", async () => {
+  const seen: string[] = [];
+  const connectVia = (name: string): Connector => () => {
+    seen.push(name);
+    return Promise.reject(new Deno.errors.ConnectionRefused("no"));
+  };
+  const dialer = new Dialer({ connect: connectVia("default") });
+  await assertRejects(() => dialer.dial("tcp", "10.0.0.1:1"), DialError);
+  const connect = connectVia("call");
+  await assertRejects(
+    () => dialer.dial("tcp", "10.0.0.1:1", { connect }),
+    DialError,
+  );
+  assertEquals(seen, ["default", "call"]);
+});
+
+/** A Dialer on a scripted network: which addresses answer can change. */
+class Remembering {
+  readonly clock = new FakeClock(0);
+  readonly tried: string[] = [];
+  addresses = ["10.0.0.1", "10.0.0.2", "10.0.0.3"];
+  alive = new Set(["10.0.0.2", "10.0.0.3"]);
+  readonly dialer = new Dialer({
+    clock: this.clock,
+    resolve: () => Promise.resolve(this.addresses),
+    connect: (addr) => {
+      const { hostname, port } = addr as Deno.NetAddr;
+      this.tried.push(hostname);
+      return this.alive.has(hostname)
+        ? Promise.resolve(
+          recorded(net("10.0.0.9", 9), net(hostname, port)).conn,
+        )
+        : Promise.reject(new Deno.errors.ConnectionRefused("no"));
+    },
+  });
+
+  /** Dials; which addresses were tried. */
+  async dial(address = "db.test:1", network: Network = "tcp") {
+    this.tried.length = 0;
+    await this.dialer.dial(network, address).then(
+      (conn: Conn) => conn.close(),
+      (error) => assertInstanceOf(error, DialError),
+    );
+    return this.tried.map((ip) => ip.replace("10.0.0", ""));
+  }
+}
+
+Deno.test("Dialer remembers which address last worked", async (t) => {
+  await t.step("and starts there, of this host and port only", async () => {
+    const memory = new Remembering();
+    assertEquals(await memory.dial(), [".1", ".2"]);
+    assertEquals(await memory.dial(), [".2"]);
+    assertEquals(await memory.dial("db.test:2"), [".1", ".2"]);
+    assertEquals(await memory.dial("other.test:1"), [".1", ".2"]);
+  });
+  await t.step("forgets it when it fails, and learns the new one", async () => {
+    const memory = new Remembering();
+    await memory.dial();
+    memory.alive.delete("10.0.0.2");
+    assertEquals(await memory.dial(), [".2", ".1", ".3"]);
+    assertEquals(await memory.dial(), [".3"]);
+    memory.alive.clear();
+    assertEquals(await memory.dial(), [".3", ".1", ".2"]);
+    memory.alive.add("10.0.0.1");
+    assertEquals(await memory.dial(), [".1"]);
+  });
+  await t.step("only if the resolver still gives it", async () => {
+    const memory = new Remembering();
+    await memory.dial();
+    memory.addresses = ["10.0.0.3", "10.0.0.1"];
+    assertEquals(await memory.dial(), [".3"]);
+  });
+  await t.step("only if the network allows it", async () => {
+    const memory = new Remembering();
+    memory.addresses = ["::1", "10.0.0.1", "10.0.0.2"];
+    await memory.dial();
+    assertEquals(await memory.dial("db.test:1", "tcp6"), ["::1"]);
+  });
+  await t.step("for ten minutes", async () => {
+    const memory = new Remembering();
+    await memory.dial();
+    await memory.clock.advance(10 * 60_000 - 1);
+    assertEquals(await memory.dial(), [".2"]); // and from now on again
+    await memory.clock.advance(10 * 60_000 - 1);
+    assertEquals(await memory.dial(), [".2"]);
+    await memory.clock.advance(10 * 60_000);
+    assertEquals(await memory.dial(), [".1", ".2"]);
+  });
+  await t.step("256 hosts, the longest unused goes first", async () => {
+    const memory = new Remembering();
+    for (let i = 0; i < 256; i++) await memory.dial(`host${i}.test:1`);
+    assertEquals(await memory.dial("host0.test:1"), [".2"]); // used again
+    await memory.dial("one-more.test:1");
+    assertEquals(await memory.dial("host0.test:1"), [".2"]);
+    assertEquals(await memory.dial("host1.test:1"), [".1", ".2"]);
+  });
+});
