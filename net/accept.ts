@@ -70,7 +70,7 @@ export class Listener implements AsyncIterable<Conn>, AsyncDisposable {
       const listener = new Listener(inner, options);
       listener.#ipv6Only = ipv6Only;
       if (signal) {
-        listener.#unfollow = onAbort(signal, () => void listener.close());
+        listener.#unfollow = onAbort(signal, () => listener.#closeUnasked());
       }
       return listener;
     };
@@ -82,7 +82,7 @@ export class Listener implements AsyncIterable<Conn>, AsyncDisposable {
   readonly #options: ListenerOptions;
   readonly #clock: Clock;
   readonly #callers = new Queue<AcceptCall>();
-  readonly #retry: Alarm;
+  #retry: Alarm;
   #ipv6Only = false;
   #unfollow: (() => void) | null = null;
   /** The accept under way, settled when it is over; one at most. */
@@ -90,10 +90,12 @@ export class Listener implements AsyncIterable<Conn>, AsyncDisposable {
   /** The caller of the pending accept has gone, and it is unref'd. */
   #stale = false;
   #refd = true;
-  /** A connection whose caller had gone. */
+  /** A connection whose caller had gone; only while nobody waits. */
   #spare: Conn | null = null;
+  /** What broke it while nobody waited. */
+  #untold: OpError | null = null;
   #closing: Promise<void> | null = null;
-  /** Bad peers since the last good one. */
+  /** Connections since the last good one that were for nobody. */
   #badPeers = 0;
   /** What to wait after the next capacity error; 0 outside of an episode. */
   #retryMs = 0;
@@ -112,7 +114,7 @@ export class Listener implements AsyncIterable<Conn>, AsyncDisposable {
     this.#inner = inner;
     this.#options = options;
     this.#clock = options.clock ?? systemClock;
-    this.#retry = new Alarm(this.#clock, () => this.#pump(), true);
+    this.#retry = this.#newAlarm();
     this.addr = toAddr(inner.addr);
   }
 
@@ -131,8 +133,8 @@ export class Listener implements AsyncIterable<Conn>, AsyncDisposable {
   accept(options?: { signal?: AbortSignal }): Promise<Conn> {
     const signal = options?.signal;
     if (signal?.aborted) return Promise.reject(signal.reason);
-    if (this.#closing) return Promise.reject(this.#closedError());
-    if (this.#spare && this.#callers.head === null) {
+    if (this.#closing) return Promise.reject(this.#epitaph());
+    if (this.#spare) {
       const conn = this.#spare;
       this.#spare = null;
       return Promise.resolve(conn);
@@ -187,13 +189,13 @@ export class Listener implements AsyncIterable<Conn>, AsyncDisposable {
 
   /** An accept that waits keeps the process alive: the default. */
   ref(): void {
-    this.#refd = true;
+    this.#setRef(true);
     if (!this.#stale) this.#inner.ref();
   }
 
   /** The process may end although an accept waits. */
   unref(): void {
-    this.#refd = false;
+    this.#setRef(false);
     this.#inner.unref();
   }
 
@@ -235,8 +237,9 @@ export class Listener implements AsyncIterable<Conn>, AsyncDisposable {
       this.#badPeer(error);
       return null;
     }
-    if (!this.#ipv6Only || isIpv6(inner.remoteAddr)) return conn;
+    if (!this.#ipv6Only || isIpv6(conn.remoteAddr)) return conn;
     conn.close();
+    this.#passOver();
     return null;
   }
 
@@ -250,34 +253,44 @@ export class Listener implements AsyncIterable<Conn>, AsyncDisposable {
       case "capacity":
         return this.#backOff(error);
       case "closed": // by somebody who has the inner listener
-        this.#closing = this.#close(() => this.#closedError());
-        return;
+        return this.#closeUnasked();
       case "fatal": {
         const broken = this.#error(error);
-        this.#closing = this.#close(() => broken);
+        if (this.#callers.head === null) this.#untold = broken;
+        this.#closeUnasked(() => broken);
       }
     }
   }
 
   #badPeer(error: unknown): void {
+    this.#passOver();
     this.#report(error, "peer", 0);
-    if (++this.#badPeers % PEER_BURST === 0) this.#retry.setIn(0);
+  }
+
+  /** One more that is nobody's. After a burst everybody else gets a turn. */
+  #passOver(): void {
+    if (++this.#badPeers % PEER_BURST > 0 || !this.#callers.head) return;
+    this.#retry.setIn(0);
   }
 
   #backOff(error: unknown): void {
-    if (this.#retryMs === 0) {
-      this.#retryMs = MIN_RETRY_MS;
-      this.#report(error, "capacity", MIN_RETRY_MS);
-    }
+    const begins = this.#retryMs === 0;
+    if (begins) this.#retryMs = MIN_RETRY_MS;
     if (this.#callers.head) this.#retry.setIn(this.#retryMs);
     this.#retryMs = Math.min(this.#retryMs * 2, MAX_RETRY_MS);
+    if (begins) this.#report(error, "capacity", MIN_RETRY_MS);
   }
 
-  #report(cause: unknown, kind: AcceptErrorEvent["kind"], retryMs: number) {
+  /** Tells onAcceptError; what it does wrong itself is printed. */
+  async #report(
+    cause: unknown,
+    kind: AcceptErrorEvent["kind"],
+    retryMs: number,
+  ): Promise<void> {
     const { onAcceptError } = this.#options;
     if (!onAcceptError) return;
     try {
-      onAcceptError({ error: this.#error(cause), kind, retryMs });
+      await onAcceptError({ error: this.#error(cause), kind, retryMs });
     } catch (thrown) {
       console.error("switchboard: onAcceptError failed:", thrown);
     }
@@ -300,6 +313,25 @@ export class Listener implements AsyncIterable<Conn>, AsyncDisposable {
     else this.#inner.ref();
   }
 
+  #setRef(refd: boolean): void {
+    this.#refd = refd;
+    const { at } = this.#retry;
+    this.#retry.clear();
+    this.#retry = this.#newAlarm();
+    this.#retry.set(at);
+  }
+
+  /** The next try; waiting for it is as good a reason to live as an accept. */
+  #newAlarm(): Alarm {
+    return new Alarm(this.#clock, () => this.#pump(), this.#refd);
+  }
+
+  /** A close that nobody waits for: close() will tell if it goes wrong. */
+  #closeUnasked(why = () => this.#closedError()): void {
+    this.#closing ??= this.#close(why);
+    this.#closing.catch(() => {});
+  }
+
   /** `why` makes the error of each caller that waits. */
   async #close(why: () => OpError): Promise<void> {
     this.#unfollow?.();
@@ -315,6 +347,13 @@ export class Listener implements AsyncIterable<Conn>, AsyncDisposable {
     }
     // Until it has settled the port is not free.
     await this.#pending;
+  }
+
+  /** What to tell a caller who comes too late. */
+  #epitaph(): OpError {
+    const why = this.#untold ?? this.#closedError();
+    this.#untold = null;
+    return why;
   }
 
   #closedError(): OpError {
@@ -353,8 +392,7 @@ class AcceptCall implements Link<AcceptCall> {
   }
 }
 
-/** Whether a peer of a dual-stack socket came over IPv6. */
-function isIpv6(addr: Deno.Addr): boolean {
-  return addr.transport === "tcp" && addr.hostname.includes(":") &&
-    !addr.hostname.startsWith("::ffff:");
+/** An IPv4 peer's address, even of a dual-stack socket, is plain IPv4. */
+function isIpv6(addr: Addr): boolean {
+  return addr.transport === "tcp" && addr.hostname.includes(":");
 }

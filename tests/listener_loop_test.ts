@@ -1,0 +1,497 @@
+import { setImmediate } from "node:timers";
+import {
+  assert,
+  assertEquals,
+  assertRejects,
+  assertStrictEquals,
+} from "@std/assert";
+import {
+  type AcceptErrorEvent,
+  Listener,
+  type ListenerOptions,
+} from "../listener.ts";
+import { makeListener } from "../net/accept.ts";
+import { isClosed, OpError } from "../net/errors.ts";
+import { FakeClock } from "../testing/mod.ts";
+import { countedSignal, turn } from "./support.ts";
+
+/** A connection that records what is done to it. */
+class FakeConn {
+  readonly calls: string[] = [];
+  readonly localAddr = { transport: "tcp", hostname: "::1", port: 1 } as const;
+  readonly remoteAddr: Deno.NetAddr;
+  readonly #broken: Error | undefined;
+
+  constructor(hostname = "::1", broken?: Error) {
+    this.remoteAddr = { transport: "tcp", hostname, port: 2 };
+    this.#broken = broken;
+  }
+
+  setNoDelay(on: boolean): void {
+    this.calls.push(`noDelay ${on}`);
+    if (this.#broken) throw this.#broken;
+  }
+
+  setKeepAlive(on: boolean): void {
+    this.calls.push(`keepAlive ${on}`);
+  }
+
+  close(): void {
+    this.calls.push("close");
+  }
+}
+
+/** A listener whose accepts the test settles, one at a time. */
+class FakeListener {
+  readonly addr = { transport: "tcp", hostname: "::1", port: 1 } as const;
+  readonly calls: string[] = [];
+  accepts = 0;
+  #pending: PromiseWithResolvers<Deno.Conn> | null = null;
+  #closeError: Error | undefined;
+
+  constructor(closeError?: Error) {
+    this.#closeError = closeError;
+  }
+
+  get inner(): Deno.Listener {
+    return this as unknown as Deno.Listener;
+  }
+
+  get waiting(): boolean {
+    return this.#pending !== null;
+  }
+
+  accept(): Promise<Deno.Conn> {
+    assert(this.#pending === null, "a second accept: Busy");
+    this.accepts++;
+    this.#pending = Promise.withResolvers();
+    return this.#pending.promise;
+  }
+
+  /** Settles the pending accept, and lets what follows from it happen. */
+  async settle(result: FakeConn | Error): Promise<void> {
+    assert(this.#pending !== null, "no accept is pending");
+    const { resolve, reject } = this.#pending;
+    this.#pending = null;
+    if (result instanceof Error) reject(result);
+    else resolve(result as unknown as Deno.Conn);
+    await new Promise<void>((resolve) => setImmediate(resolve));
+  }
+
+  close(): void {
+    this.calls.push("close");
+    if (this.#closeError) throw this.#closeError;
+  }
+
+  ref(): void {
+    this.calls.push("ref");
+  }
+
+  unref(): void {
+    this.calls.push("unref");
+  }
+}
+
+function errno(code: string): Error {
+  return Object.assign(new Error(`${code} (os error 0)`), { code });
+}
+
+const closedInner = new Deno.errors.BadResource("Listener has been closed");
+
+/** An accept that is expected to stay pending until the test ends. */
+function acceptUntilClosed(listener: Listener): Promise<OpError> {
+  return assertRejects(() => listener.accept(), OpError);
+}
+
+async function endOf(listener: Listener, fake: FakeListener): Promise<void> {
+  const closed = listener.close();
+  if (fake.waiting) await fake.settle(closedInner);
+  await closed;
+}
+
+const SCHEDULE = [5, 10, 20, 40, 80, 160, 320, 640, 1_000, 1_000];
+
+Deno.test("a capacity error is retried after 5 ms, doubling to 1 s", async (t) => {
+  for (const code of ["EMFILE", "ENFILE", "ENOBUFS", "ENOMEM"]) {
+    await t.step(code, async () => {
+      const clock = new FakeClock();
+      const fake = new FakeListener();
+      const events: AcceptErrorEvent[] = [];
+      const onAcceptError = (event: AcceptErrorEvent) =>
+        void events.push(event);
+      const listener = new Listener(fake.inner, { clock, onAcceptError });
+      for (let episode = 1; episode <= 2; episode++) {
+        const call = listener.accept();
+        for (const wait of SCHEDULE) {
+          await fake.settle(errno(code));
+          await clock.advance(wait - 1);
+          assert(!fake.waiting, `${wait} ms are not over`);
+          await clock.advance(1);
+          assert(fake.waiting, `${wait} ms are over`);
+        }
+        assertEquals(events.length, episode, "one report for each episode");
+        const { error, kind, retryMs } = events.at(-1)!;
+        assertEquals([kind, retryMs], ["capacity", 5]);
+        assertEquals([error.op, error.code], ["accept", code]);
+        await fake.settle(new FakeConn()); // ends the episode
+        (await call).close();
+      }
+      await endOf(listener, fake);
+      assertEquals(clock.pending, 0);
+    });
+  }
+});
+
+Deno.test("a back-off ends with close()", async () => {
+  const clock = new FakeClock();
+  const fake = new FakeListener();
+  const listener = new Listener(fake.inner, { clock });
+  const calls = [acceptUntilClosed(listener), acceptUntilClosed(listener)];
+  await fake.settle(errno("EMFILE"));
+  assertEquals(clock.pending, 1);
+  await listener.close();
+  assertEquals(clock.pending, 0);
+  for (const error of await Promise.all(calls)) assert(isClosed(error));
+});
+
+Deno.test("a back-off ends when its last caller goes", async () => {
+  const clock = new FakeClock();
+  const fake = new FakeListener();
+  const listener = new Listener(fake.inner, { clock });
+  const one = new AbortController();
+  const two = new AbortController();
+  const calls = [one, two].map(({ signal }) =>
+    listener.accept({ signal }).catch((error) => error)
+  );
+  await fake.settle(errno("EMFILE"));
+  one.abort();
+  assertStrictEquals(await calls[0], one.signal.reason);
+  assertEquals(clock.pending, 1);
+  two.abort();
+  assertStrictEquals(await calls[1], two.signal.reason);
+  assertEquals(clock.pending, 0);
+
+  // Whoever comes next has not waited yet: one try at once, then the schedule.
+  const end = acceptUntilClosed(listener);
+  assertEquals(fake.accepts, 2);
+  await fake.settle(errno("EMFILE"));
+  await clock.advance(9);
+  assertEquals(fake.accepts, 2);
+  await clock.advance(1);
+  assertEquals(fake.accepts, 3);
+  await endOf(listener, fake);
+  await end;
+});
+
+Deno.test("a new caller waits for the back-off like the others", async () => {
+  const clock = new FakeClock();
+  const fake = new FakeListener();
+  const listener = new Listener(fake.inner, { clock });
+  const first = listener.accept();
+  await fake.settle(errno("EMFILE"));
+  const second = listener.accept();
+  assertEquals(fake.accepts, 1);
+  await clock.advance(5);
+  assertEquals(fake.accepts, 2);
+  await fake.settle(new FakeConn());
+  (await first).close();
+  await fake.settle(new FakeConn());
+  (await second).close();
+  await endOf(listener, fake);
+});
+
+Deno.test("unref() covers the back-off", async () => {
+  const refd: boolean[] = [];
+  const timers = new Map<unknown, number>();
+  const clock = new FakeClock();
+  const { setTimeout } = clock;
+  clock.setTimeout = (callback, ms) => {
+    const id = setTimeout.call(clock, callback, ms);
+    timers.set(id, refd.push(true) - 1);
+    return id;
+  };
+  clock.unrefTimer = (id) => void (refd[timers.get(id)!] = false);
+  const fake = new FakeListener();
+  const listener = new Listener(fake.inner, { clock });
+  const end = acceptUntilClosed(listener);
+  await fake.settle(errno("EMFILE"));
+  listener.unref(); // in the middle of it
+  await clock.advance(5);
+  await fake.settle(errno("EMFILE"));
+  await clock.advance(9);
+  listener.ref();
+  await clock.advance(1);
+  await fake.settle(errno("EMFILE"));
+  assertEquals(refd, [true, false, false, true, true]);
+  assertEquals(fake.calls, ["unref", "ref"]);
+  assertEquals(fake.accepts, 3, "a change of mind moves no retry");
+  await endOf(listener, fake);
+  await end;
+  assertEquals(clock.pending, 0);
+});
+
+Deno.test("a burst of bad peers lets everybody else have a turn", async (t) => {
+  const makes: Record<string, () => FakeConn | Error> = {
+    "reset in the queue": () => errno("ENOTCONN"),
+    "reset after it": () => new FakeConn("::1", errno("EINVAL")),
+    "of the wrong family": () => new FakeConn("::ffff:10.0.0.1"),
+  };
+  for (const [name, make] of Object.entries(makes)) {
+    await t.step(name, async () => {
+      const clock = new FakeClock();
+      const fake = new FakeListener();
+      let events = 0;
+      const listener = makeListener(fake.inner, {
+        clock,
+        ipv6Only: true,
+        onAcceptError: ({ kind, retryMs }) => {
+          events++;
+          assertEquals([kind, retryMs], ["peer", 0]);
+        },
+      });
+      const call = listener.accept();
+      const made: FakeConn[] = [];
+      const settle = async () => {
+        const result = make();
+        if (result instanceof FakeConn) made.push(result);
+        await fake.settle(result);
+      };
+      for (let burst = 0; burst < 2; burst++) {
+        for (let i = 0; i < 63; i++) await settle();
+        assertEquals(clock.pending, 0, "the next one waits for nothing");
+        await settle();
+        assertEquals([fake.waiting, clock.pending], [false, 1]);
+        await clock.advance(0);
+      }
+      await fake.settle(new FakeConn());
+      (await call).close();
+      for (const { calls } of made) assertEquals(calls.at(-1), "close");
+      assertEquals(events, name.startsWith("reset") ? 128 : 0);
+      await endOf(listener, fake);
+    });
+  }
+});
+
+Deno.test("onAcceptError may close in any event, and leaves no timer", async (t) => {
+  for (const [code, errors] of [["ENOTCONN", 64], ["EMFILE", 1]] as const) {
+    await t.step(code, async () => {
+      const clock = new FakeClock();
+      const fake = new FakeListener();
+      let events = 0;
+      const listener = new Listener(fake.inner, {
+        clock,
+        onAcceptError: () => {
+          if (++events === errors) listener.close();
+        },
+      });
+      const end = acceptUntilClosed(listener);
+      for (let i = 0; i < errors; i++) await fake.settle(errno(code));
+      assert(isClosed(await end));
+      assertEquals(clock.pending, 0);
+      await listener.close();
+    });
+  }
+});
+
+Deno.test("an unknown error closes the listener and reaches every caller", async () => {
+  const fake = new FakeListener();
+  const { signal, listeners } = countedSignal();
+  const listener = makeListener(fake.inner, { signal });
+  const calls = [acceptUntilClosed(listener), acceptUntilClosed(listener)];
+  const cause = errno("EBADF");
+  await fake.settle(cause);
+  for (const error of await Promise.all(calls)) {
+    assertStrictEquals(error.cause, cause);
+    assertEquals([error.op, error.code], ["accept", "EBADF"]);
+    assert(!isClosed(error));
+  }
+  assertEquals(fake.calls, ["close"]);
+  assertEquals(listeners(), 0);
+  assert(isClosed(await acceptUntilClosed(listener)), "told once");
+  await listener.close();
+});
+
+Deno.test("a loop throws an unknown error", async () => {
+  const fake = new FakeListener();
+  const listener = new Listener(fake.inner);
+  const loop = assertRejects(async () => {
+    for await (const _ of listener) throw new Error("iterated");
+  }, OpError);
+  await turn();
+  await fake.settle(new TypeError("surprise"));
+  assertEquals((await loop).message, "accept tcp [::1]:1: surprise");
+});
+
+Deno.test("an unknown error that met no caller is kept for the next", async () => {
+  const fake = new FakeListener();
+  const listener = new Listener(fake.inner);
+  const { controller, signal } = countedSignal();
+  const gone = listener.accept({ signal }).catch((error) => error);
+  controller.abort();
+  assertStrictEquals(await gone, signal.reason);
+  const cause = errno("EBADF");
+  await fake.settle(cause);
+  assertStrictEquals((await acceptUntilClosed(listener)).cause, cause);
+  assert(isClosed(await acceptUntilClosed(listener)), "told once");
+});
+
+Deno.test("an inner listener that somebody else closed ends loops in silence", async () => {
+  for (const error of [closedInner, new Deno.errors.Interrupted("canceled")]) {
+    const fake = new FakeListener();
+    const listener = new Listener(fake.inner);
+    const loop = (async () => {
+      for await (const _ of listener) throw new Error("iterated");
+    })();
+    await fake.settle(error);
+    await loop;
+  }
+});
+
+Deno.test("close() tells of an inner listener that does not close", async (t) => {
+  const cause = new Error("will not");
+  await t.step("asked by the caller", async () => {
+    const listener = new Listener(new FakeListener(cause).inner);
+    for (let i = 0; i < 2; i++) {
+      assertStrictEquals(await listener.close().catch((e) => e), cause);
+    }
+  });
+  const unasked: Record<string, Error | null> = {
+    "asked by the signal": null,
+    "after an unknown error": errno("EBADF"),
+    "after somebody else closed it": closedInner,
+  };
+  for (const [name, error] of Object.entries(unasked)) {
+    await t.step(name, async () => {
+      const fake = new FakeListener(cause);
+      const controller = new AbortController();
+      const { signal } = controller;
+      const listener = makeListener(fake.inner, { signal });
+      const end = acceptUntilClosed(listener);
+      if (error) await fake.settle(error);
+      else controller.abort();
+      await end;
+      await turn(); // an unhandled rejection would show by now
+      assertStrictEquals(await listener.close().catch((e) => e), cause);
+    });
+  }
+  await t.step("unless it was closed already", async () => {
+    const listener = new Listener(new FakeListener(closedInner).inner);
+    await listener.close();
+  });
+});
+
+Deno.test("close() waits for the pending accept, and closes what it brings", async () => {
+  const fake = new FakeListener();
+  const listener = new Listener(fake.inner);
+  const end = acceptUntilClosed(listener);
+  let settled = false;
+  const closed = listener.close().then(() => settled = true);
+  assert(isClosed(await end), "the caller need not wait");
+  await turn();
+  assert(!settled, "the port is not free yet");
+  const late = new FakeConn();
+  await fake.settle(late);
+  await closed;
+  assertEquals(late.calls, ["close"]);
+});
+
+Deno.test("a spare connection is the next caller's, or closed by close()", async () => {
+  const fake = new FakeListener();
+  const listener = new Listener(fake.inner);
+  const leave = async () => {
+    const controller = new AbortController();
+    const { signal } = controller;
+    const gone = listener.accept({ signal }).catch((error) => error);
+    controller.abort();
+    assertStrictEquals(await gone, signal.reason);
+  };
+  await leave();
+  const first = new FakeConn();
+  await fake.settle(first);
+  assert(!fake.waiting, "one spare is enough");
+  (await listener.accept()).close();
+  assertEquals(first.calls, ["noDelay true", "keepAlive true", "close"]);
+
+  await leave();
+  const second = new FakeConn();
+  await fake.settle(second);
+  await listener.close();
+  assertEquals(second.calls, ["noDelay true", "keepAlive true", "close"]);
+});
+
+Deno.test("an accept without a caller does not hold the process", async () => {
+  const fake = new FakeListener();
+  const listener = new Listener(fake.inner);
+  const { controller, signal } = countedSignal();
+  const gone = listener.accept({ signal }).catch((error) => error);
+  controller.abort();
+  await gone;
+  assertEquals(fake.calls, ["unref"]);
+  listener.ref(); // nobody waits still
+  assertEquals(fake.calls, ["unref"]);
+  const call = listener.accept();
+  assertEquals(fake.calls, ["unref", "ref"]);
+  assertEquals(fake.accepts, 1, "the same one");
+  await fake.settle(new FakeConn());
+  (await call).close();
+  await endOf(listener, fake);
+});
+
+Deno.test("an unref'd listener stays so whoever comes and goes", async () => {
+  const fake = new FakeListener();
+  const listener = new Listener(fake.inner);
+  listener.unref();
+  const { controller, signal } = countedSignal();
+  const gone = listener.accept({ signal }).catch((error) => error);
+  controller.abort();
+  await gone;
+  const call = listener.accept();
+  assertEquals(fake.calls, ["unref"]);
+  await fake.settle(new FakeConn());
+  (await call).close();
+  await endOf(listener, fake);
+});
+
+Deno.test("noDelay and keepAlive are on by default", async (t) => {
+  const both = ["noDelay true", "keepAlive true"];
+  const cases: [string, ListenerOptions, string[]][] = [
+    ["default", {}, both],
+    ["on", { noDelay: true, keepAlive: true }, both],
+    ["only keepAlive", { noDelay: false }, ["keepAlive true"]],
+    ["only noDelay", { keepAlive: false }, ["noDelay true"]],
+    ["neither", { noDelay: false, keepAlive: false }, []],
+  ];
+  for (const [name, options, calls] of cases) {
+    await t.step(name, async () => {
+      const fake = new FakeListener();
+      const listener = new Listener(fake.inner, options);
+      const call = listener.accept();
+      const conn = new FakeConn();
+      await fake.settle(conn);
+      await call;
+      assertEquals(conn.calls, calls);
+      await endOf(listener, fake);
+    });
+  }
+});
+
+Deno.test("new Listener() checks its options", async (t) => {
+  const wrong: Record<string, unknown> = {
+    noDelay: 1,
+    keepAlive: null,
+    onAcceptError: "console",
+  };
+  for (const [option, value] of Object.entries(wrong)) {
+    await t.step(option, () => {
+      const fake = new FakeListener();
+      try {
+        new Listener(fake.inner, { [option]: value });
+      } catch (error) {
+        assert(error instanceof TypeError);
+        assertEquals(fake.calls, []);
+        return;
+      }
+      throw new Error("not refused");
+    });
+  }
+});
