@@ -1,0 +1,176 @@
+/**
+ * When to ask for what, and how long to wait: the rules of the two resolvers,
+ * without anybody to ask. Both deliver in batches, best first, and end with an
+ * error only if there was no batch at all.
+ *
+ * @module
+ */
+
+import type { Clock } from "./clock.ts";
+import { onAbort } from "./wire.ts";
+
+/** What is asked for: one family, or 0 for whatever there is. */
+export type Family = 0 | 4 | 6;
+
+/** What both rules need to know. */
+export interface LookupInit {
+  /**
+   * Asks for addresses; at least one, or it rejects. `signal` aborts when
+   * nobody waits for the answer any more.
+   */
+  ask(family: Family, signal: AbortSignal): Promise<string[]>;
+  /** Who waits for the addresses; an abort rejects with its reason. */
+  signal: AbortSignal;
+  /** Whose time counts. */
+  clock: Clock;
+}
+
+/** So long one question may take before its parts are asked, too. */
+const HEDGE_MS = 250;
+/**
+ * So long the other family may still join one that was found that way. Who
+ * answers one of two questions two seconds before the other is broken; a dial
+ * whose addresses all fail should not wait 15 s to say so.
+ */
+const LATE_MS = 2_000;
+
+/**
+ * Asks one question for both families; if there is no answer after 250 ms, for
+ * each of them as well, and takes what comes. getaddrinfo waits for both
+ * answers: with a name server that never gives one of them it takes 15 s, or
+ * fails after 10; a lost packet costs 5.
+ *
+ * The first question has the last word whenever its answer comes. If it is
+ * for one family, it is the only one.
+ */
+export async function* hedged(
+  init: LookupInit,
+  whole: Family,
+): AsyncGenerator<string[]> {
+  const { ask, clock, signal } = init;
+  signal.throwIfAborted();
+  const given = new Set<string>();
+  const pending = new Map<Family, Promise<Answer>>();
+  const start = (family: Family) =>
+    pending.set(family, settled(family, ask(family, signal)));
+  let deadline = whole === 0 ? clock.monotonic() + HEDGE_MS : Infinity;
+  start(whole);
+  while (true) {
+    const answer = await first(pending.values(), deadline, init);
+    if (answer === undefined) {
+      if (given.size > 0) return;
+      start(6);
+      start(4);
+      deadline = Infinity;
+      continue;
+    }
+    const { addresses, error, family } = answer;
+    const fresh = addresses.filter((address) => !given.has(address));
+    for (const address of fresh) given.add(address);
+    if (fresh.length > 0) yield fresh;
+    if (family === whole && given.size === 0) throw error;
+    pending.delete(family);
+    // Without the first question, or with nothing but it, all has been said.
+    if (family === whole || (given.size > 0 && pending.size === 1)) return;
+    if (given.size > 0) deadline = clock.monotonic() + LATE_MS;
+  }
+}
+
+/** RFC 8305, section 3: how long A records wait for the AAAA records. */
+const RESOLUTION_DELAY_MS = 50;
+
+/**
+ * Asks for IPv6 and IPv4 addresses at once (RFC 8305, section 3). IPv6 ones
+ * are given as they come; IPv4 ones wait up to 50 ms for them, so that the
+ * better family does not lose the race by a hair. A family that fails is
+ * passed over if the other has addresses. In the end nothing is left behind.
+ */
+export async function* paired(
+  init: LookupInit,
+  families: readonly Family[],
+): AsyncGenerator<string[]> {
+  const { ask, clock, signal } = init;
+  signal.throwIfAborted();
+  const controller = new AbortController();
+  const pending = new Map<Family, Promise<Answer>>();
+  const errors: unknown[] = [];
+  let held: string[] = [];
+  let found = false;
+  let deadline = Infinity;
+  try {
+    for (const family of families) {
+      pending.set(family, settled(family, ask(family, controller.signal)));
+    }
+    while (pending.size > 0) {
+      const answer = await first(pending.values(), deadline, init);
+      deadline = Infinity;
+      if (answer !== undefined) {
+        const { addresses, error, family } = answer;
+        pending.delete(family);
+        if (addresses.length === 0) errors.push(error);
+        held = [...addresses, ...held];
+        if (family === 4 && held.length > 0 && pending.size > 0) {
+          deadline = clock.monotonic() + RESOLUTION_DELAY_MS;
+          continue;
+        }
+      }
+      if (held.length === 0) continue;
+      found = true;
+      yield held;
+      held = [];
+    }
+    if (!found) throw gravest(errors);
+  } finally {
+    controller.abort();
+    await Promise.all(pending.values());
+  }
+}
+
+/** "There is none" says nothing while the other answer is not known. */
+function gravest(errors: readonly unknown[]): unknown {
+  return errors.find((error) => !(error instanceof Deno.errors.NotFound)) ??
+    errors[0];
+}
+
+/** How a question ended. */
+interface Answer {
+  family: Family;
+  /** Empty if it failed. */
+  addresses: string[];
+  error?: unknown;
+}
+
+/** Never rejects: an answer may come when nobody waits for it any more. */
+function settled(family: Family, asked: Promise<string[]>): Promise<Answer> {
+  return asked.then(
+    (addresses) => ({ family, addresses }),
+    (error) => ({ family, addresses: [], error }),
+  );
+}
+
+/**
+ * The first answer of several; `undefined` at `deadline`, on the scale of
+ * `clock.monotonic()`. Rejects with the signal's reason when it aborts.
+ */
+async function first(
+  pending: Iterable<Promise<Answer>>,
+  deadline: number,
+  { clock, signal }: LookupInit,
+): Promise<Answer | undefined> {
+  signal.throwIfAborted();
+  const { promise, resolve, reject } = Promise.withResolvers<
+    Answer | undefined
+  >();
+  for (const answer of pending) answer.then(resolve);
+  const unfollow = onAbort(signal, () => reject(signal.reason));
+  const timer = deadline === Infinity ? undefined : clock.setTimeout(
+    () => resolve(undefined),
+    Math.max(0, deadline - clock.monotonic()),
+  );
+  try {
+    return await promise;
+  } finally {
+    unfollow();
+    if (timer !== undefined) clock.clearTimeout(timer);
+  }
+}

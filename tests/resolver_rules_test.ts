@@ -1,0 +1,340 @@
+/**
+ * The time rules of the resolvers, on a script and a clock that is moved by
+ * hand: what each question is answered, how long after it was asked.
+ */
+import { assertEquals, assertStrictEquals } from "@std/assert";
+import { type Family, hedged, type LookupInit, paired } from "../net/lookup.ts";
+import { FakeClock } from "../testing/mod.ts";
+import { countedSignal } from "./support.ts";
+
+/** After so many ms: addresses, an error, or nothing ever. */
+type Script = Partial<Record<Family, readonly [number, string | Error | null]>>;
+
+interface Case {
+  script: Script;
+  /** Which questions were asked when. */
+  asked: [family: Family, atMs: number][];
+  /** What came when. */
+  batches: [addresses: string, atMs: number][];
+  /** When it was over. */
+  endMs: number;
+  error?: unknown;
+  /** Abort after so many ms. */
+  abortMs?: number;
+}
+
+const none = new Deno.errors.NotFound("none");
+const broken = new Error("broken");
+
+type Rules = (init: LookupInit) => AsyncIterable<string[]>;
+
+async function play(
+  rules: Rules,
+  { abortMs = Infinity, script }: Case,
+): Promise<Omit<Case, "script">> {
+  const clock = new FakeClock(0);
+  const { controller, signal, listeners } = countedSignal();
+  const asked: Case["asked"] = [];
+  const batches: Case["batches"] = [];
+  const ask: LookupInit["ask"] = (family, calledOff) => {
+    asked.push([family, clock.monotonic()]);
+    const [ms, answer] = script[family]!;
+    const { promise, resolve, reject } = Promise.withResolvers<string[]>();
+    const timer = answer === null ? null : clock.setTimeout(() => {
+      if (typeof answer === "string") resolve(answer.split(" "));
+      else reject(answer);
+    }, ms);
+    // getaddrinfo cannot be called off; its late answers must do no harm.
+    if (calledOff !== signal) {
+      calledOff.addEventListener("abort", () => {
+        if (timer !== null) clock.clearTimeout(timer);
+        reject(calledOff.reason);
+      });
+    }
+    return promise;
+  };
+  let error: unknown;
+  let endMs = NaN;
+  const playing = (async () => {
+    try {
+      for await (const batch of rules({ ask, clock, signal })) {
+        batches.push([batch.join(" "), clock.monotonic()]);
+      }
+    } catch (thrown) {
+      error = thrown;
+    }
+    endMs = clock.monotonic();
+  })();
+  if (abortMs < Infinity) {
+    await clock.advance(abortMs);
+    controller.abort(broken);
+  }
+  await clock.advance(30_000);
+  await playing;
+  assertEquals(clock.pending, 0, "timers left");
+  assertEquals(listeners(), 0, "listeners left");
+  return { asked, batches, endMs, ...error !== undefined && { error } };
+}
+
+async function expectAll(
+  t: Deno.TestContext,
+  rules: Rules,
+  cases: Record<string, Case>,
+): Promise<void> {
+  for (
+    const [name, { abortMs, script, ...expected }] of Object.entries(cases)
+  ) {
+    await t.step(name, async () => {
+      const played = await play(rules, {
+        ...expected,
+        script,
+        ...abortMs !== undefined && { abortMs },
+      });
+      assertEquals(played, expected);
+    });
+  }
+}
+
+const both = (init: LookupInit) => hedged(init, 0);
+
+Deno.test("hedged() asks for each family when there is no answer after 250 ms", async (t) => {
+  await expectAll(t, both, {
+    "an answer in time is all": {
+      script: { 0: [249, "::1 10.0.0.1"] },
+      asked: [[0, 0]],
+      batches: [["::1 10.0.0.1", 249]],
+      endMs: 249,
+    },
+    "a failure in time is final": {
+      script: { 0: [100, none] },
+      asked: [[0, 0]],
+      batches: [],
+      endMs: 100,
+      error: none,
+    },
+    "AAAA is never answered": {
+      script: {
+        0: [15_000, "10.0.0.1"],
+        4: [10, "10.0.0.1"],
+        6: [10_000, broken],
+      },
+      asked: [[0, 0], [6, 250], [4, 250]],
+      batches: [["10.0.0.1", 260]],
+      endMs: 260 + 2_000,
+    },
+    "A is never answered, and the first question fails for it": {
+      script: { 0: [10_000, broken], 4: [10_000, broken], 6: [10, "::1"] },
+      asked: [[0, 0], [6, 250], [4, 250]],
+      batches: [["::1", 260]],
+      endMs: 260 + 2_000,
+    },
+    "a packet was lost": {
+      script: { 0: [5_000, "::1 10.0.0.1"], 4: [5, "10.0.0.1"], 6: [2, "::1"] },
+      asked: [[0, 0], [6, 250], [4, 250]],
+      batches: [["::1", 252], ["10.0.0.1", 255]],
+      endMs: 255,
+    },
+    "the other family comes late": {
+      script: {
+        0: [5_000, "::1 10.0.0.1"],
+        4: [5, "10.0.0.1"],
+        6: [2_004, "::1"],
+      },
+      asked: [[0, 0], [6, 250], [4, 250]],
+      batches: [["10.0.0.1", 255], ["::1", 2_254]],
+      endMs: 2_254,
+    },
+    "there is no other family": {
+      script: { 0: [5_000, "10.0.0.1"], 4: [5, "10.0.0.1"], 6: [9, none] },
+      asked: [[0, 0], [6, 250], [4, 250]],
+      batches: [["10.0.0.1", 255]],
+      endMs: 259,
+    },
+    "the first question has the last word": {
+      script: { 0: [300, "::1 10.0.0.1"], 4: [5, "10.0.0.1"], 6: [90, none] },
+      asked: [[0, 0], [6, 250], [4, 250]],
+      batches: [["10.0.0.1", 255], ["::1", 300]],
+      endMs: 300,
+    },
+    "also when it fails before the others": {
+      script: { 0: [300, none], 4: [500, "10.0.0.1"], 6: [500, "::1"] },
+      asked: [[0, 0], [6, 250], [4, 250]],
+      batches: [],
+      endMs: 300,
+      error: none,
+    },
+    "each family fails, the first question goes on": {
+      script: { 0: [10_000, "10.0.0.1"], 4: [500, broken], 6: [500, broken] },
+      asked: [[0, 0], [6, 250], [4, 250]],
+      batches: [["10.0.0.1", 10_000]],
+      endMs: 10_000,
+    },
+    "silence": {
+      script: { 0: [10_000, broken], 4: [10_000, broken], 6: [10_000, broken] },
+      asked: [[0, 0], [6, 250], [4, 250]],
+      batches: [],
+      endMs: 10_000,
+      error: broken,
+    },
+    "an abort before the 250 ms": {
+      script: { 0: [15_000, null] },
+      abortMs: 249,
+      asked: [[0, 0]],
+      batches: [],
+      endMs: 249,
+      error: broken,
+    },
+    "an abort after them": {
+      script: { 0: [15_000, null], 4: [0, null], 6: [0, null] },
+      abortMs: 300,
+      asked: [[0, 0], [6, 250], [4, 250]],
+      batches: [],
+      endMs: 300,
+      error: broken,
+    },
+  });
+});
+
+Deno.test("hedged() asks once where one family is wanted", async (t) => {
+  await expectAll(t, (init) => hedged(init, 6), {
+    "answered": {
+      script: { 6: [5_000, "::1"] },
+      asked: [[6, 0]],
+      batches: [["::1", 5_000]],
+      endMs: 5_000,
+    },
+    "failed": {
+      script: { 6: [5_000, none] },
+      asked: [[6, 0]],
+      batches: [],
+      endMs: 5_000,
+      error: none,
+    },
+  });
+});
+
+const asked: Case["asked"] = [[6, 0], [4, 0]];
+
+Deno.test("paired() lets A wait 50 ms for AAAA", async (t) => {
+  await expectAll(t, (init) => paired(init, [6, 4]), {
+    "AAAA first": {
+      script: { 6: [10, "::1"], 4: [20, "10.0.0.1"] },
+      asked,
+      batches: [["::1", 10], ["10.0.0.1", 20]],
+      endMs: 20,
+    },
+    "A first, AAAA within 50 ms": {
+      script: { 6: [69, "::1"], 4: [20, "10.0.0.1 10.0.0.2"] },
+      asked,
+      batches: [["::1 10.0.0.1 10.0.0.2", 69]],
+      endMs: 69,
+    },
+    "A first, AAAA later": {
+      script: { 6: [71, "::1"], 4: [20, "10.0.0.1"] },
+      asked,
+      batches: [["10.0.0.1", 70], ["::1", 71]],
+      endMs: 71,
+    },
+    "A first, no AAAA": {
+      script: { 6: [30, none], 4: [20, "10.0.0.1"] },
+      asked,
+      batches: [["10.0.0.1", 30]],
+      endMs: 30,
+    },
+    "no AAAA, then A": {
+      script: { 6: [10, broken], 4: [20, "10.0.0.1"] },
+      asked,
+      batches: [["10.0.0.1", 20]],
+      endMs: 20,
+    },
+    "no A, then AAAA": {
+      script: { 6: [20, "::1"], 4: [10, none] },
+      asked,
+      batches: [["::1", 20]],
+      endMs: 20,
+    },
+    "AAAA is never answered": {
+      script: { 6: [2_000, broken], 4: [20, "10.0.0.1"] },
+      asked,
+      batches: [["10.0.0.1", 70]],
+      endMs: 2_000,
+    },
+    "neither": {
+      script: { 6: [20, none], 4: [10, none] },
+      asked,
+      batches: [],
+      endMs: 20,
+      error: none,
+    },
+    "neither, for reasons of which one says more": {
+      script: { 6: [20, none], 4: [30, broken] },
+      asked,
+      batches: [],
+      endMs: 30,
+      error: broken,
+    },
+    "an abort while nothing has come": {
+      script: { 6: [0, null], 4: [0, null] },
+      abortMs: 40,
+      asked,
+      batches: [],
+      endMs: 40,
+      error: broken,
+    },
+    "an abort while A waits": {
+      script: { 6: [0, null], 4: [20, "10.0.0.1"] },
+      abortMs: 40,
+      asked,
+      batches: [],
+      endMs: 40,
+      error: broken,
+    },
+    "an abort after the first batch": {
+      script: { 6: [0, null], 4: [20, "10.0.0.1"] },
+      abortMs: 100,
+      asked,
+      batches: [["10.0.0.1", 70]],
+      endMs: 100,
+      error: broken,
+    },
+  });
+});
+
+Deno.test("paired() calls off what nobody waits for after a break", async () => {
+  const clock = new FakeClock(0);
+  const { signal, listeners } = countedSignal();
+  let reason: unknown;
+  const ask: LookupInit["ask"] = (family, signal) => {
+    if (family === 6) return Promise.resolve(["::1"]);
+    const { promise, reject } = Promise.withResolvers<string[]>();
+    signal.addEventListener("abort", () => {
+      reason = signal.reason;
+      reject(reason);
+    });
+    return promise;
+  };
+  for await (const batch of paired({ ask, clock, signal }, [6, 4])) {
+    assertEquals(batch, ["::1"]);
+    break;
+  }
+  assertEquals((reason as Error).name, "AbortError");
+  assertEquals(listeners(), 0);
+  assertEquals(clock.pending, 0);
+});
+
+Deno.test("the rules ask nobody when the signal has aborted already", async (t) => {
+  const reason = new Error("stop");
+  const init: LookupInit = {
+    ask: () => {
+      throw new Error("asked");
+    },
+    clock: new FakeClock(0),
+    signal: AbortSignal.abort(reason),
+  };
+  const rules = { hedged: hedged(init, 0), paired: paired(init, [6, 4]) };
+  for (const [name, batches] of Object.entries(rules)) {
+    await t.step(name, async () => {
+      assertStrictEquals(await batches.next().catch((e) => e), reason);
+    });
+  }
+});
