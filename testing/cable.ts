@@ -1,0 +1,86 @@
+import type { Clock } from "../net/clock.ts";
+import type { Fault } from "./faults.ts";
+import type { LogEvent } from "./log.ts";
+import { MemoryConn, MemoryTcpConn } from "./memory_conn.ts";
+
+/** What the two ends of a connection in memory have in common. */
+export interface CableInit {
+  /** Whose time counts. */
+  clock: Clock;
+  /** How many bytes may be unread in each direction. */
+  bufferSize: number;
+  /** What is wrong with the connection now. */
+  fault(): Fault;
+  /** Told of what happens; `conn` is the end that does it. */
+  note?(conn: MemoryConn, event: LogEvent, detail: string): void;
+  /** Told of an end's close. */
+  closed?(conn: MemoryConn): void;
+}
+
+/** One connection, seen from above. */
+export class Cable {
+  /** Whose time counts. */
+  readonly clock: Clock;
+  /** How many bytes may be unread in each direction. */
+  readonly bufferSize: number;
+  /** Who has opened it. */
+  readonly near: MemoryConn;
+  /** Who accepts it. */
+  readonly far: MemoryConn;
+  readonly #init: CableInit;
+  /** Bytes that have passed, both directions together. */
+  #passed = 0;
+
+  /** Two ends that are connected. `nearAddr` as the far end sees it may differ. */
+  constructor(
+    init: CableInit,
+    near: { local: Deno.Addr; remote: Deno.Addr },
+    far: { local: Deno.Addr; remote: Deno.Addr },
+  ) {
+    this.#init = init;
+    this.clock = init.clock;
+    this.bufferSize = init.bufferSize;
+    const End = near.local.transport === "tcp" ? MemoryTcpConn : MemoryConn;
+    this.near = new End(this, near.local, near.remote);
+    this.far = new End(this, far.local, far.remote);
+    MemoryConn.join(this.near, this.far);
+  }
+
+  /** What is wrong with the connection now. */
+  fault(): Fault {
+    return this.#init.fault();
+  }
+
+  /** Lets `n` bytes pass; how many of them do. */
+  pass(n: number): number {
+    const { resetAfter = Infinity } = this.fault();
+    const passing = Math.min(n, Math.max(0, resetAfter - this.#passed));
+    this.#passed += n;
+    return passing;
+  }
+
+  /** Resets the connection if as much has passed as may pass. */
+  cutIfDue(): void {
+    const { resetAfter = Infinity } = this.fault();
+    if (this.#passed >= resetAfter) this.reset();
+  }
+
+  /** Resets both ends, as a firewall does. */
+  reset(): void {
+    if (this.near.wasReset && this.far.wasReset) return;
+    this.note(this.near, "reset");
+    this.near.receiveReset();
+    this.far.receiveReset();
+  }
+
+  /** Tells what an end does. */
+  note(conn: MemoryConn, event: LogEvent, detail = ""): void {
+    this.#init.note?.(conn, event, detail);
+  }
+
+  /** An end was closed. */
+  closed(conn: MemoryConn): void {
+    this.note(conn, "close");
+    this.#init.closed?.(conn);
+  }
+}

@@ -1,0 +1,133 @@
+import {
+  type Addr,
+  lookupPort,
+  splitHostPort,
+  TcpAddr,
+  UnixAddr,
+} from "../net/addr.ts";
+import { AddrError } from "../net/errors.ts";
+import { type Ip, parseIp } from "../net/ip.ts";
+
+/**
+ * What is wrong with an address; see {@linkcode MemoryNetwork.fault}. What is
+ * absent works.
+ */
+export interface Fault {
+  /**
+   * What becomes of a connect. "refuse": ECONNREFUSED, as if nobody listened.
+   * "drop": a black hole, no answer ever; if the fault is lifted, a connect
+   * that still waits gets through. "unreachable": EHOSTUNREACH. "deny": the
+   * sandbox forbids it, as if `--allow-net` did not name the address.
+   */
+  connect?: "refuse" | "drop" | "unreachable" | "deny";
+  /** Milliseconds until a connect is answered. @default {0} */
+  delay?: number;
+  /**
+   * What becomes of a listen. "deny": the sandbox forbids it. "unavailable":
+   * EADDRNOTAVAIL, as for an address that is not this host's.
+   */
+  listen?: "deny" | "unavailable";
+  /**
+   * What the one who accepts meets. "reset": both ends are reset as soon as
+   * they are connected, and accept() fails with ENOTCONN. "half-close": the
+   * client's FIN is there already. "EMFILE" and the like: accept() fails with
+   * it while a connection waits; the connection goes on waiting.
+   */
+  accept?: "reset" | "half-close" | "EMFILE" | "ENFILE" | "ENOBUFS" | "ENOMEM";
+  /**
+   * Both ends are reset when so many bytes have passed since they were
+   * connected, both directions together; 0 lets none pass.
+   *
+   * @default {Infinity}
+   */
+  resetAfter?: number;
+  /** Milliseconds that bytes and FIN take to arrive. @default {0} */
+  latency?: number;
+  /** So many bytes at most come with one read. @default {Infinity} */
+  maxRead?: number;
+  /**
+   * So many bytes at most go with one write of the platform, which is then
+   * short; `Conn.write()` still writes all.
+   *
+   * @default {Infinity}
+   */
+  maxWrite?: number;
+}
+
+/** Nothing is wrong. */
+const NONE: Fault = {};
+
+/** What each field may be. */
+const WORDS: { readonly [field: string]: readonly string[] } = {
+  connect: ["refuse", "drop", "unreachable", "deny"],
+  listen: ["deny", "unavailable"],
+  accept: ["reset", "half-close", "EMFILE", "ENFILE", "ENOBUFS", "ENOMEM"],
+};
+const LEAST: { readonly [field: string]: number } = {
+  delay: 0,
+  resetAfter: 0,
+  latency: 0,
+  maxRead: 1,
+  maxWrite: 1,
+};
+
+/** What is wrong with which address. */
+export class Faults {
+  readonly #faults = new Map<string, Fault>();
+
+  /** Sets or, with `null`, lifts a fault; the address in canonical text. */
+  set(address: string | Addr, fault: Fault | null): string {
+    const key = faultKey(address);
+    if (fault === null) this.#faults.delete(key);
+    else this.#faults.set(key, checkFault({ ...fault }));
+    return key;
+  }
+
+  /** The fault of the first of `keys` that has one. */
+  of(keys: readonly string[]): Fault {
+    if (this.#faults.size === 0) return NONE;
+    for (const key of keys) {
+      const fault = this.#faults.get(key);
+      if (fault !== undefined) return fault;
+    }
+    return this.#faults.get("*") ?? NONE;
+  }
+}
+
+/** What an address is looked up under: by itself, then by its host. */
+export function faultKeys(addr: Addr): string[] {
+  return addr.transport === "unix"
+    ? [addr.path]
+    : [String(addr), addr.hostname];
+}
+
+/** Checks a fault that a test has made. */
+export function checkFault(fault: Fault): Fault {
+  for (const [field, value] of Object.entries(fault)) {
+    const least = LEAST[field];
+    const good = least === undefined
+      ? WORDS[field]?.includes(value)
+      : typeof value === "number" && value >= least;
+    if (!good) throw new TypeError(`no such fault: { ${field}: ${value} }`);
+  }
+  return fault;
+}
+
+/** The one form of an address; what can never match is an error. */
+function faultKey(address: string | Addr): string {
+  const text = String(address);
+  if (text === "*") return text;
+  const host = parseIp(text);
+  if (host !== null) return hostText(host);
+  if (text.includes("/") || text.startsWith("@")) {
+    return new UnixAddr(text).path;
+  }
+  const { host: name, port } = splitHostPort(text);
+  const ip = parseIp(name);
+  if (ip === null) throw new AddrError("not an IP address", text);
+  return String(new TcpAddr(hostText(ip), lookupPort("tcp", port)));
+}
+
+function hostText({ text, zone }: Ip): string {
+  return zone === "" ? text : `${text}%${zone}`;
+}

@@ -1,0 +1,308 @@
+/**
+ * A connection that is two buffers. It behaves as `Deno.Conn` over a Linux
+ * socket does, error for error (each was measured): what is written can be
+ * read at once, a full buffer makes writes short and then wait, FIN comes
+ * behind the data, a reset is told once behind the data that came before it.
+ *
+ * One buffer stands for the kernel's two, the sender's and the receiver's: what
+ * write() has taken has arrived, and no reset destroys it on its way.
+ *
+ * @module
+ */
+
+import { Alarm } from "../net/clock.ts";
+import { Conn } from "../net/conn.ts";
+import type { Cable } from "./cable.ts";
+import { badResource, interrupted, platformError } from "./errno.ts";
+import { Hold, Pace } from "./turn.ts";
+
+/** One operation that waits; `p` is null for a FIN. */
+interface Operation {
+  readonly p: Uint8Array | null;
+  readonly resolve: (n: number | null) => void;
+  readonly reject: (error: unknown) => void;
+}
+
+/** One end of a connection in memory. */
+export class MemoryConn implements Deno.Conn {
+  /** Our address. */
+  readonly localAddr: Deno.Addr;
+  /** The peer's address. */
+  readonly remoteAddr: Deno.Addr;
+  /** No operation starts any more. */
+  closed = false;
+  readonly #cable: Cable;
+  readonly #pace = new Pace();
+  readonly #hold: Hold;
+  readonly #unix: boolean;
+  #peer: MemoryConn | null = null;
+  #reads: Operation[] = [];
+  /** {@linkcode #serveWrites} is under way: what it starts may call it again. */
+  #writing = false;
+  #writes: Operation[] = [];
+  /** What came from the peer and was not read, with the time of its arrival. */
+  #inbox: { bytes: Uint8Array; at: number }[] = [];
+  #unread = 0;
+  /** When the peer's FIN arrives, behind all of its bytes. */
+  #finAt = Infinity;
+  #finSent = false;
+  /** There was a reset: nothing comes or goes any more. */
+  #reset = false;
+  /** The next call is told of the reset (the kernel's `sk_err`). */
+  #resetUntold = false;
+  /** Looks again when bytes that are on their way arrive. */
+  readonly #arrival: Alarm;
+  #streams: Conn | null = null;
+
+  /** One end, not joined to the other yet. */
+  constructor(cable: Cable, localAddr: Deno.Addr, remoteAddr: Deno.Addr) {
+    this.#cable = cable;
+    this.localAddr = localAddr;
+    this.remoteAddr = remoteAddr;
+    this.#unix = localAddr.transport === "unix";
+    this.#hold = new Hold(cable.clock);
+    this.#arrival = new Alarm(cable.clock, () => this.#serveReads(), true);
+  }
+
+  /** Joins two ends. */
+  static join(a: MemoryConn, b: MemoryConn): void {
+    a.#peer = b;
+    b.#peer = a;
+  }
+
+  /** There was a reset. */
+  get wasReset(): boolean {
+    return this.#reset;
+  }
+
+  /** The web streams of this end; here they are the library's own. */
+  get readable(): ReadableStream<Uint8Array<ArrayBuffer>> {
+    return (this.#streams ??= new Conn(this)).readable;
+  }
+
+  /** See {@linkcode readable}. */
+  get writable(): WritableStream<Uint8Array<ArrayBufferLike>> {
+    return (this.#streams ??= new Conn(this)).writable;
+  }
+
+  /** Reads what there is; waits if there is nothing. */
+  read(p: Uint8Array): Promise<number | null> {
+    // Deno answers a read of nothing even after close.
+    if (p.length === 0) return Promise.resolve(0);
+    if (this.closed) return Promise.reject(badResource());
+    return new Promise((resolve, reject) => {
+      this.#reads.push({ p, resolve, reject });
+      this.#serveReads();
+    });
+  }
+
+  /** Writes as much as there is room for; waits if there is none. */
+  write(p: Uint8Array): Promise<number> {
+    return this.#queueWrite(p);
+  }
+
+  /** Sends FIN. */
+  async closeWrite(): Promise<void> {
+    await this.#queueWrite(null);
+  }
+
+  /** Ends everything that waits, then sends FIN; with bytes unread, a reset. */
+  close(): void {
+    if (this.closed) throw badResource();
+    const peer = this.#peer!;
+    const unread = this.#unread > 0;
+    this.#shut();
+    // Deno shuts TCP down before it closes, so that FIN comes before the reset.
+    if (!unread || !this.#unix) this.sendFin();
+    if (unread) peer.receiveReset();
+    else peer.#serveWrites();
+  }
+
+  /** The end of a connection that nobody has accepted. */
+  abandon(): void {
+    if (this.closed) return;
+    this.#shut();
+    this.#peer!.receiveReset();
+  }
+
+  /** Sends FIN behind what was sent; once. */
+  sendFin(): void {
+    if (this.#finSent || this.#reset) return;
+    this.#finSent = true;
+    if (!this.closed) this.#cable.note(this, "fin");
+    this.#peer!.#finAt = this.#peer!.#arrivalTime();
+    this.#peer!.#serveReads();
+  }
+
+  /** A reset arrives: from the peer, or from something in between. */
+  receiveReset(): void {
+    if (this.#reset || this.closed) return;
+    this.#reset = true;
+    // After FIN a read has nothing to be told (Linux: SOCK_DONE, and EPIPE
+    // instead of ECONNRESET in CLOSE_WAIT).
+    this.#resetUntold = this.#finAt === Infinity;
+    this.#serveReads();
+    this.#serveWrites();
+  }
+
+  /** A waiting operation keeps the process alive: the default. */
+  ref(): void {
+    this.#hold.refd = true;
+  }
+
+  /** The process may end although an operation waits. */
+  unref(): void {
+    this.#hold.refd = false;
+  }
+
+  /** Closes; more than once is no error. */
+  [Symbol.dispose](): void {
+    if (!this.closed) this.close();
+  }
+
+  #queueWrite(p: Uint8Array | null): Promise<number> {
+    if (this.closed) return Promise.reject(badResource());
+    return new Promise((resolve, reject) => {
+      const done = (n: number | null) => resolve(n!);
+      this.#writes.push({ p, resolve: done, reject });
+      this.#serveWrites();
+    });
+  }
+
+  #serveReads(): void {
+    while (this.#reads.length > 0) {
+      const { p, resolve, reject } = this.#reads[0]!;
+      const at = this.#inbox[0]?.at ?? this.#finAt;
+      const now = this.#cable.clock.now();
+      let n: number | null = null;
+      if (at > now && at !== Infinity) {
+        this.#arrival.set(at);
+        break;
+      } else if (this.#inbox.length > 0) {
+        n = this.#take(p!, now);
+      } else if (this.#resetUntold) {
+        this.#resetUntold = false;
+        this.#reads.shift();
+        reject(platformError("ECONNRESET"));
+        continue;
+      } else if (at === Infinity && !this.#reset) break;
+      this.#reads.shift();
+      this.#pace.run(() => resolve(n));
+      if (n !== null) this.#peer!.#serveWrites();
+    }
+    this.#updateHold();
+  }
+
+  /** Moves bytes that have arrived to `p`; how many. */
+  #take(p: Uint8Array, now: number): number {
+    const { maxRead = Infinity } = this.#cable.fault();
+    const limit = Math.min(p.length, maxRead);
+    let n = 0;
+    while (n < limit) {
+      const chunk = this.#inbox[0];
+      if (chunk === undefined || chunk.at > now) break;
+      const part = chunk.bytes.subarray(0, limit - n);
+      p.set(part, n);
+      n += part.length;
+      chunk.bytes = chunk.bytes.subarray(part.length);
+      if (chunk.bytes.length === 0) this.#inbox.shift();
+    }
+    this.#unread -= n;
+    return n;
+  }
+
+  #serveWrites(): void {
+    if (this.#writing) return;
+    this.#writing = true;
+    while (this.#writes.length > 0) {
+      const { p, resolve, reject } = this.#writes[0]!;
+      let n = 0;
+      if (p === null) this.sendFin();
+      else {
+        const error = this.#writeError();
+        if (error !== null) {
+          this.#writes.shift();
+          reject(error);
+          continue;
+        }
+        n = this.#send(p);
+        if (n === 0 && p.length > 0) break; // no room
+      }
+      this.#writes.shift();
+      this.#pace.run(() => resolve(n));
+    }
+    this.#writing = false;
+    this.#updateHold();
+  }
+
+  #writeError(): Error | null {
+    if (this.#unix && this.#peer!.closed) return platformError("EPIPE");
+    if (this.#resetUntold) {
+      this.#resetUntold = false;
+      return platformError("ECONNRESET");
+    }
+    return this.#reset || this.#finSent ? platformError("EPIPE") : null;
+  }
+
+  /** Hands bytes to the peer; how many. */
+  #send(p: Uint8Array): number {
+    const peer = this.#peer!;
+    if (peer.closed) {
+      // TCP learns only from the answer that nobody is there.
+      this.receiveReset();
+      return p.length;
+    }
+    const { maxWrite = Infinity } = this.#cable.fault();
+    const room = this.#cable.bufferSize - peer.#unread;
+    const n = Math.min(p.length, maxWrite, room);
+    if (n <= 0) return 0;
+    const passing = this.#cable.pass(n);
+    if (passing > 0) {
+      this.#cable.note(this, "write", `${passing} bytes`);
+      peer.#unread += passing;
+      peer.#inbox.push({ bytes: p.slice(0, passing), at: peer.#arrivalTime() });
+      peer.#serveReads();
+    }
+    this.#cable.cutIfDue();
+    return n;
+  }
+
+  /** When what is sent to us now arrives: never before what was sent earlier. */
+  #arrivalTime(): number {
+    const { clock } = this.#cable;
+    const { latency = 0 } = this.#cable.fault();
+    return Math.max(clock.now() + latency, this.#inbox.at(-1)?.at ?? 0);
+  }
+
+  /** Our own side is over. */
+  #shut(): void {
+    this.closed = true;
+    this.#arrival.clear();
+    this.#inbox = [];
+    this.#unread = 0;
+    for (const { reject } of [...this.#reads, ...this.#writes]) {
+      reject(interrupted());
+    }
+    this.#reads = [];
+    this.#writes = [];
+    this.#updateHold();
+    this.#cable.closed(this);
+  }
+
+  #updateHold(): void {
+    this.#hold.waiting = this.#reads.length + this.#writes.length > 0;
+  }
+}
+
+/** An end of a TCP connection: options can be set, to no effect. */
+export class MemoryTcpConn extends MemoryConn {
+  /** Checks that it is open. */
+  setNoDelay(_on?: boolean): void {
+    if (this.closed) throw badResource();
+  }
+
+  /** Checks that it is open. */
+  setKeepAlive(_on?: boolean): void {
+    if (this.closed) throw badResource();
+  }
+}

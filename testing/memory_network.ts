@@ -1,0 +1,242 @@
+import { dial, type DialOptions } from "../dialer.ts";
+import type { Listener, ListenOptions } from "../listener.ts";
+import { makeListener } from "../net/accept.ts";
+import { checkListenOptions } from "../net/accept_options.ts";
+import { type Addr, type Network, UnixAddr } from "../net/addr.ts";
+import { type Clock, systemClock } from "../net/clock.ts";
+import type { Conn } from "../net/conn.ts";
+import { OpError } from "../net/errors.ts";
+import { parseIp } from "../net/ip.ts";
+import type { Resolver } from "../net/resolver.ts";
+import { deniedReason } from "../net/sandbox.ts";
+import type { Connector } from "../net/target.ts";
+import { Fabric } from "./fabric.ts";
+import { FakeClock } from "./fake_clock.ts";
+import type { Fault } from "./faults.ts";
+import type { LogEntry } from "./log.ts";
+import { binding } from "./memory_bind.ts";
+import { type HostScript, Names } from "./names.ts";
+import { checkBufferSize, DEFAULT_BUFFER_SIZE } from "./pipe.ts";
+import { settle } from "./turn.ts";
+
+/** Linux's net.core.somaxconn, to which it clamps every backlog. */
+const MAX_BACKLOG = 4_096;
+
+/** Options of `new MemoryNetwork()`. */
+export interface MemoryNetworkOptions {
+  /**
+   * Names and how they are answered; see {@linkcode HostScript}. Any other is
+   * unknown, but for `localhost`, which is `::1` and `127.0.0.1`.
+   */
+  hosts?: { readonly [name: string]: HostScript };
+  /**
+   * Whose time counts, here and for all that is listened and dialled with: a
+   * {@linkcode FakeClock} makes it exact.
+   *
+   * @default {systemClock}
+   */
+  clock?: Clock;
+  /**
+   * How many bytes one direction of a connection holds while nobody reads; a
+   * write beyond that waits.
+   *
+   * @default {65536}
+   */
+  bufferSize?: number;
+}
+
+/**
+ * A network in memory: no socket, no permission, no real time. `listen` and
+ * `dial` are those of the library, with the same classes; only what lies below
+ * them is replaced. Every IP address is on this network; a connection comes
+ * from the address that it goes to, as on loopback, or from where
+ * {@linkcode MemoryNetwork.connectFrom} says.
+ *
+ * `await using` fails a test that has left anything open; see
+ * {@linkcode MemoryNetwork.check}.
+ *
+ * @example The second address gets its turn after exactly 250 ms
+ * ```ts
+ * import { assertEquals } from "@std/assert";
+ * import { FakeClock, MemoryNetwork } from "@switchboard/tcp/testing";
+ *
+ * const clock = new FakeClock();
+ * await using net = new MemoryNetwork({
+ *   clock,
+ *   hosts: { "db.test": ["::1", "10.0.0.1"] },
+ * });
+ * await using listener = await net.listen("tcp", "10.0.0.1:5432");
+ * net.fault("[::1]:5432", { connect: "drop" });
+ *
+ * const dialling = net.dial("tcp", "db.test:5432");
+ * await clock.advance(250);
+ * await using conn = await dialling;
+ * assertEquals(String(conn.remoteAddr), String(listener.addr));
+ * assertEquals(conn.dialTrace?.totalMs, 250);
+ * ```
+ */
+export class MemoryNetwork implements AsyncDisposable {
+  /** Whose time counts. */
+  readonly clock: Clock;
+  readonly #fabric: Fabric;
+  readonly #names: Names;
+
+  /**
+   * A network on which nobody listens yet.
+   *
+   * @param options See {@linkcode MemoryNetworkOptions}.
+   * @throws {TypeError} If a host's script has a step that is none.
+   * @throws {RangeError} If `bufferSize` is not a positive integer.
+   */
+  constructor(options: MemoryNetworkOptions = {}) {
+    const { bufferSize = DEFAULT_BUFFER_SIZE, clock = systemClock } = options;
+    checkBufferSize(bufferSize);
+    this.clock = clock;
+    this.#fabric = new Fabric(clock, bufferSize);
+    this.#names = new Names(clock, this.#fabric.log);
+    this.resolve = this.#names.resolve;
+    for (const [name, script] of Object.entries(options.hosts ?? {})) {
+      this.#names.set(name, script);
+    }
+  }
+
+  /**
+   * Everything that has happened, oldest first: at most 10,000 entries.
+   * `String(network)` is all of it as text.
+   */
+  get log(): readonly LogEntry[] {
+    return this.#fabric.log.entries;
+  }
+
+  /** The library's `listen()` on this network: same checks, same listeners. */
+  readonly listen: (
+    network: Network,
+    address: string,
+    options?: ListenOptions,
+  ) => Promise<Listener> = async (network, address, options = {}) => {
+    checkListenOptions(options);
+    if (typeof network !== "string") {
+      throw new TypeError("network is not a string");
+    }
+    if (typeof address !== "string") {
+      throw new TypeError("address is not a string");
+    }
+    const { backlog = MAX_BACKLOG, reusePort = false, ...rest } = options;
+    const signal = options.signal ?? new AbortController().signal;
+    const { addr, ipv6Only } = await binding(
+      network,
+      address,
+      this.resolve,
+      signal,
+    );
+    const size = Math.min(backlog, MAX_BACKLOG);
+    let inner: Deno.Listener;
+    try {
+      inner = this.#fabric.bind(addr, size, reusePort);
+    } catch (cause) {
+      const reason = cause instanceof Deno.errors.NotCapable
+        ? deniedReason(addr instanceof UnixAddr ? addr : String(addr), cause)
+        : undefined;
+      throw new OpError({ op: "listen", network, addr, cause, reason });
+    }
+    return makeListener(inner, { clock: this.clock, ...rest, ipv6Only });
+  };
+
+  /** The library's `dial()` on this network. */
+  readonly dial: (
+    network: Network,
+    address: string,
+    options?: DialOptions,
+  ) => Promise<Conn> = (network, address, options) => {
+    const { clock, connect, resolve } = this;
+    return dial(network, address, { clock, connect, resolve, ...options });
+  };
+
+  /** Answers names by script: the `resolve` option of a `Dialer` of yours. */
+  readonly resolve: Resolver;
+
+  /** Connects on this network: the `connect` option of a `Dialer` of yours. */
+  readonly connect: Connector = (addr, { signal }) =>
+    this.#fabric.connect(addr, undefined, signal);
+
+  /**
+   * Connects from an address of your choice, where servers tell clients apart
+   * by it.
+   *
+   * @param hostname An IP address.
+   * @returns The `connect` option of a dial.
+   * @throws {TypeError} If it is no IP address.
+   */
+  connectFrom(hostname: string): Connector {
+    const ip = parseIp(hostname);
+    if (ip === null) throw new TypeError(`not an IP address: ${hostname}`);
+    return (addr, { signal }) => this.#fabric.connect(addr, ip.text, signal);
+  }
+
+  /**
+   * Sets how a name is answered from now on; answers under way go on as they
+   * began.
+   *
+   * @param name A host name.
+   * @param script See {@linkcode HostScript}; `null` makes it unknown.
+   * @throws {TypeError} If a step is no IP address, time or error.
+   */
+  host(name: string, script: HostScript | null): void {
+    this.#names.set(name, script);
+    this.#fabric.log.note("host", name, script ? script.join(", ") : "unknown");
+  }
+
+  /**
+   * Sets what is wrong with an address from now on, in place of what was; open
+   * connections and connects that wait are concerned, too. The most specific
+   * one counts alone: that of the address dialled, then of its host, of the
+   * client's address and its host, of the address listened on, then of `*`.
+   *
+   * @param address `10.0.0.1:5432`, `10.0.0.1` for all its ports, a unix
+   * socket's path, or `*` for every address.
+   * @param fault See {@linkcode Fault}; `null` lifts it.
+   * @throws {AddrError} If the address is none of these.
+   * @throws {TypeError} If there is no such fault.
+   */
+  fault(address: string | Addr, fault: Fault | null): void {
+    this.#fabric.fault(address, fault);
+  }
+
+  /**
+   * Resets every connection of an address, at both ends: what is unread can
+   * still be read, then comes ECONNRESET.
+   *
+   * @param address Of either end: `String(conn.localAddr)`, a listener's.
+   * @returns How many there were.
+   */
+  reset(address: string | Addr): number {
+    return this.#fabric.reset(String(address));
+  }
+
+  /**
+   * Fails unless everything is closed: connections that were dialled or
+   * accepted, listeners, and timers on the network's {@linkcode FakeClock}.
+   *
+   * @throws {Error} Named AssertionError; it lists what is open.
+   */
+  check(): void {
+    const { clock } = this;
+    const timers = clock instanceof FakeClock ? clock.timers : [];
+    const left = [...this.#fabric.open.values(), ...timers];
+    if (left.length === 0) return;
+    const error = new Error(`left open:\n  ${left.join("\n  ")}`);
+    error.name = "AssertionError";
+    throw error;
+  }
+
+  /** Lets the event loop turn, then does {@linkcode check}. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    await settle();
+    this.check();
+  }
+
+  /** The log, one line for each entry. */
+  toString(): string {
+    return this.log.map(({ text }) => text).join("\n");
+  }
+}

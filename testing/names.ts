@@ -1,0 +1,85 @@
+import type { Clock } from "../net/clock.ts";
+import { DnsError, reasonText } from "../net/errors.ts";
+import { parseIp } from "../net/ip.ts";
+import type { Resolver } from "../net/resolver.ts";
+import type { Log } from "./log.ts";
+import { sleep } from "./wait.ts";
+
+/**
+ * How a name is answered, step by step: an IP address; a number of
+ * milliseconds to wait, before which what was found so far is given as one
+ * batch; an error, which ends the answer. `Infinity` never answers, an empty
+ * script has no address.
+ *
+ * `["::1", 50, "10.0.0.1"]` gives `::1` at once and `10.0.0.1` 50 ms later.
+ */
+export type HostScript = readonly (string | number | Error)[];
+
+/** Names and their scripts. */
+export class Names {
+  readonly #clock: Clock;
+  readonly #log: Log;
+  readonly #scripts = new Map<string, HostScript>();
+
+  /** Knows `localhost` only. */
+  constructor(clock: Clock, log: Log) {
+    this.#clock = clock;
+    this.#log = log;
+    this.#scripts.set("localhost", ["::1", "127.0.0.1"]);
+  }
+
+  /** Sets a name's script; `null` makes it unknown. */
+  set(name: string, script: HostScript | null): void {
+    if (script === null) this.#scripts.delete(nameKey(name));
+    else this.#scripts.set(nameKey(name), [...script].map(checkStep));
+  }
+
+  /** Answers by script. */
+  readonly resolve: Resolver = (hostname, { family, signal }) =>
+    this.#answer(hostname, family, signal);
+
+  async *#answer(
+    hostname: string,
+    family: 4 | 6 | undefined,
+    signal: AbortSignal,
+  ): AsyncGenerator<string[]> {
+    this.#log.note("lookup", hostname);
+    let batch: string[] = [];
+    try {
+      const script = this.#scripts.get(nameKey(hostname));
+      if (!script) throw new DnsError({ hostname, notFound: true });
+      for (const step of [...script, 0]) {
+        if (typeof step === "string") {
+          if (!family || parseIp(step)!.family === family) batch.push(step);
+          continue;
+        }
+        if (batch.length > 0) {
+          this.#log.note("answer", hostname, batch.join(", "));
+          yield batch;
+          batch = [];
+        }
+        if (step instanceof Error) throw step;
+        if (step > 0) await sleep(this.#clock, step, signal);
+      }
+    } catch (error) {
+      if (signal.aborted) this.#log.note("abort", hostname);
+      else this.#log.note("fail", hostname, reasonText(error));
+      throw error;
+    }
+  }
+}
+
+/** DNS names know no case, and end in a dot or do not. */
+function nameKey(name: string): string {
+  return name.toLowerCase().replace(/\.$/, "");
+}
+
+function checkStep(step: string | number | Error): string | number | Error {
+  const good = typeof step === "string"
+    ? parseIp(step) !== null
+    : typeof step === "number"
+    ? step >= 0
+    : step instanceof Error;
+  if (good) return step;
+  throw new TypeError(`not an IP address, a time or an error: ${step}`);
+}

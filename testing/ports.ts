@@ -1,0 +1,87 @@
+import { type Addr, TcpAddr } from "../net/addr.ts";
+import { platformError } from "./errno.ts";
+import type { MemoryListener } from "./memory_listener.ts";
+
+/** The ports that are given away (RFC 6335: the dynamic ones). */
+const FIRST_PORT = 49_152;
+const LAST_PORT = 65_535;
+
+/** A listener and what it has bound. */
+interface Entry {
+  readonly hostname: string;
+  readonly listener: MemoryListener;
+  readonly reusePort: boolean;
+}
+
+/** Who listens where, with a kernel's rules about who may. */
+export class Ports {
+  /** By port; unix sockets have a path instead, and a hostname of "". */
+  readonly #bound = new Map<number | string, Entry[]>();
+  #nextPort = FIRST_PORT;
+  #nextPath = 1;
+  #turn = 0;
+
+  /** A port on which nobody listens, and the next one each time. */
+  freePort(): number {
+    let port: number;
+    do {
+      port = this.#nextPort;
+      this.#nextPort = port === LAST_PORT ? FIRST_PORT : port + 1;
+    } while (this.#bound.has(port));
+    return port;
+  }
+
+  /** A name in the abstract namespace that nobody has (Linux: autobind). */
+  freePath(): string {
+    return `@${(this.#nextPath++).toString(16).padStart(5, "0")}`;
+  }
+
+  /** Fails with EADDRINUSE unless an address can be bound. */
+  check(addr: Addr, reusePort: boolean): void {
+    const taken = this.#bound.get(placeOf(addr))?.some((entry) =>
+      overlap(entry.hostname, hostOf(addr)) && !(entry.reusePort && reusePort)
+    );
+    if (taken) throw platformError("EADDRINUSE");
+  }
+
+  /** Binds an address that was checked; the result sets it free. */
+  add(addr: Addr, listener: MemoryListener, reusePort: boolean): () => void {
+    const place = placeOf(addr);
+    const entry = { hostname: hostOf(addr), listener, reusePort };
+    this.#bound.set(place, [...this.#bound.get(place) ?? [], entry]);
+    return () => {
+      const left = this.#bound.get(place)!.filter((other) => other !== entry);
+      if (left.length > 0) this.#bound.set(place, left);
+      else this.#bound.delete(place);
+    };
+  }
+
+  /** Who takes a connection to an address: a wildcard only if nobody else. */
+  find(addr: Addr): MemoryListener | undefined {
+    const entries = this.#bound.get(placeOf(addr)) ?? [];
+    const host = hostOf(addr);
+    const wildcards = host.includes(":") ? ["::"] : ["0.0.0.0", "::"];
+    for (const hostname of [host, ...wildcards]) {
+      const fitting = entries.filter((entry) => entry.hostname === hostname);
+      // Several share it by SO_REUSEPORT: each has its turn.
+      const entry = fitting[this.#turn++ % fitting.length];
+      if (entry) return entry.listener;
+    }
+    return undefined;
+  }
+}
+
+function placeOf(addr: Addr): number | string {
+  return addr instanceof TcpAddr ? addr.port : addr.path;
+}
+
+function hostOf(addr: Addr): string {
+  return addr instanceof TcpAddr ? addr.hostname : "";
+}
+
+/** Whether two hosts on one port are in each other's way; `::` is dual stack. */
+function overlap(a: string, b: string): boolean {
+  return a === b || a === "::" || b === "::" ||
+    (a === "0.0.0.0" && !b.includes(":")) ||
+    (b === "0.0.0.0" && !a.includes(":"));
+}

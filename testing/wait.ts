@@ -1,0 +1,52 @@
+import { Alarm, type Clock } from "../net/clock.ts";
+import { onAbort } from "../net/wire.ts";
+import { Hold } from "./turn.ts";
+
+/**
+ * Waits; rejects with the reason if `signal` aborts. No timer is left.
+ *
+ * @param ms `Infinity` is until the abort.
+ */
+export function sleep(
+  clock: Clock,
+  ms: number,
+  signal: AbortSignal,
+): Promise<void> {
+  const bell = new Bell(clock);
+  const alarm = new Alarm(clock, () => bell.ring(), true);
+  alarm.setIn(ms);
+  return bell.wait(signal).finally(() => alarm.clear());
+}
+
+/** Wakes everybody who waits. */
+export class Bell {
+  readonly #clock: Clock;
+  readonly #sleepers = new Set<() => void>();
+
+  /** Nobody waits yet. */
+  constructor(clock: Clock) {
+    this.#clock = clock;
+  }
+
+  /** Wakes all. */
+  ring(): void {
+    for (const wake of this.#sleepers) wake();
+  }
+
+  /** Waits for the next ring, or rejects with the reason of an abort. */
+  async wait(signal: AbortSignal): Promise<void> {
+    signal.throwIfAborted();
+    const { promise, resolve, reject } = Promise.withResolvers<void>();
+    const unfollow = onAbort(signal, () => reject(signal.reason));
+    const hold = new Hold(this.#clock);
+    this.#sleepers.add(resolve);
+    hold.waiting = true;
+    try {
+      await promise;
+    } finally {
+      hold.waiting = false;
+      this.#sleepers.delete(resolve);
+      unfollow();
+    }
+  }
+}
