@@ -13,7 +13,8 @@ import type { Addr } from "./addr.ts";
 import { type Clock, systemClock } from "./clock.ts";
 import { deadlineTime } from "./deadline.ts";
 import type { DialTrace } from "./dial_trace.ts";
-import { ReadHalf, type ReadWaiter } from "./read_half.ts";
+import { ChunkCall, ReadCall } from "./read_calls.ts";
+import { ReadHalf } from "./read_half.ts";
 import { readableOf, writableOf } from "./streams.ts";
 import { onAbort, Wire } from "./wire.ts";
 import { WriteHalf, WriteJob } from "./write_half.ts";
@@ -259,18 +260,19 @@ export class Conn
 
   /**
    * Sends FIN behind everything that was written: the peer reads EOF. Reading
-   * goes on. Idempotent; later writes fail with EPIPE.
+   * goes on. Idempotent; later writes fail with EPIPE. Need not be awaited, as
+   * {@linkcode write}.
    *
    * @throws {OpError} If the connection is closed or broken, or the write
-   * deadline passes while earlier writes are under way.
+   * deadline passes while earlier writes are under way: it was not sent then.
    */
   closeWrite(): Promise<void> {
-    if (this.#fin) return this.#fin;
     const writer = this.#writer;
+    if (this.#fin && !this.#wire.closed) return this.#fin;
     const refusal = writer.refusal("close");
-    if (refusal) return Promise.reject(refusal);
+    if (refusal) return tolerate(Promise.reject(refusal));
     writer.finished = true;
-    return this.#fin = new Promise<void>((resolve, reject) => {
+    const fin = new Promise<void>((resolve, reject) => {
       writer.add(
         new WriteJob(null, () => resolve(), (error) => {
           this.#fin = null;
@@ -279,6 +281,7 @@ export class Conn
         }),
       );
     });
+    return this.#fin = tolerate(fin);
   }
 
   /**
@@ -394,74 +397,11 @@ export class Conn
 }
 
 /**
- * Writes of one tick need not be awaited one by one. The failure of one that
- * nobody awaits must not end the process as an unhandled rejection: whoever
- * uses the connection next is told.
+ * Writes of one tick, and the FIN behind them, need not be awaited one by one.
+ * The failure of one that nobody awaits must not end the process as an
+ * unhandled rejection: whoever uses the connection next is told.
  */
 function tolerate<T>(promise: Promise<T>): Promise<T> {
   promise.catch(() => {});
   return promise;
-}
-
-/** One read() that waits. */
-class ReadCall implements ReadWaiter {
-  next: ReadWaiter | null = null;
-  readonly #p: Uint8Array;
-  readonly #resolve: (n: number | null) => void;
-  readonly #reject: (error: unknown) => void;
-  #unfollow: (() => void) | null = null;
-
-  constructor(
-    p: Uint8Array,
-    resolve: (n: number | null) => void,
-    reject: (error: unknown) => void,
-  ) {
-    this.#p = p;
-    this.#resolve = resolve;
-    this.#reject = reject;
-  }
-
-  follow(reader: ReadHalf, signal: AbortSignal): void {
-    this.#unfollow = onAbort(signal, () => {
-      reader.abandon(this);
-      this.fail(signal.reason);
-    });
-  }
-
-  ready(reader: ReadHalf): void {
-    this.#unfollow?.();
-    this.#resolve(reader.unread > 0 ? reader.copyTo(this.#p) : null);
-  }
-
-  fail(error: unknown): void {
-    this.#unfollow?.();
-    this.#reject(error);
-  }
-}
-
-/** One step of an iteration that waits. */
-class ChunkCall implements ReadWaiter {
-  next: ReadWaiter | null = null;
-  readonly #resolve: (
-    result: IteratorResult<Uint8Array<ArrayBuffer>, undefined>,
-  ) => void;
-  readonly fail: (error: unknown) => void;
-
-  constructor(
-    resolve: (
-      result: IteratorResult<Uint8Array<ArrayBuffer>, undefined>,
-    ) => void,
-    reject: (error: unknown) => void,
-  ) {
-    this.#resolve = resolve;
-    this.fail = reject;
-  }
-
-  ready(reader: ReadHalf): void {
-    this.#resolve(
-      reader.unread > 0
-        ? { done: false, value: reader.takeChunk() }
-        : { done: true, value: undefined },
-    );
-  }
 }

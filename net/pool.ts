@@ -11,7 +11,7 @@
 
 /** The smallest piece: what an idle connection costs while it waits. */
 export const MIN_SIZE = 1024;
-/** The largest: beyond it a bigger read gains nothing (1,33 × at 256 KiB). */
+/** The largest: beyond it a bigger read gains nothing (1.33 × at 256 KiB). */
 export const MAX_SIZE = 256 * 1024;
 /** From one size to the next. */
 export const GROWTH = 4;

@@ -50,7 +50,7 @@ export class Wire {
     }
   }
 
-  /** What failed, where and why (SEMANTICS §6, field rules). */
+  /** What failed, where and why; both addresses, as Go's `OpError` has them. */
   error(op: OpError["op"], cause: unknown, bytesWritten?: number): OpError {
     const { local, remote } = this;
     return new OpError({
