@@ -29,8 +29,11 @@ export function readableOf(
 /** The writing half of `conn` as a stream. */
 export function writableOf(conn: Conn): WritableStream<Uint8Array> {
   return new WritableStream({
+    // The signal, since `abort()` would wait for a write that may be stuck.
+    start({ signal }) {
+      signal.addEventListener("abort", () => conn.close());
+    },
     write: async (chunk) => void await conn.write(chunk),
     close: () => conn.closeWrite(),
-    abort: () => conn.close(),
   });
 }

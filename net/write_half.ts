@@ -117,6 +117,8 @@ export class WriteHalf {
       const cause = new Deno.errors.BrokenPipe("broken pipe");
       return this.#wire.error(op, cause, 0);
     }
+    // Go: FIN alone waits for nobody, so that no deadline can hurt it.
+    if (op === "close" && !this.waiting) return null;
     return this.deadline.passed ? this.#timeout(op, 0) : null;
   }
 

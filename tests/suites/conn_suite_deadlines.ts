@@ -1,0 +1,398 @@
+import { assert, assertEquals, assertThrows } from "@std/assert";
+import type { Conn } from "../../net/conn.ts";
+import { isTimeout, OpError } from "../../net/errors.ts";
+import {
+  assertClosed,
+  assertTimedOut,
+  bytes,
+  drain,
+  failure,
+  PIECE,
+  readRuns,
+  readText,
+  settlesAtOnce,
+  type Suite,
+  turn,
+  zeros,
+} from "./conn_suite_kit.ts";
+
+/** Long enough to see a call wait, short enough for a test. */
+const SOON = 30;
+/** Never, as far as a test is concerned. */
+const LATE = 3_600_000;
+
+/** `ms` from now, as deadlines are given. */
+function after(ms: number): number {
+  return Date.now() + ms;
+}
+
+/** Proves that both directions work: a word goes there, another one back. */
+async function assertUsable(a: Conn, b: Conn): Promise<void> {
+  await a.write(bytes("there"));
+  assertEquals(await readText(b), "there");
+  await b.write(bytes("back"));
+  assertEquals(await readText(a), "back");
+}
+
+/**
+ * A write that is under way and cannot end, since nobody reads more than its
+ * first byte; a deadline may abandon it. What it fails with, in an array, for
+ * it has not failed yet.
+ */
+async function stuckWrite(
+  a: Conn,
+  b: Conn,
+  p: Uint8Array,
+): Promise<[Promise<unknown>]> {
+  a.setWriteDeadline(after(LATE));
+  const writing = failure(a.write(p));
+  assertEquals(await b.read(new Uint8Array(1)), 1);
+  return [writing];
+}
+
+/** Deadlines: Go's `SetDeadline`, sentence by sentence. */
+export function deadlineTests({ test, flood }: Suite): void {
+  test(
+    "ReadTimeout: fails when the time has come, not before; again and again",
+    async (a, b) => {
+      for (const ms of [1, 5, SOON]) {
+        const at = after(ms);
+        a.setReadDeadline(at);
+        assertTimedOut(await failure(a.read(new Uint8Array(1))), "read", a);
+        assert(Date.now() >= at, `${at - Date.now()} ms early`);
+        assertTimedOut(await failure(a.read(new Uint8Array(1))), "read", a);
+      }
+      a.setReadDeadline(null);
+      await assertUsable(a, b);
+    },
+  );
+
+  test(
+    "WriteTimeout: fails when the time has come, and says how much is out",
+    async (a, b) => {
+      const [writing] = await stuckWrite(a, b, new Uint8Array(flood).fill(1));
+      const at = after(SOON);
+      a.setWriteDeadline(at);
+      const error = await writing;
+      assertTimedOut(error, "write", a);
+      assert(Date.now() >= at, `${at - Date.now()} ms early`);
+      const least = (error as OpError).bytesWritten!;
+      assertTimedOut(await failure(a.write(bytes("x"))), "write", a);
+      a.setWriteDeadline(null);
+      const runs = readRuns(b);
+      assertEquals(await a.write(Uint8Array.of(2, 2, 2)), 3);
+      await a.closeWrite();
+      const [[value, length], second] = await runs as [
+        [number, number],
+        unknown,
+      ];
+      assertEquals(value, 1);
+      assert(length + 1 >= least && length + 1 <= least + PIECE);
+      assertEquals(second, [2, 3]);
+    },
+  );
+
+  test(
+    "a write that has timed out sends nothing from its array any more",
+    async (a, b) => {
+      const p = new Uint8Array(flood).fill(1);
+      const [writing] = await stuckWrite(a, b, p);
+      a.setWriteDeadline(after(SOON));
+      assertTimedOut(await writing, "write", a);
+      p.fill(2);
+      a.setWriteDeadline(null);
+      const runs = readRuns(b);
+      await a.closeWrite();
+      assertEquals((await runs).map(([value]) => value), [1]);
+    },
+  );
+
+  test(
+    "writes that wait behind a stuck one time out with it, unsent",
+    async (a, b) => {
+      const [stuck] = await stuckWrite(a, b, new Uint8Array(flood).fill(1));
+      const small = failure(a.write(Uint8Array.of(2)));
+      const large = failure(a.write(new Uint8Array(flood).fill(3)));
+      a.setWriteDeadline(after(SOON));
+      assertTimedOut(await stuck, "write", a);
+      for (const error of [await small, await large]) {
+        assertTimedOut(error, "write", a);
+        assertEquals((error as OpError).bytesWritten, 0);
+      }
+      a.setWriteDeadline(null);
+      const runs = readRuns(b);
+      await a.closeWrite();
+      assertEquals((await runs).map(([value]) => value), [1]);
+    },
+  );
+
+  test("PastTimeout: calls fail before anything is looked at", async (a, b) => {
+    await b.write(bytes("data"));
+    for (const past of [0, 1, after(-LATE), -1, -Infinity, new Date(0)]) {
+      a.setDeadline(past);
+      const p = new Uint8Array(8);
+      const reading = failure(a.read(p)), writing = failure(a.write(p));
+      assert(await settlesAtOnce(Promise.all([reading, writing])));
+      assertTimedOut(await reading, "read", a);
+      assertTimedOut(await writing, "write", a);
+      assertEquals(((await writing) as OpError).bytesWritten, 0);
+      assertEquals(p, new Uint8Array(8));
+    }
+    a.setDeadline(null);
+    assertEquals(await readText(a), "data", "it is still there");
+    await assertUsable(a, b);
+  });
+
+  test(
+    "a past deadline comes before unread bytes and before EOF",
+    async (a, b) => {
+      await b.write(bytes("data"));
+      await b.closeWrite();
+      assertEquals(await a.read(new Uint8Array(2)), 2);
+      a.setReadDeadline(0);
+      assertTimedOut(await failure(a.read(new Uint8Array(8))), "read", a);
+      a.setReadDeadline(null);
+      assertEquals(await readText(a), "ta");
+      assertEquals(await readText(a), null);
+      a.setReadDeadline(0);
+      assertTimedOut(await failure(a.read(new Uint8Array(8))), "read", a);
+      a.setReadDeadline(null);
+      assertEquals(await readText(a), null);
+    },
+  );
+
+  test("PresentTimeout: now is past, for calls that wait", async (a) => {
+    const reading = failure(a.read(new Uint8Array(1)));
+    a.setWriteDeadline(after(LATE));
+    const writing = failure(a.write(zeros(flood)));
+    await turn();
+    a.setDeadline(Date.now());
+    assert(await settlesAtOnce(Promise.all([reading, writing])));
+    assertTimedOut(await reading, "read", a);
+    assertTimedOut(await writing, "write", a);
+  });
+
+  test(
+    "FutureTimeout: calls to come fail, too, until it is moved",
+    async (a, b) => {
+      a.setDeadline(after(SOON));
+      const reading = failure(a.read(new Uint8Array(1)));
+      const writing = failure((async () => {
+        for (;;) await a.write(new Uint8Array(PIECE));
+      })());
+      assertTimedOut(await reading, "read", a);
+      assertTimedOut(await writing, "write", a);
+      assertTimedOut(await failure(a.read(new Uint8Array(1))), "read", a);
+      assertTimedOut(await failure(a.write(new Uint8Array(1))), "write", a);
+      a.setDeadline(after(LATE));
+      // What was under way still goes out, so look for the end of it.
+      const tail = drain(b);
+      await a.closeWrite();
+      await tail;
+      await b.write(bytes("still here"));
+      assertEquals(await readText(a), "still here");
+    },
+  );
+
+  test("all calls that wait time out together, in order", async (a) => {
+    const order: number[] = [];
+    const reads = Array.from({ length: 8 }, async (_, i) => {
+      assertTimedOut(await failure(a.read(new Uint8Array(1))), "read", a);
+      order.push(i);
+    });
+    a.setReadDeadline(after(SOON));
+    await Promise.all(reads);
+    assertEquals(order, [0, 1, 2, 3, 4, 5, 6, 7]);
+  });
+
+  test("a deadline set while a call waits applies to it", async (a) => {
+    const reading = failure(a.read(new Uint8Array(1)));
+    await turn();
+    const at = after(SOON);
+    a.setReadDeadline(at);
+    assertTimedOut(await reading, "read", a);
+    assert(Date.now() >= at);
+  });
+
+  test(
+    "a deadline that is moved later spares the call that waits",
+    async (a, b) => {
+      const reading = a.read(new Uint8Array(8));
+      const first = after(10);
+      a.setReadDeadline(first);
+      a.setReadDeadline(after(LATE));
+      while (Date.now() <= first + 5) await turn();
+      assert(!await settlesAtOnce(reading));
+      await b.write(bytes("in time"));
+      assertEquals(await reading, 7);
+    },
+  );
+
+  test("a deadline that is moved earlier fells the call that waits", async (a) => {
+    a.setReadDeadline(after(LATE));
+    const reading = failure(a.read(new Uint8Array(8)));
+    await turn();
+    a.setReadDeadline(after(SOON));
+    assertTimedOut(await reading, "read", a);
+  });
+
+  test(
+    "a deadline that is cleared spares the call that waits",
+    async (a, b) => {
+      const reading = a.read(new Uint8Array(8));
+      const first = after(10);
+      a.setDeadline(first);
+      a.setDeadline(null);
+      while (Date.now() <= first + 5) await turn();
+      assert(!await settlesAtOnce(reading));
+      await b.write(bytes("in time"));
+      assertEquals(await reading, 7);
+      await assertUsable(a, b);
+    },
+  );
+
+  test(
+    "a write deadline that is moved or cleared spares the write",
+    async (a, b) => {
+      for (const later of [after(LATE), null]) {
+        a.setWriteDeadline(after(LATE));
+        const writing = a.write(zeros(flood));
+        assertEquals(await b.read(new Uint8Array(1)), 1); // it is under way
+        const first = after(10);
+        a.setWriteDeadline(first);
+        a.setWriteDeadline(later);
+        while (Date.now() <= first + 5) await turn();
+        assert(!await settlesAtOnce(writing));
+        assertEquals(await drain(b, flood - 1), flood - 1);
+        assertEquals(await writing, flood);
+      }
+    },
+  );
+
+  test("reads and writes have deadlines of their own", async (a, b) => {
+    a.setReadDeadline(0);
+    await a.write(bytes("out"));
+    assertEquals(await readText(b), "out");
+    assertTimedOut(await failure(a.read(new Uint8Array(1))), "read", a);
+    a.setReadDeadline(null);
+    a.setWriteDeadline(0);
+    await b.write(bytes("in"));
+    assertEquals(await readText(a), "in");
+    assertTimedOut(await failure(a.write(bytes("x"))), "write", a);
+    a.setDeadline(null);
+    await assertUsable(a, b);
+  });
+
+  test(
+    "bytes that come for a read that has timed out are the next one's",
+    async (a, b) => {
+      const gone = new Uint8Array(8);
+      for (const word of ["one", "two", "three"]) {
+        a.setReadDeadline(after(5));
+        assertTimedOut(await failure(a.read(gone)), "read", a);
+        await b.write(bytes(word));
+        a.setReadDeadline(null);
+        assertEquals(await readText(a), word);
+      }
+      assertEquals(
+        gone,
+        new Uint8Array(8),
+        "never touched after it was reported",
+      );
+    },
+  );
+
+  test(
+    "EOF that comes for a read that has timed out is the next one's",
+    async (a, b) => {
+      a.setReadDeadline(after(5));
+      assertTimedOut(await failure(a.read(new Uint8Array(8))), "read", a);
+      a.setReadDeadline(null);
+      await b.closeWrite();
+      assertEquals(await readText(a), null);
+    },
+  );
+
+  test("a deadline may be years away: more than 2^31 ms", async (a, b) => {
+    for (const ms of [2 ** 31, 2 ** 40, Number.MAX_VALUE, Infinity]) {
+      a.setDeadline(after(ms));
+      const reading = a.read(new Uint8Array(8));
+      assert(!await settlesAtOnce(reading));
+      await b.write(bytes("now"));
+      assertEquals(await reading, 3);
+      await a.write(bytes("and back"));
+      assertEquals(await readText(b), "and back");
+    }
+  });
+
+  test(
+    "a deadline that is no time is refused, and changes nothing",
+    async (a, b) => {
+      a.setDeadline(after(LATE));
+      for (
+        const set of [
+          "setDeadline",
+          "setReadDeadline",
+          "setWriteDeadline",
+        ] as const
+      ) {
+        for (const t of [undefined, "0", {}, 1n, true]) {
+          assertThrows(() => a[set](t as unknown as null), TypeError);
+        }
+        for (const t of [NaN, new Date(NaN)]) {
+          assertThrows(() => a[set](t), RangeError);
+        }
+      }
+      await assertUsable(a, b);
+    },
+  );
+
+  test("a deadline cannot be set after close()", (a) => {
+    a.close();
+    for (
+      const set of [
+        "setDeadline",
+        "setReadDeadline",
+        "setWriteDeadline",
+      ] as const
+    ) {
+      const error = assertThrows(() => a[set](0), OpError);
+      assertClosed(error, "set", a);
+    }
+    return Promise.resolve();
+  });
+
+  test("CloseTimeout: close() beats a deadline", async (a) => {
+    a.setDeadline(after(LATE));
+    const reading = failure(a.read(new Uint8Array(1)));
+    const writing = failure(a.write(zeros(flood)));
+    await turn();
+    a.close();
+    assertClosed(await reading, "read", a);
+    assertClosed(await writing, "write", a);
+  });
+
+  test(
+    "FIN waits behind a stuck write, and times out with it",
+    async (a, b) => {
+      const [stuck] = await stuckWrite(a, b, zeros(flood));
+      const fin = failure(a.closeWrite());
+      a.setWriteDeadline(after(SOON));
+      assertTimedOut(await stuck, "write", a);
+      assertTimedOut(await fin, "close", a);
+      a.setWriteDeadline(null);
+      // It was not sent, so writing goes on.
+      const count = drain(b);
+      assertEquals(await a.write(bytes("more")), 4);
+      await a.closeWrite();
+      assert(await count < flood);
+    },
+  );
+
+  test("FIN that waits for nothing needs no time", async (a, b) => {
+    a.setDeadline(0);
+    await a.closeWrite();
+    assertEquals(await readText(b), null);
+    assert(isTimeout(await failure(a.read(new Uint8Array(1)))));
+  });
+}

@@ -1,0 +1,203 @@
+import { assert, assertEquals, assertThrows } from "@std/assert";
+import type { OpError } from "../../net/errors.ts";
+import {
+  assertClosed,
+  assertOpError,
+  bytes,
+  drain,
+  failure,
+  readFull,
+  readText,
+  settlesAtOnce,
+  type Suite,
+  turn,
+  zeros,
+} from "./conn_suite_kit.ts";
+
+/** How a connection ends: one half of it, and all of it. */
+export function endTests({ test, flood }: Suite): void {
+  test("EOF comes after the data, is null, and comes again", async (a, b) => {
+    await a.write(bytes("the end"));
+    await a.closeWrite();
+    assertEquals(await readText(b), "the end");
+    for (let i = 0; i < 3; i++) assertEquals(await readText(b), null);
+    const p = new Uint8Array(4);
+    const all = await Promise.all([b.read(p), b.read(p), b.read(p)]);
+    assertEquals(all, [null, null, null]);
+  });
+
+  test("EOF reaches all readers that wait", async (a, b) => {
+    const reads = [1, 2, 3].map(() => readText(b));
+    await a.write(bytes("x"));
+    await a.closeWrite();
+    assertEquals(await Promise.all(reads), ["x", null, null]);
+  });
+
+  test("closeWrite() ends one half only", async (a, b) => {
+    await a.closeWrite();
+    assertEquals(await readText(b), null);
+    for (const word of ["still", "reading"]) {
+      await b.write(bytes(word));
+      assertEquals(await readText(a), word);
+    }
+    await b.closeWrite();
+    assertEquals(await readText(a), null);
+  });
+
+  test(
+    "closeWrite() sends FIN behind everything that was written",
+    async (a, b) => {
+      const writing = a.write(zeros(flood));
+      const small = a.write(bytes("last"));
+      const closing = a.closeWrite();
+      assertEquals(await drain(b), flood + 4);
+      assertEquals(await writing, flood);
+      assertEquals(await small, 4);
+      await closing;
+    },
+  );
+
+  test(
+    "closeWrite() twice is one; writes after it fail with EPIPE",
+    async (a, b) => {
+      const both = [a.closeWrite(), a.closeWrite()];
+      const early = await failure(a.write(bytes("x")));
+      await Promise.all(both);
+      await a.closeWrite();
+      for (const error of [early, await failure(a.write(bytes("x")))]) {
+        assertOpError(error, "write", a);
+        assertEquals([error.code, error.bytesWritten], ["EPIPE", 0]);
+      }
+      assertEquals(await readText(b), null);
+    },
+  );
+
+  test(
+    "close() is idempotent; what was written before arrives, then EOF",
+    async (a, b) => {
+      await a.write(bytes("bye"));
+      a.close();
+      a.close();
+      a[Symbol.dispose]();
+      await a[Symbol.asyncDispose]();
+      assertEquals(await readText(b), "bye");
+      assertEquals(await readText(b), null);
+    },
+  );
+
+  test("close() fails calls that wait, at once", async (a) => {
+    const reads = [1, 2, 3].map(() => failure(a.read(new Uint8Array(1))));
+    const writes = [1, 2].map(() => failure(a.write(zeros(flood))));
+    const fin = failure(a.closeWrite());
+    const step = failure(a[Symbol.asyncIterator]().next());
+    await turn();
+    a.close();
+    assert(await settlesAtOnce(Promise.all([...reads, ...writes, fin, step])));
+    for (const error of reads) assertClosed(await error, "read", a);
+    for (const error of writes) assertClosed(await error, "write", a);
+    assert(((await writes[0]) as OpError).bytesWritten! < flood);
+    assertEquals(((await writes[1]) as OpError).bytesWritten, 0);
+    assertClosed(await fin, "close", a);
+    assertClosed(await step, "read", a);
+  });
+
+  test(
+    "a write that close() ends sends nothing from its array any more",
+    async (a, b) => {
+      const p = new Uint8Array(flood).fill(1);
+      const writing = failure(a.write(p));
+      const first = (await b.read(new Uint8Array(1)))!; // it is under way
+      a.close();
+      assertClosed(await writing, "write", a);
+      p.fill(2);
+      let count = first;
+      for await (const chunk of b) {
+        assert(!chunk.includes(2));
+        count += chunk.length;
+      }
+      assert(count < flood);
+    },
+  );
+
+  test(
+    "after close() every call fails as closed; addresses stay",
+    async (a, b) => {
+      const [local, remote] = [String(a.localAddr), String(a.remoteAddr)];
+      await b.write(bytes("too late"));
+      a.close();
+      for (const p of [new Uint8Array(8), new Uint8Array(0)]) {
+        assertClosed(await failure(a.read(p)), "read", a);
+        const error = await failure(a.write(p));
+        assertClosed(error, "write", a);
+        assertEquals((error as OpError).bytesWritten, 0);
+      }
+      assertClosed(await failure(a.closeWrite()), "close", a);
+      assertClosed(await failure(a[Symbol.asyncIterator]().next()), "read", a);
+      assertClosed(await failure(a.readable.getReader().read()), "read", a);
+      for (const set of ["setNoDelay", "setKeepAlive"] as const) {
+        assertClosed(assertThrows(() => a[set]()), "set", a);
+      }
+      a.ref();
+      a.unref();
+      assertEquals([String(a.localAddr), String(a.remoteAddr)], [
+        local,
+        remote,
+      ]);
+    },
+  );
+
+  test("after closeWrite() and close(), closeWrite() fails as closed", async (a) => {
+    await a.closeWrite();
+    a.close();
+    assertClosed(await failure(a.closeWrite()), "close", a);
+  });
+
+  test(
+    "a FIN that nobody awaits, and close(), end in silence",
+    async (a, b) => {
+      a.write(bytes("dropped or not"));
+      a.closeWrite();
+      a.close();
+      await drain(b); // an unhandled rejection would fail the test
+    },
+  );
+
+  test("close() while one end still sends ends that one, too", async (a, b) => {
+    const sending = (async () => {
+      for (;;) await a.write(new Uint8Array(1024));
+    })();
+    const failed = failure(sending);
+    await readFull(b, 10_000);
+    b.close();
+    const error = await failed;
+    assertOpError(error, "write", a);
+    assert(!error.timeout);
+  });
+
+  test("await using and using close", async (a, b) => {
+    {
+      await using _a = a;
+    }
+    assertClosed(await failure(a.read(new Uint8Array(1))), "read", a);
+    assertEquals(await readText(b), null);
+    {
+      using _b = b;
+    }
+    assertClosed(await failure(b.read(new Uint8Array(1))), "read", b);
+  });
+
+  test(
+    "setNoDelay(), setKeepAlive(), ref() and unref() work anywhere",
+    async (a, b) => {
+      for (const on of [true, false]) {
+        a.setNoDelay(on);
+        a.setKeepAlive(on);
+      }
+      a.unref();
+      const reading = readText(a);
+      a.ref();
+      await b.write(bytes("hello"));
+      assertEquals(await reading, "hello");
+    },
+  );
+}

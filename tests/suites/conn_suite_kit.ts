@@ -1,0 +1,206 @@
+/**
+ * What the parts of the connection suite have in common.
+ *
+ * @module
+ */
+
+import { assert, assertEquals, assertInstanceOf } from "@std/assert";
+import type { Conn } from "../../net/conn.ts";
+import { isClosed, isTimeout, OpError } from "../../net/errors.ts";
+
+/** Two ends of one connection. */
+export interface Pair {
+  /** One end. */
+  a: Conn;
+  /** The other. */
+  b: Conn;
+  /** Called after both ends are closed. */
+  stop?: () => void | Promise<void>;
+}
+
+/** Options of `connSuite()`. */
+export interface ConnSuiteOptions {
+  /** Skips the suite. @default {false} */
+  ignore?: boolean;
+  /**
+   * More bytes than the two ends hold between them when nobody reads: a write
+   * of so many does not end.
+   *
+   * @default {16777216}
+   */
+  flood?: number;
+}
+
+/** What each part is given. */
+export interface Suite {
+  /** Registers one test over a fresh pair, which is closed afterwards. */
+  test(name: string, run: (a: Conn, b: Conn) => Promise<void>): void;
+  /** See {@linkcode ConnSuiteOptions.flood}. */
+  flood: number;
+}
+
+/** What may still go out after a write was reported as failed. */
+export const PIECE = 64 * 1024;
+
+/** A text's bytes. */
+export function bytes(text: string): Uint8Array<ArrayBuffer> {
+  return new TextEncoder().encode(text);
+}
+
+/** Bytes' text. */
+export function text(p: Uint8Array): string {
+  return new TextDecoder().decode(p);
+}
+
+let cached = new Uint8Array(0);
+
+/** `n` zeros that nobody changes: making 16 MiB anew can take 50 ms. */
+export function zeros(n: number): Uint8Array<ArrayBuffer> {
+  if (cached.length < n) cached = new Uint8Array(n);
+  return cached.subarray(0, n);
+}
+
+/** `n` bytes with a pattern in which no shift and no gap goes unnoticed. */
+export function pattern(n: number): Uint8Array<ArrayBuffer> {
+  const p = new Uint8Array(n);
+  // Of xorshift32, so that it repeats itself nowhere near.
+  for (let i = 0, x = 0x9e3779b9; i < n; i++) {
+    x ^= x << 13;
+    x ^= x >>> 17;
+    x ^= x << 5;
+    p[i] = x;
+  }
+  return p;
+}
+
+/** Whether two arrays hold the same; fast, and silent about 1 MiB of them. */
+export function same(p: Uint8Array, q: Uint8Array): boolean {
+  return p.length === q.length && p.every((byte, i) => byte === q[i]);
+}
+
+/** Reads exactly `n` bytes, or as many as come before EOF. */
+export async function readFull(
+  conn: Conn,
+  n: number,
+): Promise<Uint8Array<ArrayBuffer>> {
+  const p = new Uint8Array(n);
+  let at = 0;
+  while (at < n) {
+    const got = await conn.read(p.subarray(at));
+    if (got === null) break;
+    at += got;
+  }
+  return p.subarray(0, at);
+}
+
+/** Reads a short text, in one read. */
+export async function readText(conn: Conn): Promise<string | null> {
+  const p = new Uint8Array(1024);
+  const n = await conn.read(p);
+  return n === null ? null : text(p.subarray(0, n));
+}
+
+/** Reads until EOF; each run of equal bytes as `[value, length]`. */
+export async function readRuns(conn: Conn): Promise<[number, number][]> {
+  const runs: [number, number][] = [];
+  let value = -1, length = 0;
+  for await (const chunk of conn) {
+    for (let i = 0; i < chunk.length; i++) {
+      if (chunk[i] === value) length++;
+      else {
+        if (length > 0) runs.push([value, length]);
+        value = chunk[i]!;
+        length = 1;
+      }
+    }
+  }
+  if (length > 0) runs.push([value, length]);
+  return runs;
+}
+
+/** Reads and drops `limit` bytes, or what comes before EOF; how many. */
+export async function drain(conn: Conn, limit = Infinity): Promise<number> {
+  const p = new Uint8Array(PIECE);
+  let count = 0;
+  while (count < limit) {
+    const n = await conn.read(p.subarray(0, Math.min(PIECE, limit - count)));
+    if (n === null) break;
+    count += n;
+  }
+  return count;
+}
+
+/** Sends back what comes, until EOF, and EOF too. */
+export async function echo(conn: Conn): Promise<void> {
+  for await (const chunk of conn) await conn.write(chunk);
+  await conn.closeWrite();
+}
+
+/** What a promise rejects with. */
+export function failure(promise: Promise<unknown>): Promise<unknown> {
+  return promise.then((value) => {
+    throw new Error(`it succeeded: ${value}`);
+  }, (error) => error);
+}
+
+/** Lets the event loop turn once. */
+export function turn(): Promise<void> {
+  return new Promise((resolve) => setTimeout(resolve, 0));
+}
+
+/** Whether a promise settles before the event loop has turned. */
+export async function settlesAtOnce(
+  promise: Promise<unknown>,
+): Promise<boolean> {
+  let settled = false;
+  promise.then(() => settled = true, () => settled = true);
+  await turn();
+  return settled;
+}
+
+/** The error of a deadline, complete. */
+export function assertTimedOut(
+  error: unknown,
+  op: OpError["op"],
+  conn: Conn,
+): void {
+  assertOpError(error, op, conn);
+  assert(isTimeout(error), `${error}`);
+  assert(!isClosed(error), `${error}`);
+  assertEquals(error.timeout, true);
+  assertEquals((error.cause as Error).name, "TimeoutError");
+  assertEquals(error.message, `${prefix(op, conn)}: i/o timeout`);
+}
+
+/** The error of a call on a closed connection, complete. */
+export function assertClosed(
+  error: unknown,
+  op: OpError["op"],
+  conn: Conn,
+): void {
+  assertOpError(error, op, conn);
+  assert(isClosed(error), `${error}`);
+  assertEquals([error.timeout, error.temporary], [false, false]);
+  assertEquals(
+    error.message,
+    `${prefix(op, conn)}: use of closed network connection`,
+  );
+}
+
+/** An OpError of this connection. */
+export function assertOpError(
+  error: unknown,
+  op: OpError["op"],
+  conn: Conn,
+): asserts error is OpError {
+  assertInstanceOf(error, OpError);
+  assertEquals(error.op, op);
+  assertEquals(error.network, conn.network);
+  assertEquals(String(error.source), String(conn.localAddr));
+  assertEquals(String(error.addr), String(conn.remoteAddr));
+  if (op === "write") assertEquals(typeof error.bytesWritten, "number");
+}
+
+function prefix(op: string, { network, localAddr, remoteAddr }: Conn): string {
+  return `${op} ${network} ${localAddr}->${remoteAddr}`;
+}
