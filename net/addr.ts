@@ -272,15 +272,27 @@ function checkFamily(ip: Ip, family: 4 | 6, host: string): void {
  * Whether a text that is no literal can be looked up. The last label is no
  * number: `127.1`, `010.0.0.1` and `0x7f.1` are addresses to getaddrinfo, and
  * names to nobody (WHATWG URL, "ends in a number"). What Deno's permission
- * parser or a resolver would choke on is none either. Letters of other scripts
- * and underscores are let through: resolvers know what to do with them.
+ * parser or a resolver would choke on is none either. Underscores and letters
+ * of other scripts are let through: resolvers know what to do with them.
  */
 export function isHostName(host: string): boolean {
-  const name = host.endsWith(".") ? host.slice(0, -1) : host;
-  if (name.length === 0 || name.length > 253) return false;
   // deno-lint-ignore no-control-regex -- they are what must not pass
-  if (/[\x00-\x20\x7f%/\\?#@:<>^|[\]"`{}!$&'()*+,;=~]/.test(name)) return false;
+  if (/[\x00-\x20\x7f%/\\?#@:<>^|[\]"`{}!$&'()*+,;=~]/.test(host)) return false;
+  const ascii = toAscii(host);
+  const name = ascii.endsWith(".") ? ascii.slice(0, -1) : ascii;
+  if (name.length === 0 || name.length > 253) return false;
   const labels = name.split(".");
   if (labels.some((label) => label === "" || label.length > 63)) return false;
   return !/^([0-9]+|0x[0-9a-f]*)$/i.test(labels.at(-1)!);
+}
+
+/**
+ * What a resolver makes of other scripts (UTS #46): `１２７.１`, in fullwidth
+ * digits, is 127.1 to node:dns, and so is `127。1`. Empty if there is no such
+ * name.
+ */
+function toAscii(host: string): string {
+  // deno-lint-ignore no-control-regex -- all of ASCII
+  if (/^[\x00-\x7f]*$/.test(host)) return host;
+  return URL.parse(`http://${host}`)?.hostname ?? "";
 }

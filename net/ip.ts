@@ -15,8 +15,6 @@ export interface Ip {
   readonly text: string;
   /** What stands behind the `%`; `""` if nothing does. */
   readonly zone: string;
-  /** It was written as `::ffff:1.2.3.4`. */
-  readonly mapped: boolean;
 }
 
 const OCTET = "(?:25[0-5]|2[0-4]\\d|1\\d\\d|[1-9]?\\d)";
@@ -24,7 +22,7 @@ const IPV4 = new RegExp(`^${OCTET}(?:\\.${OCTET}){3}$`);
 
 /** Reads an IP literal; `null` if `text` is none. */
 export function parseIp(text: string): Ip | null {
-  if (IPV4.test(text)) return { family: 4, text, zone: "", mapped: false };
+  if (IPV4.test(text)) return { family: 4, text, zone: "" };
   if (!text.includes(":")) return null;
   const percent = text.indexOf("%");
   const zone = percent < 0 ? "" : text.slice(percent + 1);
@@ -32,11 +30,12 @@ export function parseIp(text: string): Ip | null {
   const groups = parseGroups(percent < 0 ? text : text.slice(0, percent));
   if (groups === null) return null;
   if (groups.slice(0, 6).join() === "0,0,0,0,0,65535") {
+    if (percent >= 0) return null; // IPv4 has no zones, however it is written
     const [high, low] = [groups[6]!, groups[7]!];
     const v4 = [high >> 8, high & 255, low >> 8, low & 255].join(".");
-    return { family: 4, text: v4, zone, mapped: true };
+    return { family: 4, text: v4, zone };
   }
-  return { family: 6, text: formatGroups(groups), zone, mapped: false };
+  return { family: 6, text: formatGroups(groups), zone };
 }
 
 /** Whether an address means all addresses of this host. */
