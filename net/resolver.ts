@@ -1,0 +1,276 @@
+/**
+ * Where the addresses of a name come from: the system, as for every other
+ * program, or DNS and nothing else. Neither falls back to the other, because
+ * they can disagree: the system looks into /etc/hosts, a search list, mDNS and
+ * whatever else it was told to.
+ *
+ * @module
+ */
+
+import { joinHostPort } from "./addr.ts";
+import { systemClock } from "./clock.ts";
+import { DnsError, errorCode } from "./errors.ts";
+import { parseIp } from "./ip.ts";
+import { type Family, hedged, paired } from "./lookup.ts";
+import { deniedReason, mayAsk, netGrant, notCapable } from "./sandbox.ts";
+
+/**
+ * Finds the IP addresses of a name for {@linkcode dial}, best first: all at
+ * once as a promise, or in batches as they come. A late batch joins the race
+ * for the connection.
+ *
+ * @param hostname A name; IP addresses never reach a resolver.
+ * @param options `family`: only addresses of this one are of use. `signal`:
+ * aborts when the dial is over, successful or not. A resolver should stop
+ * then, and a dial does not wait for it.
+ */
+export type Resolver = (
+  hostname: string,
+  options: { family?: 4 | 6; signal: AbortSignal },
+) => Promise<string[]> | AsyncIterable<string[]>;
+
+/**
+ * The system's answer: getaddrinfo, by way of `node:dns`, which is imported on
+ * first use. It is what every other program gets, and what `Deno.connect`
+ * would use.
+ *
+ * getaddrinfo asks the name server for both families, and waits for both. With
+ * no answer after 250 ms each family is asked for separately as well, and what
+ * answers is given: a name server that never answers one of them costs 260 ms
+ * instead of 15 s, a lost packet 250 ms instead of 5 s. The other family, if
+ * it comes within 2 s, is a second batch. What getaddrinfo itself says in the
+ * end is final.
+ *
+ * Cancellation: an abort rejects with the signal's reason, at once. But
+ * getaddrinfo cannot be called off; a lookup that was given up goes on, and
+ * keeps the process from ending, until it has its answer: 10 to 15 s if a name
+ * server is silent. So nobody asks twice at the same time: callers who want to
+ * know the same share a lookup.
+ *
+ * Where the sandbox does not grant the name, nobody is asked, not even the
+ * user.
+ *
+ * @throws {DnsError} If there is no address. `notFound`: the system is sure
+ * that there is none. A name server that fails or is silent is a "temporary
+ * failure in name resolution"; getaddrinfo does not tell which.
+ * @throws {AbortSignal["reason"]} If `signal` aborts first.
+ *
+ * @example A table of one's own, and the system for the rest
+ * ```ts
+ * import { assertEquals } from "@std/assert";
+ * import { dial, listen, type Resolver, systemResolver } from "@switchboard/tcp";
+ *
+ * const table = new Map([["db.test", ["127.0.0.1"]]]);
+ * const resolve: Resolver = (hostname, options) => {
+ *   const known = table.get(hostname);
+ *   return known ? Promise.resolve(known) : systemResolver(hostname, options);
+ * };
+ * await using listener = await listen("tcp", "127.0.0.1:0");
+ * const { port } = listener.addr as Deno.NetAddr;
+ * await using conn = await dial("tcp", `db.test:${port}`, { resolve });
+ * assertEquals(String(conn.remoteAddr), String(listener.addr));
+ * ```
+ */
+export const systemResolver: Resolver = (
+  hostname,
+  { family, signal },
+): AsyncIterable<string[]> => systemAddresses(hostname, family ?? 0, signal);
+
+async function* systemAddresses(
+  hostname: string,
+  family: Family,
+  signal: AbortSignal,
+): AsyncGenerator<string[]> {
+  if (!mayAsk(hostname)) throw denied(hostname);
+  const ask = (family: Family) => lookup(hostname, family);
+  yield* hedged({ ask, clock: systemClock, signal }, family);
+}
+
+/**
+ * Lookups under way, by family and name. Each of them takes one of the
+ * runtime's 32 threads for blocking calls as long as a name server is silent:
+ * a program that gives up after a second and tries again would soon have none
+ * left, and read no file either.
+ */
+const lookups = new Map<string, Promise<string[]>>();
+
+function lookup(hostname: string, family: Family): Promise<string[]> {
+  const key = `${family} ${hostname}`;
+  const running = lookups.get(key);
+  if (running !== undefined) return running;
+  const started = getaddrinfo(hostname, family)
+    .finally(() => lookups.delete(key));
+  lookups.set(key, started);
+  return started;
+}
+
+async function getaddrinfo(
+  hostname: string,
+  family: Family,
+): Promise<string[]> {
+  try {
+    const { lookup } = await import("node:dns/promises");
+    const found = await lookup(hostname, { all: true, family, verbatim: true });
+    if (found.length > 0) return found.map(({ address }) => address);
+  } catch (cause) {
+    throw systemError(hostname, cause);
+  }
+  throw new DnsError({ hostname, reason: NO_ADDRESS });
+}
+
+/**
+ * The only failure of getaddrinfo by which it says that there is no such name:
+ * libuv's EAI_NONAME. Its errno is what counts: Deno's `code` is ENOTFOUND for
+ * whatever it has no other name for, having run out of file descriptors too.
+ */
+const UV_EAI_NONAME = -3008;
+
+/** There may be one: what was said does not tell. */
+const NO_ADDRESS = "no address found";
+
+function systemError(hostname: string, cause: unknown): DnsError {
+  const { code, errno } = cause as { code?: unknown; errno?: unknown };
+  if (code === "EPERM") return denied(hostname);
+  if (code === "EAI_AGAIN") {
+    const reason = "temporary failure in name resolution";
+    return new DnsError({ hostname, reason, cause });
+  }
+  if (code !== "ENOTFOUND") return new DnsError({ hostname, cause });
+  return errno === UV_EAI_NONAME
+    ? new DnsError({ hostname, notFound: true, cause })
+    : new DnsError({ hostname, reason: NO_ADDRESS, cause });
+}
+
+/** The sandbox does not allow to ask; `server` is who would be asked. */
+function denied(
+  hostname: string,
+  server?: string,
+  cause: Error = notCapable(server ?? hostname),
+): DnsError {
+  const reason = deniedReason(server ?? hostname, cause);
+  return new DnsError({ hostname, server, cause, reason });
+}
+
+/** Options of {@linkcode dnsResolver}. */
+export interface DnsResolverOptions {
+  /**
+   * Who is asked. Default: the system's name servers (`/etc/resolv.conf`).
+   */
+  nameServer?: {
+    /** An IP address. */
+    ipAddr: string;
+    /** 1 to 65535. @default {53} */
+    port?: number;
+  };
+}
+
+/**
+ * A resolver that asks DNS: `Deno.resolveDns`, for AAAA and A at once, of
+ * absolute names (no search list is tried).
+ *
+ * IPv6 addresses are given as they come; IPv4 addresses wait up to 50 ms for
+ * them (RFC 8305, section 3, Resolution Delay) and are a batch of their own if
+ * there are none by then. A family that fails is passed over if the other has
+ * addresses. A question without an answer is asked again after 1 s, and given
+ * up after 2. Deno itself answers for `localhost` and for names in /etc/hosts.
+ *
+ * Cancellation: an abort rejects with the signal's reason, at once, and calls
+ * the questions off; nothing is left behind.
+ *
+ * The sandbox must grant the name server (`--allow-net=192.0.2.53:53`), and
+ * nobody is prompted for it. On a terminal Deno would prompt for one that this
+ * module does not know; so without `nameServer` it needs all of net there.
+ *
+ * @param options See {@linkcode DnsResolverOptions}.
+ * @returns For the option `resolve` of {@linkcode dial}. It fails with a
+ * {@linkcode DnsError}, whose `server` is the one that was named. Deno does
+ * not tell a name that does not exist from a server that fails: both are "no
+ * address found", and `notFound` is never claimed.
+ * @throws {TypeError} If `ipAddr` is no IP address.
+ * @throws {RangeError} If `port` is no port.
+ *
+ * @example
+ * ```ts
+ * import { assertEquals } from "@std/assert";
+ * import { dial, dnsResolver, listen } from "@switchboard/tcp";
+ *
+ * await using listener = await listen("tcp", "127.0.0.1:0");
+ * const { port } = listener.addr as Deno.NetAddr;
+ * await using conn = await dial("tcp4", `localhost:${port}`, {
+ *   resolve: dnsResolver({ nameServer: { ipAddr: "127.0.0.1" } }),
+ * });
+ * assertEquals(String(conn.remoteAddr), String(listener.addr));
+ * ```
+ */
+export function dnsResolver(options: DnsResolverOptions = {}): Resolver {
+  const nameServer = checkNameServer(options.nameServer);
+  const server = nameServer &&
+    joinHostPort(nameServer.ipAddr, nameServer.port);
+  return async function* (hostname, { family, signal }) {
+    checkGrant(hostname, server);
+    const name = hostname.endsWith(".") ? hostname : `${hostname}.`;
+    const ask = (family: Family, signal: AbortSignal) =>
+      // Without a signal Deno waits 5 s for an answer instead of 1, and asks
+      // three times instead of twice.
+      query(name, family, { signal, ...nameServer && { nameServer } });
+    const families = family ? [family] : [6, 4] as const;
+    try {
+      yield* paired({ ask, clock: systemClock, signal }, families);
+    } catch (cause) {
+      signal.throwIfAborted();
+      throw dnsError(hostname, server, cause);
+    }
+  };
+}
+
+function checkNameServer(
+  nameServer: DnsResolverOptions["nameServer"],
+): { ipAddr: string; port: number } | undefined {
+  if (nameServer === undefined) return undefined;
+  const { ipAddr, port = 53 } = nameServer;
+  const ip = typeof ipAddr === "string" ? parseIp(ipAddr) : null;
+  if (ip === null || ip.zone !== "") {
+    throw new TypeError(`nameServer.ipAddr is no IP address: ${ipAddr}`);
+  }
+  if (!Number.isInteger(port) || port < 1 || port > 65535) {
+    throw new RangeError(`nameServer.port is no port: ${port}`);
+  }
+  return { ipAddr: ip.text, port };
+}
+
+/** Deno would prompt for a name server that the caller has not named. */
+function checkGrant(hostname: string, server: string | undefined): void {
+  if (server !== undefined) {
+    if (!mayAsk(server)) throw denied(hostname, server);
+  } else if (netGrant() === "prompt" && Deno.stdin.isTerminal()) {
+    const reason = "run again with --allow-net, or set nameServer and allow it";
+    const cause = new Deno.errors.NotCapable(reason);
+    throw new DnsError({ hostname, cause, reason });
+  }
+}
+
+async function query(
+  name: string,
+  family: Family,
+  options: Deno.ResolveDnsOptions,
+): Promise<string[]> {
+  const type = family === 6 ? "AAAA" : "A";
+  const found = await Deno.resolveDns(name, type, options);
+  if (found.length > 0) return found;
+  throw new Deno.errors.NotFound(NO_ADDRESS);
+}
+
+function dnsError(
+  hostname: string,
+  server: string | undefined,
+  cause: unknown,
+): DnsError {
+  const init = { hostname, server, cause };
+  if (cause instanceof Deno.errors.NotFound) {
+    return new DnsError({ ...init, reason: NO_ADDRESS });
+  }
+  if (cause instanceof Deno.errors.NotCapable) {
+    return denied(hostname, server, cause);
+  }
+  return new DnsError({ ...init, timeout: errorCode(cause) === "ETIMEDOUT" });
+}

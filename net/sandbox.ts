@@ -1,0 +1,109 @@
+/**
+ * What Deno's sandbox allows, asked without ever raising its prompt, and in
+ * what words a refusal is told. `Deno.permissions` answers in 1.5 µs
+ * (measured), but throws URIError for a host that no grant could name.
+ *
+ * @module
+ */
+
+/** A state of a permission; "partial" is granted, but for a `--deny-net`. */
+export type Grant = Deno.PermissionState | "partial";
+
+/**
+ * Asks what the sandbox says about the network, or about one host.
+ *
+ * @param host `host:port` or a host for all of its ports, as a grant names
+ * them; left out, all of the network.
+ * @returns "prompt" too for a host that cannot be asked about: the runtime
+ * has the last word on it.
+ */
+export function netGrant(host?: string): Grant {
+  const descriptor = host === undefined
+    ? { name: "net" } as const
+    : { name: "net", host } as const;
+  return grant(descriptor) ?? "prompt";
+}
+
+/** `undefined` for what cannot be asked about. */
+function grant(descriptor: Deno.PermissionDescriptor): Grant | undefined {
+  try {
+    const { state, partial } = Deno.permissions.querySync(descriptor);
+    return partial && state === "granted" ? "partial" : state;
+  } catch {
+    return undefined;
+  }
+}
+
+/**
+ * Whether the runtime would look a name up, or ask a name server, without a
+ * prompt.
+ *
+ * @param host The name, or the server's `host:port`.
+ */
+export function mayAsk(host: string): boolean {
+  const all = netGrant();
+  if (all === "granted") return true;
+  const one = netGrant(host);
+  // What a --deny-net does not name is granted, an odd name too.
+  if (all === "partial") return one !== "denied";
+  return one === "granted" || one === "partial";
+}
+
+/**
+ * The runtime's refusal, made by us where asking the runtime could raise a
+ * prompt for a host that the caller has not named.
+ *
+ * @param host `host:port`.
+ */
+export function notCapable(host: string): Error {
+  return new Deno.errors.NotCapable(
+    `Requires net access to "${host}", run again with the --allow-net flag`,
+  );
+}
+
+/**
+ * Says what would lift a refusal: `run again with
+ * --allow-net=example.com:443`.
+ *
+ * @param subject `host:port` as the caller named it, or a unix socket's path;
+ * such a socket takes three grants.
+ * @param error The refusal. It may be about an address behind the name.
+ */
+export function deniedReason(
+  subject: string | { path: string },
+  error: Error,
+): string {
+  if (typeof subject === "object") return unixReason(subject.path);
+  // The message is the only place where the runtime says what it wanted.
+  const wanted = / net access to "(.+?)"/.exec(error.message)?.[1] ?? subject;
+  const state = grant({ name: "net", host: wanted });
+  if (state === "denied") {
+    return forbidden(
+      "--deny-net",
+      wanted === subject ? "it" : `it (${wanted})`,
+    );
+  }
+  return `run again with --allow-net${state ? `=${wanted}` : ""}`;
+}
+
+function unixReason(path: string): string {
+  const missing: string[] = [];
+  for (
+    const [flag, value, descriptor] of [
+      ["read", path, { name: "read", path }],
+      ["write", path, { name: "write", path }],
+      ["net", `unix:${path}`, { name: "net", host: `unix:${path}` }],
+    ] as const
+  ) {
+    const state = grant(descriptor);
+    if (state === "denied") return forbidden(`--deny-${flag}`, "it");
+    if (state !== "granted") missing.push(`--allow-${flag}=${value}`);
+  }
+  return `run again with ${missing.join(" ")}`;
+}
+
+/** A "no" at the prompt and a flag look the same to whoever asks later. */
+function forbidden(flag: string, what: string): string {
+  const answer = Deno.stdin.isTerminal() ? ", or an answer at the prompt" : "";
+  return `${flag} forbids ${what}${answer}`;
+}

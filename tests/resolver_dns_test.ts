@@ -1,0 +1,272 @@
+import {
+  assertEquals,
+  assertInstanceOf,
+  assertRejects,
+  assertStrictEquals,
+  assertThrows,
+} from "@std/assert";
+import { dial, dnsResolver, isTimeout, listen, type Resolver } from "../mod.ts";
+import { DnsError, OpError } from "../net/errors.ts";
+import { DnsServer } from "./dns_server.ts";
+import { countedSignal } from "./support.ts";
+
+/** What a resolver gives, batch by batch. */
+function batchesOf(
+  resolve: Resolver,
+  hostname: string,
+  { family, signal = new AbortController().signal }: {
+    family?: 4 | 6;
+    signal?: AbortSignal;
+  } = {},
+): AsyncIterable<string[]> {
+  const options = family ? { family, signal } : { signal };
+  return resolve(hostname, options) as AsyncIterable<string[]>;
+}
+
+/** All that a resolver gives. */
+async function addressesOf(
+  ...args: Parameters<typeof batchesOf>
+): Promise<string[]> {
+  const batches = await Array.fromAsync(batchesOf(...args));
+  return batches.flat().sort();
+}
+
+async function failureOf(
+  ...args: Parameters<typeof batchesOf>
+): Promise<DnsError> {
+  const error = await addressesOf(...args).catch((error) => error);
+  assertInstanceOf(error, DnsError);
+  return error;
+}
+
+Deno.test("dnsResolver() asks the name server for AAAA and A", async (t) => {
+  await using server = await DnsServer.start({
+    "both.test AAAA": ["2001:db8::1", "2001:db8::2"],
+    "both.test A": ["192.0.2.1", "192.0.2.2"],
+    "six.test AAAA": ["2001:db8::1"],
+    "four.test A": ["192.0.2.1"],
+    "empty4.test AAAA": [],
+    "empty4.test A": ["192.0.2.1"],
+    "broken6.test AAAA": "SERVFAIL",
+    "broken6.test A": ["192.0.2.1"],
+    "broken4.test AAAA": ["2001:db8::1"],
+    "broken4.test A": "REFUSED",
+  });
+  const resolve = dnsResolver(server);
+  const v4 = "192.0.2.1";
+  const v6 = "2001:db8::1";
+  const both = [v4, "192.0.2.2", v6, "2001:db8::2"];
+  const cases: [hostname: string, addresses: string[], family?: 4 | 6][] = [
+    ["both.test", both],
+    ["both.test.", both],
+    ["both.test", both.slice(0, 2), 4],
+    ["both.test", both.slice(2), 6],
+    ["six.test", [v6]],
+    ["four.test", [v4]],
+    ["empty4.test", [v4]],
+    ["broken6.test", [v4]],
+    ["broken4.test", [v6]],
+  ];
+  for (const [hostname, addresses, family] of cases) {
+    await t.step(`${hostname} ${family ?? "any"}`, async () => {
+      server.questions.length = 0;
+      const options = family ? { family } : {};
+      assertEquals(await addressesOf(resolve, hostname, options), addresses);
+      const name = hostname.replace(/\.$/, "");
+      const asked = family === 4
+        ? [`${name} A`]
+        : family === 6
+        ? [`${name} AAAA`]
+        : [`${name} A`, `${name} AAAA`];
+      // Absolute names: nothing but the name itself, once.
+      assertEquals(server.questions.toSorted(), asked);
+    });
+  }
+});
+
+Deno.test("dnsResolver() fails with a DnsError that names the server", async (t) => {
+  await using server = await DnsServer.start({
+    "empty.test AAAA": [],
+    "empty.test A": [],
+    "broken.test AAAA": "SERVFAIL",
+    "broken.test A": "SERVFAIL",
+    "refused.test AAAA": "REFUSED",
+    "refused.test A": "REFUSED",
+  });
+  const { ipAddr, port } = server.nameServer;
+  for (const name of ["nosuch", "empty", "broken", "refused"]) {
+    await t.step(name, async () => {
+      const error = await failureOf(dnsResolver(server), `${name}.test`);
+      assertEquals(error.hostname, `${name}.test`);
+      assertEquals(error.server, `${ipAddr}:${port}`);
+      // Deno tells none of them from the others.
+      assertInstanceOf(error.cause, Deno.errors.NotFound);
+      assertEquals(error.notFound, false);
+      assertEquals(error.timeout, false);
+      assertEquals(
+        error.message,
+        `lookup ${name}.test on 127.0.0.1:${port}: no address found`,
+      );
+    });
+  }
+});
+
+Deno.test("dnsResolver() outlives a lost packet, and ends at silence", async (t) => {
+  await using server = await DnsServer.start({
+    "lost.test AAAA": "NXDOMAIN",
+    "lost.test A": { reply: ["192.0.2.1"], lost: 1 },
+    "silent.test AAAA": "NXDOMAIN",
+    "silent.test A": "silence",
+    "half.test AAAA": "silence",
+    "half.test A": ["192.0.2.1"],
+  });
+  const resolve = dnsResolver(server);
+  // All at once, because they take seconds.
+  const [lost, silent, half] = await Promise.all([
+    addressesOf(resolve, "lost.test"),
+    failureOf(resolve, "silent.test"),
+    Array.fromAsync(batchesOf(resolve, "half.test")),
+  ]);
+  await t.step("lost", () => {
+    assertEquals(lost, ["192.0.2.1"]);
+  });
+  await t.step("silence", () => {
+    assertEquals(isTimeout(silent), true);
+    assertEquals(silent.timeout, true);
+    assertEquals(silent.notFound, false);
+    const { port } = server.nameServer;
+    assertEquals(
+      silent.message,
+      `lookup silent.test on 127.0.0.1:${port}: i/o timeout`,
+    );
+  });
+  await t.step("silence for one family", () => {
+    assertEquals(half, [["192.0.2.1"]]);
+  });
+});
+
+Deno.test("dnsResolver() gives A first if AAAA takes longer than 50 ms", async () => {
+  const late = Promise.withResolvers<void>();
+  await using server = await DnsServer.start({
+    "late.test AAAA": { reply: ["2001:db8::1"], after: () => late.promise },
+    "late.test A": ["192.0.2.1"],
+  });
+  const start = performance.now();
+  const batches: string[][] = [];
+  for await (const batch of batchesOf(dnsResolver(server), "late.test")) {
+    if (batches.push(batch) === 1) {
+      // One millisecond for the rounding of the timer.
+      assertEquals(performance.now() - start >= 49, true);
+      late.resolve();
+    }
+  }
+  assertEquals(batches, [["192.0.2.1"], ["2001:db8::1"]]);
+});
+
+Deno.test("dnsResolver() rejects with the signal's reason, and leaves nothing", async (t) => {
+  await using server = await DnsServer.start({
+    "silent.test AAAA": "silence",
+    "silent.test A": "silence",
+  });
+  const resolve = dnsResolver(server);
+  await t.step("aborted before", async () => {
+    const reason = new Error("before");
+    const signal = AbortSignal.abort(reason);
+    const error = await addressesOf(resolve, "silent.test", { signal })
+      .catch((error) => error);
+    assertStrictEquals(error, reason);
+    assertEquals(server.questions, []);
+  });
+  await t.step("aborted meanwhile", async () => {
+    const { controller, signal, listeners } = countedSignal();
+    const reason = new Error("meanwhile");
+    const resolving = addressesOf(resolve, "silent.test", { signal })
+      .catch((error) => error);
+    await server.asked("silent.test A");
+    await server.asked("silent.test AAAA");
+    controller.abort(reason);
+    assertStrictEquals(await resolving, reason);
+    assertEquals(listeners(), 0);
+  });
+});
+
+Deno.test("dnsResolver() calls off a question that nobody waits for", async () => {
+  await using server = await DnsServer.start({
+    "half.test AAAA": "silence",
+    "half.test A": ["192.0.2.1"],
+  });
+  // The sanitizers see an operation, a timer or a socket that is left.
+  await Promise.all(Array.from({ length: 50 }, async () => {
+    for await (const batch of batchesOf(dnsResolver(server), "half.test")) {
+      assertEquals(batch, ["192.0.2.1"]);
+      break;
+    }
+  }));
+});
+
+Deno.test("dnsResolver() has localhost answered without a question", async () => {
+  await using server = await DnsServer.start({});
+  const resolve = dnsResolver(server);
+  assertEquals(
+    await addressesOf(resolve, "localhost"),
+    ["127.0.0.1", "::1"],
+  );
+  assertEquals(server.questions, []);
+});
+
+Deno.test("dnsResolver() checks its options before anything is asked", () => {
+  const notAddresses: unknown[] = [
+    "",
+    "ns.test",
+    "127.1",
+    "fe80::1%lo",
+    53,
+    null,
+  ];
+  for (const ipAddr of notAddresses) {
+    assertThrows(
+      () => dnsResolver({ nameServer: { ipAddr: ipAddr as string } }),
+      TypeError,
+      "nameServer.ipAddr is no IP address",
+    );
+  }
+  for (const port of [0, -1, 65536, 5.5, NaN, Infinity]) {
+    assertThrows(
+      () => dnsResolver({ nameServer: { ipAddr: "127.0.0.1", port } }),
+      RangeError,
+      "nameServer.port is no port",
+    );
+  }
+  for (const port of [1, 65535]) {
+    dnsResolver({ nameServer: { ipAddr: "::1", port } });
+  }
+});
+
+Deno.test("dial() finds its way through dnsResolver()", async (t) => {
+  await using server = await DnsServer.start({
+    "db.test AAAA": ["2001:db8::1"],
+    "db.test A": ["127.0.0.1"],
+    "half.test AAAA": "silence",
+    "half.test A": ["127.0.0.1"],
+  });
+  const resolve = dnsResolver(server);
+  await using listener = await listen("tcp4", "127.0.0.1:0");
+  const { port } = listener.addr as Deno.NetAddr;
+  await t.step("found", async () => {
+    await using conn = await dial("tcp4", `db.test:${port}`, { resolve });
+    assertEquals(String(conn.remoteAddr), String(listener.addr));
+    assertEquals(server.questions, ["db.test A"]);
+  });
+  await t.step("found while AAAA is silent", async () => {
+    await using conn = await dial("tcp", `half.test:${port}`, { resolve });
+    assertEquals(String(conn.remoteAddr), String(listener.addr));
+  });
+  await t.step("not found", async () => {
+    const { ipAddr, port } = server.nameServer;
+    await assertRejects(
+      () => dial("tcp", "nosuch.test:80", { resolve }),
+      OpError,
+      `dial tcp: lookup nosuch.test on ${ipAddr}:${port}: no address found`,
+    );
+  });
+});
