@@ -1,6 +1,6 @@
 /**
  * From an address to a bound `Deno.Listener`: which socket Go would open,
- * as far as Deno can (SEMANTICS of `net.Listen`; IPV6_V6ONLY cannot be set).
+ * as far as Deno can (`net.Listen`; IPV6_V6ONLY cannot be set).
  *
  * @module
  */
@@ -12,7 +12,7 @@ import {
   TcpAddr,
   UnixAddr,
 } from "./addr.ts";
-import { AddrError, errorCode, OpError } from "./errors.ts";
+import { AddrError, DnsError, errorCode, OpError } from "./errors.ts";
 import { isWildcard, parseIp } from "./ip.ts";
 import { systemResolver } from "./resolver.ts";
 import { deniedReason, netGrant } from "./sandbox.ts";
@@ -67,7 +67,9 @@ export async function bind(
     return { inner: await bindName(network, target, options), ipv6Only: false };
   }
   if (ip !== null && !isWildcard(ip)) {
-    const hostname = ip.zone === "" ? ip.text : `${ip.text}%${ip.zone}`;
+    // Elsewhere a zone means nothing, and getaddrinfo refuses its name.
+    const zone = /^fe[89ab]/.test(ip.text) && ip.zone;
+    const hostname = zone ? `${ip.text}%${zone}` : ip.text;
     return { inner: open(hostname), ipv6Only: false };
   }
   if (family === 6) return { inner: open("::"), ipv6Only: true };
@@ -84,48 +86,66 @@ export async function bind(
 
 /** Where only the IPv4 wildcard is granted, nobody is asked for the other. */
 function onlyIpv4Granted(port: number): boolean {
-  const granted = (host: string) =>
-    ["granted", "partial"].includes(netGrant(`${host}:${port}`));
-  return !granted("[::]") && granted("0.0.0.0");
+  return !isGranted(`[::]:${port}`) && isGranted(`0.0.0.0:${port}`);
 }
 
-/** One listener per name: its first IPv4 address, else its first (Go). */
+function isGranted(host?: string): boolean {
+  return ["granted", "partial"].includes(netGrant(host));
+}
+
+/** One listener per name (Go). */
 async function bindName(
   network: string,
   { host, port, family }: ParsedAddress & { kind: "tcp" },
   options: BindOptions,
 ): Promise<Deno.Listener> {
   const { signal } = options;
-  const addresses: string[] = [];
+  // Without a full grant the runtime has to do it all: the name may be granted
+  // where its address is not, and where no resolver may be asked for it.
+  const native = !isGranted();
+  let inner: Deno.Listener | undefined;
   try {
-    const answer = systemResolver(
-      host,
-      family ? { family, signal } : { signal },
-    );
-    if (Symbol.asyncIterator in answer) {
-      for await (const batch of answer) addresses.push(...batch);
-    } else addresses.push(...await answer);
-  } catch (cause) {
+    const chosen = native ? host : await choose(host, family, signal);
     signal.throwIfAborted();
+    inner = openTcp(network, chosen, port, options);
+    if (native) checkBound(inner, host, family);
+    return inner;
+  } catch (cause) {
+    inner?.close();
+    signal.throwIfAborted();
+    if (cause instanceof OpError) throw cause;
     throw new OpError({ op: "listen", network, cause });
   }
-  signal.throwIfAborted();
-  const fitting = addresses.filter((address) => {
-    const ip = parseIp(address);
-    return ip !== null && (family === undefined || ip.family === family);
-  });
-  const chosen = fitting.find((address) => parseIp(address)?.family === 4) ??
-    fitting[0];
-  if (chosen === undefined) {
-    const cause = new AddrError("no suitable address found", host);
-    throw new OpError({ op: "listen", network, cause });
+}
+
+/** A name's first IPv4 address, else its first (Go); asks no longer than that. */
+async function choose(
+  host: string,
+  family: 4 | 6 | undefined,
+  signal: AbortSignal,
+): Promise<string> {
+  let other: string | undefined;
+  const answer = systemResolver(host, { signal });
+  const batches = Symbol.asyncIterator in answer ? answer : [await answer];
+  for await (const batch of batches) {
+    for (const address of batch) {
+      if (parseIp(address)?.family === (family ?? 4)) return address;
+      other ??= address;
+    }
   }
-  // The name may be granted where its address is not: then the runtime
-  // resolves it again, and takes getaddrinfo's first.
-  const granted = (at: string) =>
-    ["granted", "partial"].includes(netGrant(String(new TcpAddr(at, port))));
-  const native = family === undefined && !granted(chosen) && granted(host);
-  return openTcp(network, native ? host : chosen, port, options);
+  if (family === undefined && other !== undefined) return other;
+  throw new AddrError("no suitable address found", host);
+}
+
+/** The runtime has taken getaddrinfo's first, of whichever family. */
+function checkBound(
+  { addr }: Deno.Listener,
+  host: string,
+  family: 4 | 6 | undefined,
+): void {
+  if (family === undefined) return;
+  if (parseIp((addr as Deno.NetAddr).hostname)?.family === family) return;
+  throw new AddrError("no suitable address found", host);
 }
 
 function openTcp(
@@ -142,6 +162,12 @@ function openTcp(
       ...(reusePort && { reusePort }),
     } as Deno.TcpListenOptions);
   } catch (cause) {
+    // What the runtime says if it cannot resolve a name (or a zone).
+    const lookup = /^failed to lookup address/.test((cause as Error).message);
+    if (lookup && parseIp(hostname) === null) {
+      const error = new DnsError({ hostname, cause });
+      throw new OpError({ op: "listen", network, cause: error });
+    }
     const addr = new TcpAddr(hostname, port);
     const reason = cause instanceof Deno.errors.NotCapable
       ? deniedReason(String(addr), cause)

@@ -68,3 +68,29 @@ export function countedSignal(): {
   };
   return { controller, signal, listeners: () => count };
 }
+
+/**
+ * Runs a program in a Deno of its own, at the root of this package, without a
+ * prompt. `wrap` is what starts it, if not we: `["sh", "-c", "...", "sh"]`.
+ */
+export async function runChild(
+  program: string,
+  { flags = [], wrap = [] }: { flags?: string[]; wrap?: string[] } = {},
+): Promise<{ code: number; stdout: string; stderr: string }> {
+  const run = ["run", "--quiet", "--no-prompt", "--no-lock", ...flags, "-"];
+  const [command, ...args] = [...wrap, Deno.execPath(), ...run];
+  const child = new Deno.Command(command!, {
+    args,
+    cwd: new URL("../", import.meta.url),
+    env: { NO_COLOR: "1" },
+    stdin: "piped",
+    stdout: "piped",
+    stderr: "piped",
+  }).spawn();
+  const stdin = child.stdin.getWriter();
+  await stdin.write(bytes(program));
+  await stdin.close();
+  const { code, stdout, stderr } = await child.output();
+  const text = (output: Uint8Array) => new TextDecoder().decode(output);
+  return { code, stdout: text(stdout), stderr: text(stderr) };
+}

@@ -1,0 +1,674 @@
+import {
+  assert,
+  assertEquals,
+  assertInstanceOf,
+  assertRejects,
+  assertStrictEquals,
+} from "@std/assert";
+import { listen, type Listener } from "../listener.ts";
+import type { Network } from "../net/addr.ts";
+import { Conn } from "../net/conn.ts";
+import {
+  AddrError,
+  DnsError,
+  OpError,
+  UnknownNetworkError,
+} from "../net/errors.ts";
+import { installed, runChild } from "./support.ts";
+
+const linux = Deno.build.os === "linux";
+
+async function dialIp(hostname: string, port: number): Promise<Conn> {
+  return new Conn(await Deno.connect({ hostname, port }));
+}
+
+function portOf({ addr }: Listener): number {
+  return (addr as Deno.NetAddr).port;
+}
+
+/** A limit of the kernel's. Deno itself wants all permissions to read one. */
+async function sysctl(name: string): Promise<number> {
+  const { stdout } = await new Deno.Command("cat", {
+    args: [`/proc/sys/${name}`],
+  }).output();
+  return Number(new TextDecoder().decode(stdout));
+}
+
+async function refusal(
+  network: string,
+  address: string,
+  options = {},
+): Promise<OpError> {
+  const error = await assertRejects(
+    () => listen(network as Network, address, options),
+    OpError,
+  );
+  assertEquals([error.op, error.network], ["listen", network]);
+  return error;
+}
+
+Deno.test("listen() binds where Go would", async (t) => {
+  const rows: [Network, string, string][] = [
+    ["tcp", "", "::"],
+    ["tcp", ":", "::"],
+    ["tcp", ":0", "::"],
+    ["tcp", "[::]:0", "::"],
+    ["tcp", "0.0.0.0:0", "::"],
+    ["tcp", "[::ffff:0.0.0.0]:0", "::"],
+    ["tcp", "127.0.0.1:0", "127.0.0.1"],
+    ["tcp", "127.0.0.1:", "127.0.0.1"],
+    ["tcp", "[127.0.0.1]:0", "127.0.0.1"],
+    ["tcp", "127.0.0.1:+0", "127.0.0.1"],
+    ["tcp", "127.0.0.1:-0", "127.0.0.1"],
+    ["tcp", "127.0.0.1:00000", "127.0.0.1"],
+    ["tcp", "[::ffff:127.0.0.1]:0", "127.0.0.1"],
+    ["tcp", "[::1]:0", "::1"],
+    ["tcp", "[0:0::0:1]:0", "::1"],
+    ["tcp", "[::1%lo]:0", "::1"],
+    ["tcp", "[::1%1]:0", "::1"],
+    ["tcp", "localhost:0", "127.0.0.1"],
+    ["tcp4", "", "0.0.0.0"],
+    ["tcp4", ":0", "0.0.0.0"],
+    ["tcp4", "0.0.0.0:0", "0.0.0.0"],
+    ["tcp4", "[::]:0", "0.0.0.0"],
+    ["tcp4", "127.0.0.1:0", "127.0.0.1"],
+    ["tcp4", "localhost:0", "127.0.0.1"],
+    ["tcp6", "", "::"],
+    ["tcp6", "[::]:0", "::"],
+    ["tcp6", "[::1]:0", "::1"],
+  ];
+  for (const [network, address, hostname] of rows) {
+    await t.step(`${network} "${address}"`, async () => {
+      await using listener = await listen(network, address);
+      const { addr } = listener;
+      assert(addr.transport === "tcp");
+      assertEquals(addr.hostname, hostname);
+      assert(addr.port > 0);
+    });
+  }
+});
+
+Deno.test("listen() takes a service for the port", async () => {
+  // Port 80 may be ours or not; what matters is that 80 is meant.
+  const addr = await listen("tcp", "127.0.0.1:http").then(
+    async (listener) => {
+      await listener.close();
+      return listener.addr;
+    },
+    (error) => error.addr,
+  );
+  assertEquals(String(addr), "127.0.0.1:80");
+});
+
+Deno.test("listen() refuses addresses in Go's words, and asks nobody", async (t) => {
+  type Cause = abstract new (...args: never[]) => Error;
+  const rows: [string, string, Cause, string][] = [
+    ["ip", ":0", UnknownNetworkError, "listen ip: unknown network ip"],
+    ["TCP", ":0", UnknownNetworkError, "listen TCP: unknown network TCP"],
+    ["tcp5", ":0", UnknownNetworkError, "listen tcp5: unknown network tcp5"],
+    ["", ":0", UnknownNetworkError, "listen: unknown network "],
+    ["foo", "8080", UnknownNetworkError, "listen foo: unknown network foo"],
+    ...["udp", "udp4", "udp6", "unixgram"].map((network) =>
+      [
+        network,
+        ":0",
+        AddrError,
+        `listen ${network}: address :0: unexpected address type`,
+      ] as [string, string, Cause, string]
+    ),
+    ...["8080", "127.0.0.1", "[::1]", "[[::1]]:0"].map((address) =>
+      [
+        "tcp",
+        address,
+        AddrError,
+        `listen tcp: address ${address}: missing port in address`,
+      ] as [string, string, Cause, string]
+    ),
+    ...["::1:0", "::1]:0"].map((address) =>
+      [
+        "tcp",
+        address,
+        AddrError,
+        `listen tcp: address ${address}: too many colons in address`,
+      ] as [string, string, Cause, string]
+    ),
+    [
+      "tcp",
+      "[::1:0",
+      AddrError,
+      "listen tcp: address [::1:0: missing ']' in address",
+    ],
+    ...["65536", "-1", "99999999999999999999"].map((port) =>
+      [
+        "tcp",
+        `127.0.0.1:${port}`,
+        AddrError,
+        `listen tcp: address ${port}: invalid port`,
+      ] as [string, string, Cause, string]
+    ),
+    ...["nosuch", " 0", "0x10", "☺", "80a", "1e3"].map((port) =>
+      [
+        "tcp",
+        `nosuch host:${port}`,
+        AddrError,
+        `listen tcp: address tcp/${port}: unknown port`,
+      ] as [string, string, Cause, string]
+    ),
+    ...[
+      "127.1",
+      "010.0.0.1",
+      "256.256.256.256",
+      "2130706433",
+      "0x7f.1",
+      " ",
+      "a/b",
+      "127.0.0.1%lo",
+    ].map((host) =>
+      [
+        "tcp",
+        `${host}:0`,
+        DnsError,
+        `listen tcp: lookup ${host}: no such host`,
+      ] as [string, string, Cause, string]
+    ),
+    [
+      "tcp",
+      "[::1%a%b]:0",
+      DnsError,
+      "listen tcp: lookup ::1%a%b: no such host",
+    ],
+    ...([
+      ["tcp4", "::1"],
+      ["tcp6", "127.0.0.1"],
+      ["tcp6", "0.0.0.0"],
+      ["tcp6", "::ffff:127.0.0.1"],
+    ] as const).map(([network, host]) =>
+      [
+        network,
+        `[${host}]:0`,
+        AddrError,
+        `listen ${network}: address ${host}: no suitable address found`,
+      ] as [string, string, Cause, string]
+    ),
+  ];
+  for (const [network, address, type, message] of rows) {
+    await t.step(`${network} "${address}"`, async () => {
+      const error = await refusal(network, address);
+      assertEquals(error.message, message);
+      assertInstanceOf(error.cause, type);
+      assertEquals([error.addr, error.code], [undefined, undefined]);
+      assertEquals([error.timeout, error.temporary], [false, false]);
+    });
+  }
+});
+
+Deno.test("listen() wants texts for network and address", async () => {
+  for (const [network, address] of [[undefined, ":0"], ["tcp", 80]]) {
+    await assertRejects(
+      () => listen(network as Network, address as string),
+      TypeError,
+      "is not a string",
+    );
+  }
+});
+
+Deno.test("listen() checks options before addresses", async () => {
+  await assertRejects(() => listen("tcp", "bad", { backlog: 0 }), RangeError);
+});
+
+Deno.test("listen() says which address the kernel refuses", async (t) => {
+  await t.step("in use", async () => {
+    await using first = await listen("tcp", "127.0.0.1:0");
+    const error = await refusal("tcp", String(first.addr));
+    assertEquals(
+      error.message,
+      `listen tcp ${first.addr}: address already in use`,
+    );
+    assertEquals(error.code, "EADDRINUSE");
+    assertInstanceOf(error.cause, Deno.errors.AddrInUse);
+  });
+  await t.step("not of this host", async () => {
+    const error = await refusal("tcp", "192.0.2.1:0");
+    assertEquals(
+      error.message,
+      "listen tcp 192.0.2.1:0: cannot assign requested address",
+    );
+    assertEquals(error.code, "EADDRNOTAVAIL");
+  });
+  await t.step("link-local without a zone", async () => {
+    const error = await refusal("tcp", "[fe80::1]:0");
+    assertEquals(error.message, "listen tcp [fe80::1]:0: invalid argument");
+    assertEquals(error.code, "EINVAL");
+  });
+  await t.step("with a zone that is none", async () => {
+    const error = await refusal("tcp", "[fe80::1%nosuch0]:0");
+    assertEquals(String(error.addr), "[fe80::1%nosuch0]:0");
+  });
+});
+
+Deno.test({
+  name: "listen() is told when a port is reserved (EACCES)",
+  // With capabilities dropped, root is like anybody else.
+  ignore: !linux || !installed("setpriv"),
+  fn: async () => {
+    const { stdout, stderr } = await runChild(
+      `
+      import { listen } from "./listener.ts";
+      try {
+        const listener = await listen("tcp", "127.0.0.1:1");
+        console.log("bound", String(listener.addr)); // no port is reserved here
+        await listener.close();
+      } catch (error) {
+        console.log(error.code, error.message);
+      }
+      `,
+      {
+        flags: ["--allow-net"],
+        wrap: [
+          "sh",
+          "-c",
+          '[ "$(id -u)" = 0 ] && set -- setpriv --bounding-set=-all "$@"\n' +
+          'exec "$@"',
+          "sh",
+        ],
+      },
+    );
+    const start = await sysctl("net/ipv4/ip_unprivileged_port_start");
+    assertEquals(
+      stdout,
+      start > 1
+        ? "EACCES listen tcp 127.0.0.1:1: permission denied\n"
+        : "bound 127.0.0.1:1\n",
+      stderr,
+    );
+  },
+});
+
+Deno.test("listen() on all addresses serves both families, in plain addresses", async (t) => {
+  for (const address of ["", ":0", "0.0.0.0:0", "[::]:0"]) {
+    await t.step(`"${address}"`, async () => {
+      await using listener = await listen("tcp", address);
+      for (const hostname of ["127.0.0.1", "::1"]) {
+        const accepted = listener.accept();
+        await using client = await dialIp(hostname, portOf(listener));
+        await using server = await accepted;
+        assertEquals(String(server.remoteAddr), String(client.localAddr));
+        assertEquals(String(server.localAddr), String(client.remoteAddr));
+        assertEquals((server.remoteAddr as Deno.NetAddr).hostname, hostname);
+      }
+    });
+  }
+});
+
+Deno.test("a tcp4 listener on all addresses is not there for IPv6", async () => {
+  await using listener = await listen("tcp4", ":0");
+  await assertRejects(
+    () => dialIp("::1", portOf(listener)),
+    Deno.errors.ConnectionRefused,
+  );
+});
+
+Deno.test("a tcp6 listener on all addresses closes IPv4 peers unseen", async () => {
+  const events: unknown[] = [];
+  await using listener = await listen("tcp6", ":0", {
+    onAcceptError: (event) => events.push(event),
+  });
+  const accepted = listener.accept();
+  await using hidden = await dialIp("127.0.0.1", portOf(listener));
+  assertEquals(await hidden.read(new Uint8Array(1)), null);
+  await using client = await dialIp("::1", portOf(listener));
+  await using server = await accepted;
+  assertEquals(String(server.remoteAddr), String(client.localAddr));
+  assertEquals(events, []);
+});
+
+Deno.test("wildcards of one port exclude each other", async (t) => {
+  const wildcards = ["", "0.0.0.0", "[::]"];
+  for (const first of wildcards) {
+    for (const second of wildcards) {
+      await t.step(`"${first}" before "${second}"`, async () => {
+        await using listener = await listen("tcp", `${first}:0`);
+        const error = await refusal("tcp", `${second}:${portOf(listener)}`);
+        assertEquals(error.code, "EADDRINUSE");
+      });
+    }
+  }
+});
+
+Deno.test("two loopback addresses share a port", async () => {
+  for (;;) {
+    await using four = await listen("tcp", "127.0.0.1:0");
+    const address = `[::1]:${portOf(four)}`;
+    const six = await listen("tcp", address).catch((error) => {
+      assertEquals(error.code, "EADDRINUSE"); // somebody else's
+    });
+    if (!six) continue;
+    await six.close();
+    return;
+  }
+});
+
+Deno.test({
+  name: "listen() on a name binds its first IPv4 address, else its first",
+  // A hosts file of our own, where nobody else sees it.
+  ignore: !linux || !installed("unshare"),
+  fn: async (t) => {
+    const hosts = await Deno.makeTempFile({ prefix: "hosts" });
+    await Deno.writeTextFile(
+      hosts,
+      "::1 both.test only6.test\n127.0.0.2 both.test\n127.0.0.3 both.test\n" +
+        "127.0.0.4 only4.test\n",
+    );
+    const asked = [
+      ["tcp", "both.test", "127.0.0.2"],
+      ["tcp4", "both.test", "127.0.0.2"],
+      ["tcp6", "both.test", "::1"],
+      ["tcp", "only4.test", "127.0.0.4"],
+      ["tcp", "only6.test", "::1"],
+      [
+        "tcp4",
+        "only6.test",
+        "listen tcp4: address only6.test: no suitable address found",
+      ],
+      [
+        "tcp6",
+        "only4.test",
+        "listen tcp6: address only4.test: no suitable address found",
+      ],
+    ] as const;
+    const { stdout, stderr } = await runChild(
+      `
+      import { listen } from "./listener.ts";
+      const found = [];
+      for (const [network, host] of ${JSON.stringify(asked)}) {
+        try {
+          await using listener = await listen(network, host + ":0");
+          found.push(listener.addr.hostname);
+        } catch (error) {
+          found.push(error.message);
+        }
+      }
+      console.log(JSON.stringify(found));
+      `,
+      {
+        flags: ["--allow-net"],
+        wrap: [
+          "unshare",
+          "--map-root-user",
+          "--mount",
+          "sh",
+          "-c",
+          `mount --bind ${hosts} /etc/hosts || exit 77; exec "$@"`,
+          "sh",
+        ],
+      },
+    );
+    await Deno.remove(hosts);
+    if (stdout === "") return console.warn(`skipped, no namespace: ${stderr}`);
+    const found = JSON.parse(stdout);
+    for (const [i, [network, host, expected]] of asked.entries()) {
+      await t.step(`${network} ${host}`, () => {
+        assertEquals(found[i], expected);
+      });
+    }
+  },
+});
+
+Deno.test("a signal ends the lookup of a name", async () => {
+  const controller = new AbortController();
+  const listening = listen("tcp", "localhost:0", controller);
+  controller.abort(new Error("enough"));
+  const error = await listening.then(() => null, (error) => error);
+  assertStrictEquals(error, controller.signal.reason);
+});
+
+/** Listens in a child, and prints the address or the error. */
+const LISTEN = (network: string, address: string) => `
+  import { listen } from "./listener.ts";
+  try {
+    await using listener = await listen("${network}", "${address}");
+    console.log(String(listener.addr).replace(/:\\d+$/, ""));
+  } catch (error) {
+    console.log(error.message);
+  }
+`;
+
+Deno.test("listen() needs no grant but for what it binds", async (t) => {
+  const rows: [string, string[], Network, string, string][] = [
+    [
+      "only IPv4's wildcard: that is bound",
+      ["--allow-net=0.0.0.0"],
+      "tcp",
+      ":0",
+      "0.0.0.0",
+    ],
+    [
+      "a port of IPv4's wildcard",
+      ["--allow-net=0.0.0.0:0"],
+      "tcp",
+      ":0",
+      "0.0.0.0",
+    ],
+    ["IPv6's wildcard", ["--allow-net=[::]:0"], "tcp", ":0", "[::]"],
+    [
+      "both wildcards",
+      ["--allow-net=0.0.0.0,[::]"],
+      "tcp",
+      ":0",
+      "[::]",
+    ],
+    [
+      "all but IPv6's wildcard",
+      ["--allow-net", "--deny-net=[::]"],
+      "tcp",
+      ":0",
+      "0.0.0.0",
+    ],
+    ["a name", ["--allow-net=localhost"], "tcp", "localhost:0", "127.0.0.1"],
+    [
+      "a name and a port",
+      ["--allow-net=localhost:0"],
+      "tcp4",
+      "localhost:0",
+      "127.0.0.1",
+    ],
+    [
+      "a name of the wrong family",
+      ["--allow-net=localhost:0"],
+      "tcp6",
+      "localhost:0",
+      "listen tcp6: address localhost: no suitable address found",
+    ],
+    [
+      "an address",
+      ["--allow-net=127.0.0.1"],
+      "tcp",
+      "[::ffff:127.0.0.1]:0",
+      "127.0.0.1",
+    ],
+    [
+      "nothing",
+      [],
+      "tcp",
+      ":8000",
+      "listen tcp [::]:8000: run again with --allow-net=[::]:8000",
+    ],
+    [
+      "nothing, tcp4",
+      [],
+      "tcp4",
+      ":8000",
+      "listen tcp4 0.0.0.0:8000: run again with --allow-net=0.0.0.0:8000",
+    ],
+    [
+      "nothing, a name",
+      [],
+      "tcp",
+      "localhost:8000",
+      "listen tcp localhost:8000: run again with --allow-net=localhost:8000",
+    ],
+    [
+      "a denial",
+      ["--allow-net", "--deny-net=127.0.0.1:8000"],
+      "tcp",
+      "127.0.0.1:8000",
+      "listen tcp 127.0.0.1:8000: --deny-net forbids it",
+    ],
+    [
+      "nothing, a unix socket",
+      [],
+      "unix",
+      "/nosuch/socket",
+      "listen unix /nosuch/socket: run again with --allow-read=/nosuch/socket " +
+      "--allow-write=/nosuch/socket --allow-net=unix:/nosuch/socket",
+    ],
+    [
+      "a name that is none",
+      ["--allow-net=nosuch.invalid:0"],
+      "tcp",
+      "nosuch.invalid:0",
+      "listen tcp: lookup nosuch.invalid",
+    ],
+  ];
+  // Together: each child takes a tenth of a second to start.
+  const outputs = rows.map(([, flags, network, address]) =>
+    runChild(LISTEN(network, address), { flags })
+  );
+  for (const [i, [name, , , , expected]] of rows.entries()) {
+    await t.step(name, async () => {
+      const { stdout, stderr } = await outputs[i]!;
+      assertEquals(stdout.slice(0, expected.length), expected, stdout + stderr);
+    });
+  }
+});
+
+Deno.test({
+  name: "listen() falls back to IPv4 where there is no IPv6",
+  // A C library whose socket() knows no AF_INET6.
+  ignore: !linux || !installed("cc"),
+  fn: async () => {
+    const folder = await Deno.makeTempDir({ prefix: "no_ipv6" });
+    try {
+      await Deno.writeTextFile(
+        `${folder}/no_ipv6.c`,
+        `#define _GNU_SOURCE
+        #include <dlfcn.h>
+        #include <errno.h>
+        #include <sys/socket.h>
+        int socket(int domain, int type, int protocol) {
+          int (*next)(int, int, int) = dlsym(RTLD_NEXT, "socket");
+          if (domain != AF_INET6) return next(domain, type, protocol);
+          errno = EAFNOSUPPORT;
+          return -1;
+        }`,
+      );
+      const { success } = await new Deno.Command("cc", {
+        args: ["-shared", "-fPIC", "-o", "no_ipv6.so", "no_ipv6.c", "-ldl"],
+        cwd: folder,
+      }).output();
+      assert(success);
+      const wrap = ["env", `LD_PRELOAD=${folder}/no_ipv6.so`];
+      const flags = ["--allow-net"];
+      const run = async (network: string, address: string) => {
+        const { stdout } = await runChild(LISTEN(network, address), {
+          flags,
+          wrap,
+        });
+        return stdout.trim();
+      };
+      assertEquals(
+        await Promise.all([
+          run("tcp", ":0"),
+          run("tcp", "[::1]:0"),
+          run("tcp6", ":0"),
+        ]),
+        [
+          "0.0.0.0",
+          "listen tcp [::1]:0: address family not supported by protocol",
+          "listen tcp6 [::]:0: address family not supported by protocol",
+        ],
+      );
+    } finally {
+      await Deno.remove(folder, { recursive: true });
+    }
+  },
+});
+
+Deno.test({
+  name: "a backlog is how many clients the kernel keeps waiting",
+  ignore: !linux || !installed("ss"),
+  fn: async (t) => {
+    const somaxconn = await sysctl("net/core/somaxconn");
+    const rows: [string, number | undefined, number][] = [
+      ["default: the kernel's limit", undefined, Math.min(somaxconn, 65_535)],
+      ["bound: 1", 1, 1],
+      ["some", 5, 5],
+      ["beyond the kernel's limit", 2 ** 40, Math.min(somaxconn, 65_535)],
+    ];
+    for (const [name, backlog, expected] of rows) {
+      await t.step(name, async () => {
+        await using listener = await listen(
+          "tcp",
+          "127.0.0.1:0",
+          backlog === undefined ? {} : { backlog },
+        );
+        const { stdout } = await new Deno.Command("ss", {
+          args: ["-Hltn", `sport = :${portOf(listener)}`],
+        }).output();
+        // State, Recv-Q, Send-Q: the backlog of a listening socket.
+        const [, , sendQueue] = new TextDecoder().decode(stdout).split(/\s+/);
+        assertEquals(Number(sendQueue), expected);
+      });
+    }
+  },
+});
+
+Deno.test("reusePort without --unstable-net is an error, not the end", async () => {
+  const raw = await runChild(
+    `
+    try {
+      Deno.listen({ hostname: "127.0.0.1", port: 0, reusePort: true });
+    } finally {
+      console.log("never said");
+    }
+    `,
+    { flags: ["--allow-net"] },
+  );
+  assertEquals([raw.code, raw.stdout], [70, ""], "the hazard");
+  const ours = await runChild(
+    `
+    import { listen } from "./listener.ts";
+    const error = await listen("tcp", "127.0.0.1:0", { reusePort: true })
+      .catch((error) => error);
+    console.log(error.name, error.op, error.message);
+    await using _ = await listen("tcp", "127.0.0.1:0", { reusePort: false });
+    `,
+    { flags: ["--allow-net"] },
+  );
+  assertEquals(
+    [ours.code, ours.stdout],
+    [
+      0,
+      "OpError listen listen tcp: reusePort: run again with --unstable-net\n",
+    ],
+    ours.stderr,
+  );
+});
+
+Deno.test({
+  name: "reusePort lets two listeners share a port",
+  ignore: Deno.build.os === "windows",
+  fn: async () => {
+    const { code, stdout, stderr } = await runChild(
+      `
+      import { listen } from "./listener.ts";
+      const reusePort = true;
+      await using one = await listen("tcp", "127.0.0.1:0", { reusePort });
+      await using two = await listen("tcp", String(one.addr), { reusePort });
+      console.log(String(one.addr) === String(two.addr));
+      `,
+      { flags: ["--allow-net", "--unstable-net"] },
+    );
+    assertEquals([code, stdout], [0, "true\n"], stderr);
+  },
+});
