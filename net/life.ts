@@ -19,9 +19,10 @@ export interface HandlerContext {
   readonly signal: AbortSignal;
   /**
    * Takes the connection over: it stays open when the handler returns, and no
-   * limit and no shutdown counts it any more. The caller closes it.
+   * limit and no shutdown counts it any more. The caller closes it. Idempotent.
    *
    * @returns The connection.
+   * @throws {TypeError} If the handler has ended: the connection is closed.
    */
   detach(): Conn;
 }
@@ -30,6 +31,8 @@ export interface HandlerContext {
 export class Context implements HandlerContext {
   /** The handler has taken the connection over. */
   detached = false;
+  /** The handler has ended. */
+  ended = false;
   readonly #conn: Conn;
   readonly #onDetach: (() => void) | undefined;
   #controller: AbortController | null = null;
@@ -64,6 +67,7 @@ export class Context implements HandlerContext {
   /** See {@linkcode HandlerContext.detach}. */
   detach(): Conn {
     if (!this.detached) {
+      if (this.ended) throw new TypeError("detach() after the handler's end");
       this.detached = true;
       this.#onDetach?.();
     }
@@ -80,6 +84,7 @@ export async function live(
   try {
     await handler(conn, context);
   } finally {
+    context.ended = true;
     if (!context.detached) await closeGently(conn);
   }
 }
