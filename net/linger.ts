@@ -22,8 +22,18 @@ export async function closeGently(conn: Conn): Promise<void> {
   if (wire.closed) return;
   try {
     if (reader.eof && !writer.waiting) return;
-    conn.setDeadline(wire.clock.now() + LINGER_MS);
-    await conn.closeWrite();
+    const linger = () => conn.setDeadline(wire.clock.now() + LINGER_MS);
+    linger();
+    if (writer.waiting) {
+      // Not awaited by the handler. A slow reader may take its time for it.
+      const { activity } = wire;
+      wire.activity = () => {
+        activity?.();
+        linger();
+      };
+      await conn.closeWrite();
+      wire.activity = activity;
+    } else await conn.closeWrite();
     let left = LINGER_BYTES;
     while (left > 0) {
       const n = await conn.read(sink);

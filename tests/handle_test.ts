@@ -1,0 +1,346 @@
+import {
+  assert,
+  assertEquals,
+  assertInstanceOf,
+  assertRejects,
+  assertStrictEquals,
+  assertThrows,
+} from "@std/assert";
+import { handle, type Handler, type HandlerContext } from "../handler.ts";
+import { listen } from "../listener.ts";
+import { Conn } from "../net/conn.ts";
+import { isClosed, isTimeout, OpError } from "../net/errors.ts";
+import { FakeClock } from "../testing/fake_clock.ts";
+import {
+  bytes,
+  connect,
+  countedSignal,
+  pair,
+  textOf,
+  turn,
+} from "./support.ts";
+
+/** Counts how often the platform's connection is closed. */
+function counted(conn: Deno.Conn): { inner: Deno.Conn; closes: () => number } {
+  let closes = 0;
+  const inner = new Proxy(conn, {
+    get(target, key) {
+      const value = Reflect.get(target, key, target);
+      if (typeof value !== "function") return value;
+      return (...args: unknown[]) => {
+        if (key === "close") closes++;
+        return value.apply(target, args);
+      };
+    },
+  });
+  return { inner, closes: () => closes };
+}
+
+/** A connected pair whose server side lives on a clock of the test's. */
+async function pairOn(clock: FakeClock): Promise<[Conn, Conn]> {
+  await using listener = await listen("tcp", "127.0.0.1:0", { clock });
+  return await Promise.all([connect(listener), listener.accept()]);
+}
+
+/** Whether a promise has settled, as far as anybody has been told. */
+function settled(promise: Promise<unknown>): { readonly done: boolean } {
+  const state = { done: false };
+  const end = () => void (state.done = true);
+  promise.then(end, end);
+  return state;
+}
+
+Deno.test("handle() closes exactly once, however the handler ends", async (t) => {
+  const boom = new Error("boom");
+  const cases: Record<string, { handler: Handler; error?: unknown }> = {
+    "returns at once": { handler: () => {} },
+    "resolves": { handler: () => Promise.resolve() },
+    "throws": {
+      handler: () => {
+        throw boom;
+      },
+      error: boom,
+    },
+    "throws null": {
+      handler: () => {
+        throw null;
+      },
+      error: null,
+    },
+    "rejects": { handler: () => Promise.reject(boom), error: boom },
+    "returns a thenable that throws": {
+      handler: () =>
+        ({
+          get then() {
+            throw boom;
+          },
+        }) as unknown as Promise<void>,
+      error: boom,
+    },
+    "closes itself": { handler: (conn) => conn.close() },
+    "closes twice": {
+      handler: (conn) => {
+        conn.close();
+        conn.close();
+      },
+    },
+    "closes twice, then rejects": {
+      handler: (conn) => {
+        conn.close();
+        conn.close();
+        return Promise.reject(boom);
+      },
+      error: boom,
+    },
+    "half-closes": { handler: (conn) => conn.closeWrite() },
+  };
+  for (const [name, how] of Object.entries(cases)) {
+    await t.step(name, async () => {
+      const listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
+      const [client, accepted] = await Promise.all([
+        connect(listener),
+        listener.accept(),
+      ]);
+      listener.close();
+      const { inner, closes } = counted(accepted);
+      await client.closeWrite();
+      const handled = handle(new Conn(inner), how.handler);
+      if ("error" in how) {
+        assertStrictEquals(await handled.catch((e) => e), how.error);
+      } else await handled;
+      assertEquals(closes(), 1);
+      assertEquals(await textOf(client), "");
+      client.close();
+    });
+  }
+});
+
+Deno.test("handle() rejects a handler that is none, and keeps the connection", async () => {
+  const [client, server] = await pair();
+  await assertRejects(
+    () => handle(server, 1 as unknown as Handler),
+    TypeError,
+    "handler",
+  );
+  await server.write(bytes("still open"));
+  server.close();
+  assertEquals(await textOf(client), "still open");
+  client.close();
+});
+
+Deno.test("handle() with a signal", async (t) => {
+  await t.step("aborted before: closes, runs nothing", async () => {
+    const [client, server] = await pair();
+    const { controller, signal, listeners } = countedSignal();
+    const reason = new Error("too late");
+    controller.abort(reason);
+    let ran = false;
+    const handled = handle(server, () => void (ran = true), { signal });
+    assertStrictEquals(await handled.catch((e) => e), reason);
+    assertEquals(ran, false);
+    assertEquals(listeners(), 0);
+    assertEquals(await textOf(client), "");
+    client.close();
+  });
+
+  await t.step("aborted by the handler at once", async () => {
+    const [client, server] = await pair();
+    const { controller, signal, listeners } = countedSignal();
+    const reason = new Error("stop");
+    const handled = handle(server, () => controller.abort(reason), { signal });
+    assertStrictEquals(await handled.catch((e) => e), reason);
+    assertEquals(listeners(), 0);
+    assertEquals(await textOf(client), "");
+    client.close();
+  });
+
+  await t.step("aborted while it runs: fires, closes, rejects", async () => {
+    const [client, server] = await pair();
+    const { controller, signal, listeners } = countedSignal();
+    const seen = Promise.withResolvers<unknown>();
+    const handled = handle(server, async (conn, { signal }) => {
+      try {
+        await conn.read(new Uint8Array(1));
+      } catch (error) {
+        seen.resolve([signal.reason, isClosed(error)]);
+        throw error; // nobody is told: the call is over
+      }
+    }, { signal });
+    const reason = new Error("stop");
+    controller.abort(reason);
+    assertStrictEquals(await handled.catch((e) => e), reason);
+    assertEquals(await seen.promise, [reason, true]);
+    assertEquals(listeners(), 0);
+    client.close();
+  });
+
+  await t.step("aborted while it closes gently: cut short", async () => {
+    const [client, server] = await pair();
+    const { controller, signal } = countedSignal();
+    const handled = handle(server, () => {}, { signal });
+    assertEquals(await textOf(client), ""); // FIN; the client closes nothing
+    const reason = new Error("stop");
+    controller.abort(reason);
+    assertStrictEquals(await handled.catch((e) => e), reason);
+    client.close();
+  });
+
+  await t.step("aborted after detach(): fires, closes nothing", async () => {
+    const [client, server] = await pair();
+    const { controller, signal } = countedSignal();
+    const never = Promise.withResolvers<void>();
+    let context!: HandlerContext;
+    const handled = handle(server, (_conn, given) => {
+      context = given;
+      given.detach();
+      return never.promise;
+    }, { signal });
+    const reason = new Error("stop");
+    controller.abort(reason);
+    assertStrictEquals(await handled.catch((e) => e), reason);
+    assertStrictEquals(context.signal.reason, reason);
+    await server.write(bytes("mine"));
+    server.close();
+    assertEquals(await textOf(client), "mine");
+    client.close();
+  });
+
+  await t.step("aborted after: no effect, no listener left", async () => {
+    const [client, server] = await pair();
+    const { controller, signal, listeners } = countedSignal();
+    client.close();
+    await handle(server, () => {}, { signal });
+    assertEquals(listeners(), 0);
+    controller.abort();
+  });
+});
+
+Deno.test("detach() keeps the connection open, however the handler ends", async (t) => {
+  const boom = new Error("boom");
+  const ends: Record<string, () => void | Promise<void>> = {
+    returns: () => {},
+    throws: () => {
+      throw boom;
+    },
+    rejects: () => Promise.reject(boom),
+  };
+  for (const [name, end] of Object.entries(ends)) {
+    await t.step(name, async () => {
+      const [client, server] = await pair();
+      let conn!: Conn;
+      const handled = handle(server, (_conn, context) => {
+        conn = context.detach();
+        assertStrictEquals(context.detach(), conn); // twice is once
+        return end();
+      });
+      if (name === "returns") await handled;
+      else assertStrictEquals(await handled.catch((e) => e), boom);
+      await conn.write(bytes("mine"));
+      conn.close();
+      assertEquals(await textOf(client), "mine");
+      client.close();
+    });
+  }
+});
+
+Deno.test("detach() throws after the handler's end", async () => {
+  const [client, server] = await pair();
+  let context!: HandlerContext;
+  const handled = handle(server, (_conn, given) => void (context = given));
+  assertEquals(await textOf(client), "");
+  assertThrows(() => context.detach(), TypeError, "end");
+  client.close();
+  await handled;
+  assertThrows(() => context.detach(), TypeError, "end");
+});
+
+Deno.test("handle() delivers all that was written although input is unread", async (t) => {
+  const reply = new Uint8Array(1024 * 1024).fill(7);
+
+  await t.step("closeWrite() and close() alone lose data", async () => {
+    const [client, server] = await pair();
+    await client.write(new Uint8Array(64 * 1024)); // nobody reads this
+    await server.write(reply);
+    await server.closeWrite();
+    server.close();
+    let got = 0;
+    try {
+      for await (const chunk of client) got += chunk.length;
+    } catch (error) {
+      assertInstanceOf(error, OpError); // ECONNRESET
+    }
+    client.close();
+    if (Deno.build.os === "linux") assert(got < reply.length, "nothing lost");
+  });
+
+  for (const awaited of [true, false]) {
+    await t.step(awaited ? "awaited" : "not awaited", async () => {
+      const [client, server] = await pair();
+      await client.write(new Uint8Array(64 * 1024)); // nobody reads this
+      const handled = handle(server, async (conn) => {
+        const written = conn.write(reply);
+        if (awaited) await written;
+      });
+      let got = 0;
+      for await (const chunk of client) got += chunk.length;
+      client.close();
+      await handled;
+      assertEquals(got, reply.length);
+    });
+  }
+});
+
+Deno.test("handle() closes 5 s after its FIN if the peer does not", async () => {
+  const clock = new FakeClock();
+  const [client, server] = await pairOn(clock);
+  const handled = settled(handle(server, () => {}));
+  assertEquals(await textOf(client), ""); // FIN
+  await clock.advance(4_999);
+  assertEquals(handled.done, false);
+  await clock.advance(1);
+  assertEquals(handled.done, true);
+  assertEquals(clock.timers, []);
+  client.close();
+});
+
+Deno.test("handle() closes after 1 MiB that nobody wants", async () => {
+  const [client, server] = await pairOn(new FakeClock());
+  const handled = handle(server, () => {});
+  const state = settled(handled);
+  assertEquals(await textOf(client), ""); // FIN
+  await client.write(new Uint8Array(1024 * 1024 - 1));
+  for (let i = 0; i < 20; i++) await turn();
+  assertEquals(state.done, false);
+  await client.write(new Uint8Array(1));
+  await handled; // the clock stands still
+  client.close();
+});
+
+Deno.test("handle() waits for a slow reader, 5 s for a stuck one", async () => {
+  const clock = new FakeClock();
+  const [client, server] = await pairOn(clock);
+  const size = 32 * 1024 * 1024; // more than the kernel takes
+  let outcome: unknown;
+  const handled = settled(handle(server, (conn) => {
+    conn.write(new Uint8Array(size)).catch((error) => outcome = error);
+  }));
+  // Reads some, every 4 s: three times as long as a stuck one may take.
+  const p = new Uint8Array(1024 * 1024);
+  let got = 0;
+  for (let i = 0; i < 4; i++) {
+    const goal = got + 4 * p.length;
+    while (got < goal) {
+      const n = await client.read(p);
+      assert(n !== null, "cut off");
+      got += n;
+    }
+    await clock.advance(4_000);
+  }
+  assertEquals(handled.done, false);
+  assertEquals(outcome, undefined);
+  await clock.advance(5_000); // reads no more
+  assertEquals(handled.done, true);
+  assertEquals(isTimeout(outcome) || isClosed(outcome), true);
+  client.close();
+  assertEquals(clock.timers, []);
+});
