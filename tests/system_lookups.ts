@@ -1,0 +1,109 @@
+/**
+ * A child process of resolver_system_test.ts, in a network of its own whose
+ * name server it is itself: looks names up with `systemResolver`, and prints
+ * as JSON what came of it.
+ */
+import { systemResolver } from "../mod.ts";
+import { DnsError } from "../net/errors.ts";
+import { type DnsScript, DnsServer } from "./dns_server.ts";
+
+const script: DnsScript = {
+  "both.test AAAA": ["2001:db8::1"],
+  "both.test A": ["192.0.2.1"],
+  "empty.test AAAA": [],
+  "empty.test A": [],
+  "broken.test AAAA": "SERVFAIL",
+  "broken.test A": "SERVFAIL",
+  "half.test AAAA": "silence",
+  "half.test A": ["192.0.2.1"],
+  "other-half.test AAAA": ["2001:db8::1"],
+  "other-half.test A": "silence",
+  "lost.test AAAA": { reply: ["2001:db8::1"], lost: 1 },
+  "lost.test A": { reply: ["192.0.2.1"], lost: 1 },
+  "silent.test AAAA": "silence",
+  "silent.test A": "silence",
+};
+
+/** One name looked up. */
+export interface Lookup {
+  addresses: string[];
+  /** When the first batch came, or the error. */
+  ms: number;
+  error?: { message: string; notFound: boolean; code?: string };
+}
+
+async function look(
+  hostname: string,
+  { enough = 1, family }: { enough?: number; family?: 4 | 6 } = {},
+): Promise<Lookup> {
+  const { signal } = new AbortController();
+  const start = performance.now();
+  const addresses: string[] = [];
+  let ms = NaN;
+  try {
+    const options = family ? { family, signal } : { signal };
+    const batches = systemResolver(hostname, options);
+    for await (const batch of batches as AsyncIterable<string[]>) {
+      if (addresses.length === 0) ms = performance.now() - start;
+      addresses.push(...batch);
+      if (addresses.length >= enough) break;
+    }
+    return { addresses, ms };
+  } catch (error) {
+    if (!(error instanceof DnsError)) throw error;
+    const { cause, message, notFound } = error;
+    ms = performance.now() - start;
+    const { code } = cause as { code?: string };
+    return { addresses, ms, error: { message, notFound, ...code && { code } } };
+  }
+}
+
+/** Opens files until there is no descriptor left. */
+async function exhaustFiles(): Promise<Deno.FsFile[]> {
+  // A runtime younger than a second may need one for itself, and panics.
+  await new Promise((resolve) => setTimeout(resolve, 1_000));
+  const files: Deno.FsFile[] = [];
+  while (true) {
+    try {
+      files.push(Deno.openSync("/dev/null"));
+    } catch (error) {
+      if ((error as { code?: string }).code === "EMFILE") return files;
+      throw error;
+    }
+  }
+}
+
+if (import.meta.main) {
+  await using server = await DnsServer.start(script, 53);
+  const found = {
+    hosts: await look("hosts.test"),
+    both: await look("both.test"),
+    four: await look("both.test", { family: 4 }),
+    six: await look("both.test", { family: 6 }),
+    nosuch: await look("nosuch.test"),
+    empty: await look("empty.test"),
+    broken: await look("broken.test"),
+    half: await look("half.test"),
+    otherHalf: await look("other-half.test"),
+    lost: await look("lost.test", { enough: 2 }),
+  };
+  // Ten dials in a row that are given up: one lookup each family.
+  for (let i = 0; i < 10; i++) {
+    const controller = new AbortController();
+    const { signal } = controller;
+    const batches = systemResolver("silent.test", { signal });
+    const looking = Array.fromAsync(batches as AsyncIterable<string[]>);
+    await server.asked("silent.test A");
+    controller.abort();
+    await looking.catch((error) => {
+      if (error !== signal.reason) throw error;
+    });
+  }
+  const questions = server.questions.filter((q) => q.startsWith("silent"));
+  const files = await exhaustFiles();
+  const starved = await look("hosts.test");
+  for (const file of files) file.close();
+  console.log(JSON.stringify({ ...found, starved, questions }));
+  // getaddrinfo is still waiting for what is never answered.
+  Deno.exit(0);
+}
