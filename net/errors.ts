@@ -87,6 +87,11 @@ export function reasonText(cause: unknown): string {
     cause.message.replace(/ \(os error \d+\)$/, "");
 }
 
+/** A cause that there is not shall not be printed as `[cause]: undefined`. */
+function because(cause: unknown): ErrorOptions {
+  return cause === undefined ? {} : { cause };
+}
+
 /** True of `error` or of anything in its chain of causes, circles included. */
 function someCause(
   error: unknown,
@@ -201,18 +206,19 @@ export class OpError extends Error {
     | "set";
   /** The network's name: `tcp`, `tcp4`, `tcp6`, `unix`, or what was given. */
   readonly network: string;
+  // Declared, not defined: what is absent shall not be printed as undefined.
   /** Our own address, for calls on a connection. */
-  readonly source?: Addr;
+  declare readonly source?: Addr;
   /** The peer's address, or the one that was to be opened. */
-  readonly addr?: Addr;
+  declare readonly addr?: Addr;
   /** The errno's name if there is one: `"ECONNREFUSED"`. */
-  readonly code?: string;
+  declare readonly code?: string;
   /** Time ran out. */
   readonly timeout: boolean;
   /** The same call may succeed if it is tried again. */
   readonly temporary: boolean;
   /** For "write": how many bytes the kernel had taken before it failed. */
-  readonly bytesWritten?: number;
+  declare readonly bytesWritten?: number;
 
   /**
    * Makes an error that says what failed, where and why.
@@ -221,11 +227,9 @@ export class OpError extends Error {
    */
   constructor(init: OpErrorInit = {}) {
     const { op = "dial", network = "", source, addr, cause } = init;
-    const where = source && addr ? `${source}->${addr}` : source ?? addr;
-    const subject = [op, network, where].filter((part) =>
-      part !== undefined && part !== ""
-    ).join(" ");
-    super(`${subject}: ${init.reason ?? reasonText(cause)}`, { cause });
+    const where = source && addr ? `${source}->${addr}` : source ?? addr ?? "";
+    const subject = [op, network, String(where)].filter(Boolean).join(" ");
+    super(`${subject}: ${init.reason ?? reasonText(cause)}`, because(cause));
     this.op = op;
     this.network = network;
     if (source) this.source = source;
@@ -315,7 +319,7 @@ export class DnsError extends Error {
   /** The name that was looked up. */
   readonly hostname: string;
   /** The name server that was asked, if one was named. */
-  readonly server?: string;
+  declare readonly server?: string;
   /** The name is known not to exist; `false` means: we could not find out. */
   readonly notFound: boolean;
   /** No answer came in time. */
@@ -336,7 +340,7 @@ export class DnsError extends Error {
       `lookup ${hostname}${
         server === undefined ? "" : ` on ${server}`
       }: ${reason}`,
-      { cause },
+      because(cause),
     );
     this.hostname = hostname;
     if (server !== undefined) this.server = server;

@@ -1,0 +1,538 @@
+import {
+  assert,
+  assertEquals,
+  assertFalse,
+  assertInstanceOf,
+  assertStrictEquals,
+} from "@std/assert";
+import { TcpAddr, UnixAddr } from "../net/addr.ts";
+import {
+  AddrError,
+  ClosedError,
+  DeadlineExceededError,
+  DnsError,
+  errorCode,
+  isClosed,
+  isTimeout,
+  OpError,
+  type OpErrorInit,
+  reasonText,
+  UnknownNetworkError,
+} from "../net/errors.ts";
+
+const local = new TcpAddr("127.0.0.1", 4000);
+const remote = new TcpAddr("::1", 80);
+
+/** The platform's error, as the runtime makes it. */
+function errno(code: string, message = code): Error {
+  return Object.assign(new Error(`${message} (os error 1)`), { code });
+}
+
+const PRINTED: { [text: string]: OpErrorInit } = {
+  "dial tcp [::1]:80: connection refused": {
+    op: "dial",
+    network: "tcp",
+    addr: remote,
+    cause: errno("ECONNREFUSED"),
+  },
+  "listen tcp 192.0.2.1:0: cannot assign requested address": {
+    op: "listen",
+    network: "tcp",
+    addr: new TcpAddr("192.0.2.1", 0),
+    cause: errno("EADDRNOTAVAIL"),
+  },
+  "accept tcp 127.0.0.1:4000: use of closed network connection": {
+    op: "accept",
+    network: "tcp",
+    addr: local,
+    cause: new ClosedError(),
+  },
+  // Read, write and close know both ends; the arrow stands between two only.
+  "read tcp 127.0.0.1:4000->[::1]:80: i/o timeout": {
+    op: "read",
+    network: "tcp",
+    source: local,
+    addr: remote,
+    cause: new DeadlineExceededError(),
+  },
+  "write tcp 127.0.0.1:4000: broken pipe": {
+    op: "write",
+    network: "tcp",
+    source: local,
+    cause: errno("EPIPE"),
+  },
+  "set tcp 127.0.0.1:4000: use of closed network connection": {
+    op: "set",
+    network: "tcp",
+    addr: local,
+    cause: new ClosedError(),
+  },
+  "close tcp6: protocol error": {
+    op: "close",
+    network: "tcp6",
+    cause: errno("EPROTO"),
+  },
+  // A failure before the socket knows no address.
+  "listen TCP: unknown network TCP": {
+    op: "listen",
+    network: "TCP",
+    cause: new UnknownNetworkError("TCP"),
+  },
+  "listen: unknown network ": {
+    op: "listen",
+    cause: new UnknownNetworkError(""),
+  },
+  "dial tcp: address 1.2.3.4: missing port in address": {
+    network: "tcp",
+    cause: new AddrError("missing port in address", "1.2.3.4"),
+  },
+  "dial tcp: missing address": {
+    network: "tcp",
+    cause: new AddrError("missing address"),
+  },
+  "dial tcp: lookup nosuch.test: no such host": {
+    network: "tcp",
+    cause: new DnsError({ hostname: "nosuch.test", notFound: true }),
+  },
+  "dial unix /run/x.sock: no such file or directory": {
+    network: "unix",
+    addr: new UnixAddr("/run/x.sock"),
+    cause: errno("ENOENT"),
+  },
+  // A unix peer that has no name prints as nothing.
+  "read unix ->/run/x.sock: connection reset by peer": {
+    op: "read",
+    network: "unix",
+    source: new UnixAddr(""),
+    addr: new UnixAddr("/run/x.sock"),
+    cause: errno("ECONNRESET"),
+  },
+  "read unix /run/x.sock->: connection reset by peer": {
+    op: "read",
+    network: "unix",
+    source: new UnixAddr("/run/x.sock"),
+    addr: new UnixAddr(null),
+    cause: errno("ECONNRESET"),
+  },
+  "accept unix: too many open files": {
+    op: "accept",
+    network: "unix",
+    addr: new UnixAddr(""),
+    cause: errno("EMFILE"),
+  },
+  // The cause's own words, where Go has none, and without the runtime's tail.
+  "dial tcp [::1]:80: Something new": {
+    network: "tcp",
+    addr: remote,
+    cause: errno("ESOMETHING", "Something new"),
+  },
+  "dial tcp: gone": { network: "tcp", cause: "gone" },
+  "dial tcp: null": { network: "tcp", cause: null },
+  "dial tcp: all 2 addresses failed": {
+    network: "tcp",
+    cause: errno("ECONNREFUSED"),
+    reason: "all 2 addresses failed",
+  },
+  "dial: unknown error": {},
+};
+
+Deno.test("OpError prints as Go's net.OpError", async (t) => {
+  for (const [text, init] of Object.entries(PRINTED)) {
+    await t.step(text, () => {
+      const error = new OpError(init);
+      assertEquals(error.message, text);
+      assertEquals(String(error), `OpError: ${text}`);
+    });
+  }
+});
+
+Deno.test("OpError carries what it was made of, and nothing more", async (t) => {
+  await t.step("all of it", () => {
+    const cause = errno("EPIPE");
+    const error = new OpError({
+      op: "write",
+      network: "tcp",
+      source: local,
+      addr: remote,
+      cause,
+      bytesWritten: 0,
+    });
+    assertInstanceOf(error, Error);
+    assertStrictEquals(error.cause, cause);
+    assertStrictEquals(error.source, local);
+    assertStrictEquals(error.addr, remote);
+    assertEquals({ ...error }, {
+      name: "OpError",
+      op: "write",
+      network: "tcp",
+      source: local,
+      addr: remote,
+      code: "EPIPE",
+      bytesWritten: 0,
+      timeout: false,
+      temporary: false,
+    });
+  });
+  await t.step("the least", () => {
+    assertEquals({ ...new OpError({}) }, {
+      name: "OpError",
+      op: "dial",
+      network: "",
+      timeout: false,
+      temporary: false,
+    });
+  });
+});
+
+const accept = (code: string): OpErrorInit => ({
+  op: "accept",
+  cause: errno(code),
+});
+
+const KINDS: {
+  [what: string]: [init: OpErrorInit, timeout: boolean, temporary: boolean];
+} = {
+  "nothing known": [{}, false, false],
+  "refused": [{ cause: errno("ECONNREFUSED") }, false, false],
+  "a deadline": [{ cause: new DeadlineExceededError() }, true, true],
+  "the kernel's timeout": [{ cause: errno("ETIMEDOUT") }, true, true],
+  "the runtime's timeout": [
+    { cause: new Deno.errors.TimedOut("x") },
+    true,
+    true,
+  ],
+  "a name server's silence": [
+    { cause: new DnsError({ hostname: "a", timeout: true }) },
+    true,
+    true,
+  ],
+  "no such host": [
+    { cause: new DnsError({ hostname: "a", notFound: true }) },
+    false,
+    false,
+  ],
+  "a timeout deep inside": [
+    { cause: new Error("x", { cause: new DeadlineExceededError() }) },
+    true,
+    true,
+  ],
+  "closed": [{ cause: new ClosedError() }, false, false],
+  "EMFILE": [accept("EMFILE"), false, true],
+  "ENFILE": [accept("ENFILE"), false, true],
+  "EINTR": [{ cause: errno("EINTR") }, false, true],
+  "EAGAIN": [{ cause: errno("EAGAIN") }, false, true],
+  "ENOBUFS": [accept("ENOBUFS"), false, false],
+  "ENOMEM": [accept("ENOMEM"), false, false],
+  "an accept's ECONNRESET": [accept("ECONNRESET"), false, true],
+  "an accept's ECONNABORTED": [accept("ECONNABORTED"), false, true],
+  "a read's ECONNRESET": [
+    { op: "read", cause: errno("ECONNRESET") },
+    false,
+    false,
+  ],
+  "a dial's ECONNABORTED": [{ cause: errno("ECONNABORTED") }, false, false],
+};
+
+Deno.test("OpError tells timeouts and temporary failures", async (t) => {
+  for (const [what, [init, timeout, temporary]] of Object.entries(KINDS)) {
+    await t.step(what, () => {
+      const error = new OpError(init);
+      assertEquals([error.timeout, error.temporary], [timeout, temporary]);
+      assertEquals(isTimeout(error), timeout);
+    });
+  }
+});
+
+const CODES: [error: unknown, code: string | undefined][] = [
+  [errno("EHOSTUNREACH"), "EHOSTUNREACH"],
+  [new Deno.errors.ConnectionRefused("x"), "ECONNREFUSED"],
+  [new Deno.errors.ConnectionReset("x"), "ECONNRESET"],
+  [new Deno.errors.ConnectionAborted("x"), "ECONNABORTED"],
+  [new Deno.errors.NotConnected("x"), "ENOTCONN"],
+  [new Deno.errors.BrokenPipe("x"), "EPIPE"],
+  [new Deno.errors.AddrInUse("x"), "EADDRINUSE"],
+  [new Deno.errors.AddrNotAvailable("x"), "EADDRNOTAVAIL"],
+  [new Deno.errors.NetworkUnreachable("x"), "ENETUNREACH"],
+  [new Deno.errors.TimedOut("x"), "ETIMEDOUT"],
+  [new Deno.errors.PermissionDenied("x"), "EACCES"],
+  // The code says more than the class.
+  [
+    Object.assign(new Deno.errors.PermissionDenied("x"), { code: "EPERM" }),
+    "EPERM",
+  ],
+  [new OpError({ cause: errno("EMFILE") }), "EMFILE"],
+  // A DOMException's code is a number, and another matter.
+  [new DOMException("x", "TimeoutError"), undefined],
+  [new Deno.errors.BadResource("x"), undefined],
+  [new Error("ECONNREFUSED"), undefined],
+  [{ code: "ECONNREFUSED" }, undefined],
+  ["ECONNREFUSED", undefined],
+  [null, undefined],
+  [undefined, undefined],
+];
+
+Deno.test("errorCode() reads the errno, or else the class", async (t) => {
+  for (const [error, code] of CODES) {
+    await t.step(`${Deno.inspect(error).split("\n")[0]}: ${code}`, () => {
+      assertEquals(errorCode(error), code);
+    });
+  }
+});
+
+const WORDS: { [code: string]: string } = {
+  EACCES: "permission denied",
+  EADDRINUSE: "address already in use",
+  EADDRNOTAVAIL: "cannot assign requested address",
+  ECONNABORTED: "software caused connection abort",
+  ECONNREFUSED: "connection refused",
+  ECONNRESET: "connection reset by peer",
+  EHOSTUNREACH: "no route to host",
+  EINVAL: "invalid argument",
+  EMFILE: "too many open files",
+  ENETUNREACH: "network is unreachable",
+  ENFILE: "too many open files in system",
+  ENOBUFS: "no buffer space available",
+  ENOENT: "no such file or directory",
+  ENOMEM: "cannot allocate memory",
+  ENOTCONN: "transport endpoint is not connected",
+  EPERM: "operation not permitted",
+  EPIPE: "broken pipe",
+  ETIMEDOUT: "connection timed out",
+};
+
+Deno.test("OpError prints nothing that it does not have", () => {
+  for (const error of [new OpError(), new DnsError()]) {
+    const shown = Deno.inspect(error);
+    assertFalse(shown.includes("undefined"), shown);
+  }
+});
+
+Deno.test("reasonText() has Go's words for an errno", async (t) => {
+  for (const [code, words] of Object.entries(WORDS)) {
+    await t.step(`${code}: ${words}`, () => {
+      assertEquals(reasonText(errno(code)), words);
+    });
+  }
+});
+
+Deno.test("OpError says of the platform's own errors what Go says", async (t) => {
+  await t.step("refused", async () => {
+    const listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
+    const { port } = listener.addr as Deno.NetAddr;
+    listener.close();
+    const cause = await Deno.connect({ hostname: "127.0.0.1", port })
+      .catch((error) => error);
+    const addr = new TcpAddr("127.0.0.1", port);
+    const error = new OpError({ network: "tcp", addr, cause });
+    assertEquals(
+      error.message,
+      `dial tcp 127.0.0.1:${port}: connection refused`,
+    );
+    assertEquals(error.code, "ECONNREFUSED");
+  });
+  await t.step("in use", () => {
+    using listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
+    const { port } = listener.addr as Deno.NetAddr;
+    let cause;
+    try {
+      Deno.listen({ hostname: "127.0.0.1", port }).close();
+    } catch (error) {
+      cause = error;
+    }
+    const addr = new TcpAddr("127.0.0.1", port);
+    const error = new OpError({ op: "listen", network: "tcp", addr, cause });
+    assertEquals(
+      error.message,
+      `listen tcp 127.0.0.1:${port}: address already in use`,
+    );
+    assertEquals(error.code, "EADDRINUSE");
+  });
+  await t.step("closed", async () => {
+    const listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
+    listener.close();
+    const cause = await listener.accept().catch((error) => error);
+    assert(isClosed(new OpError({ op: "accept", cause })));
+  });
+});
+
+Deno.test("every class can be made without arguments", async (t) => {
+  const CLASSES: [
+    type: new () => Error,
+    name: string,
+    message: string,
+    fields: Record<string, unknown>,
+  ][] = [
+    [OpError, "OpError", "dial: unknown error", {
+      op: "dial",
+      network: "",
+      timeout: false,
+      temporary: false,
+    }],
+    [ClosedError, "ClosedError", "use of closed network connection", {}],
+    [DeadlineExceededError, "TimeoutError", "i/o timeout", { timeout: true }],
+    [AddrError, "AddrError", "", { addr: "", reason: "" }],
+    [DnsError, "DnsError", "lookup : unknown error", {
+      hostname: "",
+      notFound: false,
+      timeout: false,
+    }],
+    [UnknownNetworkError, "UnknownNetworkError", "unknown network ", {}],
+  ];
+  for (const [type, name, message, fields] of CLASSES) {
+    await t.step(name, () => {
+      const error = new type();
+      assertInstanceOf(error, Error);
+      assertInstanceOf(error, type);
+      assertEquals(error.message, message);
+      assertEquals<unknown>({ ...error }, { name, ...fields });
+      assert(error.stack?.includes("errors_test.ts"));
+    });
+  }
+});
+
+const LOOKUPS: {
+  [text: string]: [
+    init: ConstructorParameters<typeof DnsError>[0],
+    notFound: boolean,
+    timeout: boolean,
+  ];
+} = {
+  "lookup nosuch.test: no such host": [
+    { hostname: "nosuch.test", notFound: true },
+    true,
+    false,
+  ],
+  "lookup a.test on 192.0.2.1:53: i/o timeout": [
+    { hostname: "a.test", server: "192.0.2.1:53", timeout: true },
+    false,
+    true,
+  ],
+  "lookup a.test on 192.0.2.1:53: no such host": [
+    { hostname: "a.test", server: "192.0.2.1:53", notFound: true },
+    true,
+    false,
+  ],
+  "lookup a.test: connection refused": [
+    { hostname: "a.test", cause: errno("ECONNREFUSED") },
+    false,
+    false,
+  ],
+  "lookup a.test: server misbehaving": [
+    {
+      hostname: "a.test",
+      reason: "server misbehaving",
+      cause: errno("EPROTO"),
+    },
+    false,
+    false,
+  ],
+};
+
+Deno.test("DnsError prints as Go's net.DNSError", async (t) => {
+  for (const [text, [init, notFound, timeout]] of Object.entries(LOOKUPS)) {
+    await t.step(text, () => {
+      const error = new DnsError(init);
+      assertEquals(error.message, text);
+      assertEquals([error.notFound, error.timeout], [notFound, timeout]);
+      assertEquals(error.hostname, init?.hostname);
+      assertEquals(error.server, init?.server);
+      assertStrictEquals(error.cause, init?.cause);
+      assertEquals(isTimeout(error), timeout);
+    });
+  }
+});
+
+/** `error` at the bottom of that many causes. */
+function buried(error: unknown, depth: number): unknown {
+  for (let i = 0; i < depth; i++) error = new Error("outer", { cause: error });
+  return error;
+}
+
+/** Two errors, each the other's cause. */
+function circle(...inner: Error[]): Error {
+  const errors = [new Error("a"), ...inner, new Error("b")];
+  errors.forEach((error, i) => error.cause = errors[(i + 1) % errors.length]);
+  return errors[0]!;
+}
+
+const CLOSED: { [what: string]: unknown } = {
+  "a ClosedError": new ClosedError(),
+  "an OpError over it": new OpError({ op: "read", cause: new ClosedError() }),
+  "the platform's BadResource": new Deno.errors.BadResource("x"),
+  "one cause down": buried(new ClosedError(), 1),
+  "10,000 causes down": buried(new ClosedError(), 10_000),
+  "in a circle": circle(new ClosedError()),
+};
+
+const NOT_CLOSED: { [what: string]: unknown } = {
+  "the peer's reset": new OpError({ op: "read", cause: errno("ECONNRESET") }),
+  "a deadline": new DeadlineExceededError(),
+  "the text alone": new Error("use of closed network connection"),
+  "the name alone": { name: "ClosedError" },
+  "one behind a value that is no error": new Error("x", {
+    cause: { cause: new ClosedError() },
+  }),
+  "a circle of others": circle(),
+  "undefined": undefined,
+  "null": null,
+  "a string": "closed",
+};
+
+Deno.test("isClosed() looks through any depth of causes", async (t) => {
+  for (const [what, error] of Object.entries(CLOSED)) {
+    await t.step(what, () => assert(isClosed(error)));
+  }
+  for (const [what, error] of Object.entries(NOT_CLOSED)) {
+    await t.step(`not ${what}`, () => assertFalse(isClosed(error)));
+  }
+});
+
+const TIMEOUTS: { [what: string]: unknown } = {
+  "a DeadlineExceededError": new DeadlineExceededError(),
+  "an OpError over it": new OpError({ cause: new DeadlineExceededError() }),
+  "ETIMEDOUT": errno("ETIMEDOUT"),
+  "the platform's TimedOut": new Deno.errors.TimedOut("x"),
+  "a DnsError that timed out": new DnsError({ timeout: true }),
+  "a DOMException of that name": new DOMException("x", "TimeoutError"),
+  "another library's `timeout: true`": Object.assign(new Error(), {
+    timeout: true,
+  }),
+  "one cause down": buried(new DeadlineExceededError(), 1),
+  "10,000 causes down": buried(errno("ETIMEDOUT"), 10_000),
+  "in a circle": circle(new DeadlineExceededError()),
+};
+
+const NO_TIMEOUTS: { [what: string]: unknown } = {
+  "a ClosedError": new ClosedError(),
+  "an abort": new DOMException("x", "AbortError"),
+  "a refusal": new OpError({ cause: errno("ECONNREFUSED") }),
+  "a name that does not exist": new DnsError({ notFound: true }),
+  "a `timeout` that is a number": Object.assign(new Error(), { timeout: 5 }),
+  "the text alone": new Error("i/o timeout"),
+  "a circle of others": circle(),
+  "undefined": undefined,
+  "null": null,
+  "a string": "TimeoutError",
+};
+
+Deno.test("isTimeout() looks through any depth of causes", async (t) => {
+  for (const [what, error] of Object.entries(TIMEOUTS)) {
+    await t.step(what, () => assert(isTimeout(error)));
+  }
+  for (const [what, error] of Object.entries(NO_TIMEOUTS)) {
+    await t.step(`not ${what}`, () => assertFalse(isTimeout(error)));
+  }
+});
+
+Deno.test("isTimeout() knows the reason of AbortSignal.timeout()", async () => {
+  const signal = AbortSignal.timeout(0);
+  const aborted = Promise.withResolvers<void>();
+  signal.onabort = () => aborted.resolve();
+  // Its timer is unref'd and would not keep the test's process alive.
+  const keepAlive = setTimeout(() => {}, 60_000);
+  await aborted.promise;
+  clearTimeout(keepAlive);
+  assert(isTimeout(signal.reason));
+  assert(new OpError({ cause: signal.reason }).timeout);
+  assertFalse(isTimeout(AbortSignal.abort().reason));
+});
