@@ -58,8 +58,11 @@ export class MemoryListener implements Deno.Listener {
   accept(): Promise<Deno.Conn> {
     if (this.#closed) return Promise.reject(closedError());
     if (this.#pending) {
+      const tcp = this.addr.transport === "tcp";
       return Promise.reject(
-        new Deno.errors.Busy("Another accept task is ongoing"),
+        new Deno.errors.Busy(
+          tcp ? "Another accept task is ongoing" : "Listener already in use",
+        ),
       );
     }
     this.#pending = Promise.withResolvers();
