@@ -32,7 +32,9 @@ export class ReadCall implements ReadWaiter {
   /** Takes what fits. */
   ready(reader: ReadHalf): void {
     this.#unfollow?.();
-    this.#resolve(reader.unread > 0 ? reader.copyTo(this.#p) : null);
+    if (reader.unread === 0) this.#resolve(null);
+    else if (this.#p.length > 0) this.#resolve(reader.copyTo(this.#p));
+    else this.#reject(new TypeError("p was detached while it waited"));
   }
 
   /** There is nothing to take. */

@@ -59,7 +59,7 @@ export class Wire {
       source: local,
       addr: remote,
       cause,
-      bytesWritten,
+      bytesWritten: op === "write" ? bytesWritten : undefined,
     });
   }
 

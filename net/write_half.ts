@@ -46,7 +46,7 @@ export class WriteJob implements Link<WriteJob> {
   readonly abortable: boolean;
   /** How many bytes the kernel has. */
   done = 0;
-  /** How many bytes have gone into pieces. */
+  /** How many bytes have gone into pieces; FIN counts as one. */
   taken = 0;
   /** How many bytes are to go out. */
   end: number;
@@ -82,7 +82,7 @@ export class WriteHalf {
   /** FIN has been sent, or waits behind the last write. */
   finished = false;
   readonly #wire: Wire;
-  readonly #jobs = new Queue<WriteJob>();
+  #jobs = new Queue<WriteJob>();
   #pending = false;
   #scheduled = false;
   /** What is under way, `#from` on; the pool's memory, or a caller's. */
@@ -137,11 +137,8 @@ export class WriteHalf {
 
   /** Takes a job back, but for what is under way. */
   abandon(job: WriteJob, error: unknown): void {
-    const fin = job.bytes === null && this.#pending && job === this.#jobs.head;
-    if (job.taken === job.done && !fin) this.#jobs.remove(job);
-    job.abandoned = true;
-    job.end = job.taken;
-    job.reject(error);
+    if (job.taken === job.done) this.#jobs.remove(job);
+    giveUp(job, error);
   }
 
   /** Ends the line; the wire says that it is closed. */
@@ -157,10 +154,16 @@ export class WriteHalf {
 
   /** Starts an operation for the head of the line. */
   #next(): void {
-    const job = this.#jobs.head;
+    let job = this.#jobs.head;
+    while (job !== null && isGone(job)) {
+      this.#jobs.shift();
+      job.reject(new TypeError("p was detached before it was written"));
+      job = this.#jobs.head;
+    }
     if (job === null) return;
     this.#pending = true;
     if (job.bytes === null) {
+      job.taken = 1;
       this.#wire.inner.closeWrite().then(this.#onFin, this.#onFailure);
       return;
     }
@@ -257,7 +260,7 @@ export class WriteHalf {
     const op = fin ? "close" : "write";
     do {
       const job = this.#jobs.head;
-      if (job === null || (!fin && job.taken === 0)) break;
+      if (job === null || job.taken === 0) break;
       this.#jobs.shift();
       if (!job.abandoned) job.reject(this.#wire.error(op, error, job.done));
     } while (!fin);
@@ -270,19 +273,31 @@ export class WriteHalf {
 
   #expire(): void {
     const inPlace = this.#inPlace && this.#pending;
-    for (let job = this.#jobs.head; job !== null;) {
-      const { next } = job;
-      if (!job.abandoned) {
-        const op = job.bytes ? "write" : "close";
-        this.abandon(job, this.#timeout(op, job.done));
-      }
-      job = next;
+    const jobs = this.#jobs;
+    this.#jobs = new Queue();
+    while (jobs.head) {
+      const job = jobs.shift();
+      if (job.taken > job.done) this.#jobs.push(job);
+      if (job.abandoned) continue;
+      giveUp(job, this.#timeout(job.bytes ? "write" : "close", job.done));
     }
     if (inPlace) this.#wire.close();
   }
 }
 
+/** Nobody waits for a job any more; what is under way of it still goes out. */
+function giveUp(job: WriteJob, error: unknown): void {
+  job.abandoned = true;
+  job.end = job.taken;
+  job.reject(error);
+}
+
 /** Whether a job's bytes may share a piece with others. */
 function gathers(job: WriteJob | null): job is WriteJob {
-  return job !== null && job.bytes !== null && !job.owned;
+  return job !== null && job.bytes !== null && !job.owned && !isGone(job);
+}
+
+/** Whether the caller has transferred the bytes to somebody else. */
+function isGone(job: WriteJob): boolean {
+  return job.bytes !== null && job.bytes.length < job.end;
 }

@@ -198,7 +198,10 @@ export function assertOpError(
   assertEquals(error.network, conn.network);
   assertEquals(String(error.source), String(conn.localAddr));
   assertEquals(String(error.addr), String(conn.remoteAddr));
-  if (op === "write") assertEquals(typeof error.bytesWritten, "number");
+  assertEquals(
+    typeof error.bytesWritten,
+    op === "write" ? "number" : "undefined",
+  );
 }
 
 function prefix(op: string, { network, localAddr, remoteAddr }: Conn): string {

@@ -1,0 +1,380 @@
+import {
+  assert,
+  assertEquals,
+  assertNotStrictEquals,
+  assertStrictEquals,
+} from "@std/assert";
+import { Conn } from "../net/conn.ts";
+import { isClosed, isTimeout, OpError } from "../net/errors.ts";
+import { FakeClock } from "../testing/fake_clock.ts";
+import { InnerConn, jobs } from "./conn_inner.ts";
+import { bytes, countedSignal } from "./support.ts";
+import { failure } from "./suites/conn_suite_kit.ts";
+
+const PIECE = 64 * 1024;
+
+function setUp(): { inner: InnerConn; conn: Conn; clock: FakeClock } {
+  const inner = new InnerConn();
+  const clock = new FakeClock();
+  return { inner, clock, conn: new Conn(inner, { clock }) };
+}
+
+async function opError(promise: Promise<unknown>): Promise<OpError> {
+  const error = await failure(promise);
+  assert(error instanceof OpError, `${error}`);
+  return error;
+}
+
+Deno.test("Conn.write() gathers the small writes of one tick in one operation", async () => {
+  const { inner, conn } = setUp();
+  const writes = Array.from(
+    { length: 10 },
+    (_, i) => conn.write(new Uint8Array(64).fill(i)),
+  );
+  assertEquals(inner.writeSizes, [], "the tick is not over");
+  await jobs();
+  assertEquals(inner.writeSizes, [640]);
+  const out = await inner.take();
+  assertEquals(await Promise.all(writes), Array(10).fill(64));
+  for (let i = 0; i < 640; i++) assertEquals(out[i], i >> 6);
+  assertEquals(inner.writes, []);
+});
+
+Deno.test("Conn.write() gathers what comes while an operation is under way", async () => {
+  const { inner, conn } = setUp();
+  const first = conn.write(bytes("a"));
+  await jobs();
+  const rest = ["b", "c", "d"].map((text) => conn.write(bytes(text)));
+  await jobs();
+  assertEquals(inner.writeSizes, [1]);
+  await inner.take();
+  assertEquals(await first, 1);
+  assertEquals(await inner.take(), bytes("bcd"));
+  assertEquals(await Promise.all(rest), [1, 1, 1]);
+});
+
+Deno.test("Conn.write() gathers 64 KiB at most", async () => {
+  const { inner, conn } = setUp();
+  const writes = Array.from(
+    { length: 10 },
+    (_, i) => conn.write(new Uint8Array(10_000).fill(i)),
+  );
+  await jobs();
+  const out = [await inner.take(), await inner.take()];
+  assertEquals(out.map((p) => p.length), [PIECE, 100_000 - PIECE]);
+  const all = await new Blob(out as BlobPart[]).bytes();
+  for (let i = 0; i < all.length; i += 97) {
+    assertEquals(all[i], Math.floor(i / 10_000));
+  }
+  assertEquals(await Promise.all(writes), Array(10).fill(10_000));
+});
+
+Deno.test("Conn.write() sends more than 64 KiB in place, in one operation", async (t) => {
+  for (const [size, inPlace] of [[PIECE, false], [PIECE + 1, true]] as const) {
+    await t.step(
+      `${size} bytes: ${inPlace ? "in place" : "copied"}`,
+      async () => {
+        const { inner, conn } = setUp();
+        const p = new Uint8Array(size);
+        const writing = conn.write(p);
+        await jobs();
+        assertEquals(inner.writeSizes, [size]);
+        assertEquals(inner.writes[0]!.p.buffer === p.buffer, inPlace);
+        await inner.take();
+        assertEquals(await writing, size);
+      },
+    );
+  }
+
+  await t.step(
+    "1 MiB that the kernel takes in parts goes on in place",
+    async () => {
+      const { inner, conn } = setUp();
+      const p = new Uint8Array(1024 * 1024);
+      const writing = conn.write(p);
+      await inner.take(773_739); // as Deno did, in one measurement
+      assertStrictEquals(inner.writes[0]!.p.buffer, p.buffer);
+      assertEquals(inner.writes[0]!.p.byteOffset, 773_739);
+      await inner.take();
+      assertEquals(await writing, 1024 * 1024);
+      assertEquals(inner.writeSizes, [1024 * 1024, 1024 * 1024 - 773_739]);
+    },
+  );
+
+  await t.step(
+    "behind a small write the small one is filled up first",
+    async () => {
+      const { inner, conn } = setUp();
+      const p = new Uint8Array(200_000).fill(2);
+      const writes = [conn.write(Uint8Array.of(1)), conn.write(p)];
+      await jobs();
+      assertEquals((await inner.take()).length, PIECE);
+      assertStrictEquals(inner.writes[0]!.p.buffer, p.buffer);
+      await inner.take();
+      assertEquals(await Promise.all(writes), [1, 200_000]);
+      assertEquals(inner.writeSizes, [PIECE, 200_001 - PIECE]);
+    },
+  );
+});
+
+Deno.test("Conn.write() sends pieces of its own memory if it may be abandoned", async (t) => {
+  const cases = {
+    "a signal": (conn: Conn, p: Uint8Array) =>
+      conn.write(p, { signal: new AbortController().signal }),
+    "a deadline": (conn: Conn, p: Uint8Array, clock: FakeClock) => {
+      conn.setWriteDeadline(clock.now() + 1000);
+      return conn.write(p);
+    },
+  };
+  for (const [name, write] of Object.entries(cases)) {
+    await t.step(name, async () => {
+      const { inner, conn, clock } = setUp();
+      const p = new Uint8Array(2 * PIECE + 10).fill(1);
+      const writing = write(conn, p, clock);
+      for (const size of [PIECE, PIECE, 10]) {
+        await jobs();
+        assertEquals(inner.writes[0]!.p.length, size);
+        assertNotStrictEquals(inner.writes[0]!.p.buffer, p.buffer);
+        await inner.take();
+      }
+      assertEquals(await writing, p.length);
+      conn.close();
+      assertEquals(clock.pending, 0);
+    });
+  }
+});
+
+Deno.test("Conn.write() that is aborted sends one piece more at most", async () => {
+  const { inner, conn } = setUp();
+  const { controller, signal, listeners } = countedSignal();
+  const p = new Uint8Array(1024 * 1024).fill(1);
+  const writing = failure(conn.write(p, { signal }));
+  assertEquals(listeners(), 1);
+  await inner.take();
+  await inner.take(1000);
+  controller.abort(new Error("mine"));
+  p.fill(2);
+  assertStrictEquals(await writing, signal.reason);
+  assertEquals(listeners(), 0);
+  // The rest of the piece that was under way, from our memory.
+  const rest = await inner.take();
+  assertEquals(rest.length, PIECE - 1000);
+  assert(!rest.includes(2));
+  assertEquals(inner.writes, [], "and that was all");
+  const next = conn.write(bytes("next"));
+  await jobs();
+  assertEquals(await inner.take(), bytes("next"));
+  assertEquals(await next, 4);
+});
+
+Deno.test("Conn.write() keeps its piece until the operation is over", async () => {
+  const { inner, conn, clock } = setUp();
+  conn.setWriteDeadline(clock.now() + 10);
+  const writing = opError(conn.write(new Uint8Array(500).fill(1)));
+  await jobs();
+  const { p: stuck } = inner.writes[0]!;
+  await clock.advance(10);
+  assert((await writing).timeout);
+  // Other connections that use such memory must not get this one.
+  const other = setUp();
+  other.conn.write(new Uint8Array(500).fill(2));
+  other.conn.read(new Uint8Array(1)).catch(() => {});
+  await jobs();
+  assertNotStrictEquals(other.inner.writes[0]!.p.buffer, stuck.buffer);
+  assertNotStrictEquals(other.inner.reads[0]!.p.buffer, stuck.buffer);
+  assertEquals(stuck, new Uint8Array(500).fill(1));
+  other.conn.close();
+  conn.close();
+});
+
+Deno.test("Conn.write() tells each caller how much of theirs is out", async () => {
+  const { inner, conn } = setUp();
+  const [a, b, c] = ["aaaaaaaaaa", "bbbbbbbbbb", "cccccccccc"].map((text) =>
+    conn.write(bytes(text))
+  ) as [Promise<number>, Promise<number>, Promise<number>];
+  await jobs();
+  const errors = [opError(b), opError(c)];
+  assertEquals(await inner.take(15), bytes("aaaaaaaaaabbbbb"));
+  assertEquals(await a, 10, "told at once, though the piece goes on");
+  const later = conn.write(bytes("later"));
+  await inner.failWrite(new Deno.errors.ConnectionReset("reset"));
+  const [forB, forC] = await Promise.all(errors);
+  assertEquals([forB!.code, forB!.bytesWritten], ["ECONNRESET", 5]);
+  assertEquals([forC!.code, forC!.bytesWritten], ["ECONNRESET", 0]);
+  await jobs();
+  // It was not under way, so it asks for itself.
+  assertEquals(await inner.take(), bytes("later"));
+  assertEquals(await later, 5);
+});
+
+Deno.test("Conn.write() that times out says how much is out", async () => {
+  const { inner, conn, clock } = setUp();
+  conn.setWriteDeadline(clock.now() + 10);
+  const error = opError(conn.write(new Uint8Array(2 * PIECE)));
+  await inner.take();
+  await inner.take(100);
+  await clock.advance(10);
+  assertEquals((await error).bytesWritten, PIECE + 100);
+  assert(isTimeout(await error));
+  conn.close();
+});
+
+Deno.test("Conn.write() that nobody awaits fails in silence; the next caller is told", async () => {
+  const { inner, conn } = setUp();
+  conn.write(bytes("x"));
+  await jobs();
+  await inner.failWrite(new Deno.errors.BrokenPipe("pipe"));
+  const next = opError(conn.write(bytes("y")));
+  await jobs();
+  await inner.failWrite(new Deno.errors.BrokenPipe("pipe"));
+  assertEquals((await next).code, "EPIPE");
+  conn.close();
+  conn.write(bytes("z")); // no unhandled rejection either
+  await jobs();
+});
+
+Deno.test("Conn.write() in place ends the connection if a later deadline passes", async () => {
+  const { inner, conn, clock } = setUp();
+  const error = opError(conn.write(new Uint8Array(PIECE + 1)));
+  const reading = opError(conn.read(new Uint8Array(1)));
+  conn.setWriteDeadline(clock.now() + 10);
+  await clock.advance(9);
+  assertEquals(inner.closes, 0);
+  await clock.advance(1);
+  assertEquals(inner.closes, 1);
+  assert(isTimeout(await error));
+  assert(isClosed(await reading));
+  assert(isClosed(await opError(conn.write(bytes("x")))));
+  assertEquals(clock.pending, 0);
+});
+
+Deno.test("Conn.write() in place: a deadline that comes between two parts takes effect", async () => {
+  const { inner, conn, clock } = setUp();
+  const p = new Uint8Array(3 * PIECE).fill(1);
+  const error = opError(conn.write(p));
+  conn.setWriteDeadline(clock.now() + 10);
+  await inner.take(PIECE); // short: from here on it goes in copies
+  assertNotStrictEquals(inner.writes[0]!.p.buffer, p.buffer);
+  assertEquals(inner.writes[0]!.p.length, PIECE);
+  await clock.advance(10);
+  assertEquals((await error).bytesWritten, PIECE);
+  assertEquals(inner.closes, 0);
+  conn.close();
+});
+
+Deno.test("Conn.write() of an array that was given away fails, and only that one", async () => {
+  const { inner, conn } = setUp();
+  const gone = new Uint8Array(10);
+  const large = new Uint8Array(PIECE + 1);
+  const writes = [
+    conn.write(bytes("a")),
+    failure(conn.write(gone)),
+    conn.write(bytes("b")),
+    failure(conn.write(large)),
+    conn.write(bytes("c")),
+  ];
+  structuredClone(gone, { transfer: [gone.buffer] });
+  structuredClone(large, { transfer: [large.buffer] });
+  await jobs();
+  let out = "";
+  while (inner.writes.length > 0) {
+    out += new TextDecoder().decode(await inner.take());
+  }
+  assertEquals(out, "abc");
+  const [a, first, b, second, c] = await Promise.all(writes);
+  assertEquals([a, b, c], [1, 1, 1]);
+  assert(first instanceof TypeError, `${first}`);
+  assert(second instanceof TypeError, `${second}`);
+});
+
+Deno.test("Conn.write() with a signal that is none rejects", async () => {
+  const { conn } = setUp();
+  for (const signal of [1, "x", {}]) {
+    const options = { signal: signal as unknown as AbortSignal };
+    assert(await failure(conn.write(bytes("x"), options)) instanceof TypeError);
+    assert(await failure(conn.read(bytes("x"), options)) instanceof TypeError);
+  }
+  conn.close();
+});
+
+Deno.test("Conn.write() survives thousands of tiny writes that time out", async () => {
+  const { inner, conn, clock } = setUp();
+  conn.setWriteDeadline(clock.now() + 10);
+  const p = new Uint8Array(1);
+  const writes = Array.from(
+    { length: 3 * PIECE },
+    () => failure(conn.write(p)),
+  );
+  await jobs();
+  assertEquals(inner.writeSizes, [PIECE]);
+  await clock.advance(10);
+  const errors = await Promise.all(writes);
+  assert(errors.every(isTimeout));
+  await inner.take();
+  assertEquals(inner.writes, []);
+  conn.close();
+});
+
+Deno.test("Conn.closeWrite() waits behind the writes, and is one", async () => {
+  const { inner, conn } = setUp();
+  const writing = conn.write(bytes("x"));
+  const closing = [conn.closeWrite(), conn.closeWrite()];
+  assertStrictEquals(closing[0], closing[1]);
+  await jobs();
+  assertEquals(inner.fins.length, 0);
+  await inner.take();
+  assertEquals(await writing, 1);
+  assertEquals(inner.fins.length, 1);
+  inner.fins[0]!.resolve();
+  await Promise.all(closing);
+});
+
+Deno.test("Conn.closeWrite() that fails says so, and can be tried again", async () => {
+  const { inner, conn } = setUp();
+  const error = opError(conn.closeWrite());
+  inner.fins[0]!.reject(new Deno.errors.NotConnected("not connected"));
+  assertEquals([(await error).op, (await error).code], ["close", "ENOTCONN"]);
+  const writing = conn.write(bytes("x"));
+  await jobs();
+  await inner.take();
+  assertEquals(await writing, 1);
+  const again = conn.closeWrite();
+  inner.fins[1]!.resolve();
+  await again;
+  assertEquals((await opError(conn.write(bytes("x")))).code, "EPIPE");
+});
+
+Deno.test("Conn.closeWrite() that the platform cannot end times out", async () => {
+  const { inner, conn, clock } = setUp();
+  conn.setWriteDeadline(clock.now() + 10);
+  const error = opError(conn.closeWrite()); // TLS: the peer takes nothing
+  await clock.advance(10);
+  assert(isTimeout(await error));
+  inner.fins[0]!.resolve();
+  await jobs();
+  conn.setWriteDeadline(null);
+  const again = conn.closeWrite();
+  inner.fins[1]!.resolve();
+  await again;
+  conn.close();
+});
+
+Deno.test("Conn.close() with a write under way waits for nothing, and starts nothing", async () => {
+  const { inner, conn } = setUp();
+  const writing = opError(conn.write(bytes("x")));
+  await jobs();
+  const behind = opError(conn.write(bytes("y")));
+  conn.close();
+  assert(isClosed(await writing) && isClosed(await behind));
+  await inner.failWrite(new Deno.errors.Interrupted("operation canceled"));
+  assertEquals([inner.writeSizes.length, inner.closes], [1, 1]);
+});
+
+Deno.test("Conn.close() before the tick is over starts nothing", async () => {
+  const { inner, conn } = setUp();
+  const writing = opError(conn.write(bytes("x")));
+  conn.close();
+  assert(isClosed(await writing));
+  await jobs();
+  assertEquals(inner.writeSizes, []);
+});
