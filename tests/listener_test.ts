@@ -1,19 +1,7 @@
-import { connect as nodeConnect } from "node:net";
-import { once } from "node:events";
-import { listen, type Listener } from "../listener.ts";
+import { listen } from "../listener.ts";
 import { Conn } from "../net/conn.ts";
 import { listenerSuite, type ListenerWorld } from "./suites/listener_suite.ts";
-import { connect } from "./support.ts";
-
-/** A client that resets (SO_LINGER 0) before anybody has accepted it. */
-async function reset({ addr }: Listener): Promise<void> {
-  const { hostname: host, port } = addr as Deno.NetAddr;
-  const socket = nodeConnect({ host, port });
-  await once(socket, "connect");
-  const closed = once(socket, "close");
-  socket.resetAndDestroy();
-  await closed;
-}
+import { connect, reset } from "./support.ts";
 
 function tcp(network: "tcp4" | "tcp6", host: string): ListenerWorld {
   return {

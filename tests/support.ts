@@ -5,6 +5,8 @@
  * @module
  */
 
+import { once } from "node:events";
+import { connect as nodeConnect } from "node:net";
 import { listen } from "../listener.ts";
 import { Conn } from "../net/conn.ts";
 
@@ -28,6 +30,16 @@ export async function connect(listener: { addr: Deno.Addr }): Promise<Conn> {
 export async function pair(): Promise<[client: Conn, server: Conn]> {
   await using listener = await listen("tcp", "127.0.0.1:0");
   return await Promise.all([connect(listener), listener.accept()]);
+}
+
+/** A client that resets (SO_LINGER 0) before anybody has accepted it. */
+export async function reset({ addr }: { addr: Deno.Addr }): Promise<void> {
+  const { hostname: host, port } = addr as Deno.NetAddr;
+  const socket = nodeConnect({ host, port });
+  await once(socket, "connect");
+  const closed = once(socket, "close");
+  socket.resetAndDestroy();
+  await closed;
 }
 
 /** Lets the event loop turn once. */

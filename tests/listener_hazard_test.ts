@@ -1,0 +1,421 @@
+/**
+ * What ends or blocks a plain accept loop, done to a plain `Deno.listen` first
+ * and to ours second.
+ *
+ * @module
+ */
+
+import { assert, assertEquals, assertRejects, assertThrows } from "@std/assert";
+import { listen, Listener } from "../listener.ts";
+import { Conn } from "../net/conn.ts";
+import { bytes, connect, installed, reset, runChild } from "./support.ts";
+
+const linux = Deno.build.os === "linux";
+
+function rawListen(): Deno.TcpListener {
+  return Deno.listen({ hostname: "127.0.0.1", port: 0 });
+}
+
+/** Sends back what comes, on every connection, until the listener closes. */
+async function echoAll(listener: AsyncIterable<Conn>): Promise<void> {
+  const handlers: Promise<void>[] = [];
+  for await (const conn of listener) handlers.push(echo(conn));
+  await Promise.all(handlers);
+}
+
+async function echo(conn: Conn): Promise<void> {
+  await using _ = conn;
+  try {
+    for await (const chunk of conn) await conn.write(chunk);
+  } catch {
+    // It has reset.
+  }
+}
+
+/** One message there and back, on a connection of its own; how many ms. */
+async function roundTrip(listener: { addr: Deno.Addr }): Promise<number> {
+  const start = performance.now();
+  await using client = await connect(listener);
+  await client.write(bytes("ping"));
+  assertEquals(await client.read(new Uint8Array(8)), 4);
+  return performance.now() - start;
+}
+
+Deno.test("a client that resets ends a plain loop, not ours", async () => {
+  const raw = rawListen();
+  await reset(raw);
+  await assertRejects(async () => {
+    for await (const conn of raw) conn.close();
+  }, Deno.errors.NotConnected);
+  raw.close();
+
+  const listener = await listen("tcp", "127.0.0.1:0");
+  for (let i = 0; i < 200; i++) await reset(listener);
+  const served = echoAll(listener);
+  await roundTrip(listener);
+  await listener.close();
+  await served;
+});
+
+Deno.test("a second accept is refused by Deno, and waits with us", async () => {
+  const raw = rawListen();
+  const first = raw.accept().catch(() => {});
+  await assertRejects(() => raw.accept(), Deno.errors.Busy);
+  raw.close();
+  await first;
+
+  await using listener = await listen("tcp", "127.0.0.1:0");
+  const calls = [listener.accept(), listener.accept()];
+  for (const call of calls) {
+    await using _client = await connect(listener);
+    await using _server = await call;
+  }
+});
+
+Deno.test("close() twice is refused by Deno, and nothing to us", async () => {
+  const raw = rawListen();
+  raw.close();
+  assertThrows(() => raw.close(), Deno.errors.BadResource);
+
+  const listener = await listen("tcp", "127.0.0.1:0");
+  await listener.close();
+  await listener.close();
+});
+
+Deno.test("the port is free when close() settles, not when Deno's returns", async () => {
+  const raw = rawListen();
+  const { port } = raw.addr;
+  const accepted = raw.accept().catch(() => {});
+  raw.close();
+  assertThrows(
+    () => Deno.listen({ hostname: "127.0.0.1", port }),
+    Deno.errors.AddrInUse,
+  );
+  await accepted;
+
+  const listener = await listen("tcp", "127.0.0.1:0");
+  const ended = assertRejects(() => listener.accept());
+  await listener.close();
+  await using _again = await listen("tcp", String(listener.addr));
+  await ended;
+});
+
+Deno.test("a plain loop dies of EMFILE; ours waits, and says so once", {
+  ignore: !linux,
+}, async () => {
+  const { stdout, stderr } = await runChild(
+    `
+    import process from "node:process";
+    import { listen } from "./listener.ts";
+
+    const files = [];
+    function takeAllButOne() {
+      try {
+        for (;;) files.push(Deno.openSync("/dev/null"));
+      } catch (error) {
+        if (error.code !== "EMFILE") throw error;
+      }
+      files.pop().close();
+    }
+    function giveBack() {
+      for (const file of files.splice(0)) file.close();
+    }
+    const delay = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
+    const dial = ({ addr }) => Deno.connect({ ...addr });
+
+    // The runtime itself does not survive a full table in its first second.
+    await delay(1100);
+
+    const raw = Deno.listen({ hostname: "127.0.0.1", port: 0 });
+    takeAllButOne();
+    const stranded = await dial(raw);
+    let hazard;
+    try {
+      for await (const conn of raw) conn.close();
+    } catch (error) {
+      hazard = error.code;
+    }
+    giveBack();
+    stranded.close();
+
+    const events = [];
+    const listener = await listen("tcp", "127.0.0.1:0", {
+      onAcceptError: ({ kind, retryMs, error }) => {
+        events.push([kind, retryMs, error.code]);
+        reported.resolve();
+      },
+    });
+    let reported;
+    const loop = (async () => {
+      for await (const conn of listener) {
+        await conn.write(new Uint8Array(1));
+        conn.close();
+      }
+    })();
+    const cpu = [];
+    for (let episode = 0; episode < 3; episode++) {
+      reported = Promise.withResolvers();
+      takeAllButOne();
+      const client = await dial(listener);
+      await reported.promise;
+      const before = process.cpuUsage();
+      const start = performance.now();
+      await delay(200);
+      const { user, system } = process.cpuUsage(before);
+      cpu.push((user + system) / 10 / (performance.now() - start));
+      giveBack();
+      if (await client.read(new Uint8Array(8)) !== 1) throw new Error("EOF");
+      client.close();
+    }
+    await listener.close();
+    await loop;
+    console.log(JSON.stringify({ hazard, events, cpu }));
+    `,
+    {
+      flags: ["--allow-net", "--allow-read=/dev/null"],
+      wrap: ["sh", "-c", 'ulimit -n 64; exec "$@"', "sh"],
+    },
+  );
+  assert(stdout !== "", stderr);
+  const { hazard, events, cpu } = JSON.parse(stdout);
+  assertEquals(hazard, "EMFILE");
+  assertEquals(events, Array(3).fill(["capacity", 5, "EMFILE"]));
+  // A loop that tries again at once takes all of a core.
+  for (const percent of cpu) assert(percent < 20, `${cpu} % of a core`);
+});
+
+Deno.test("a flood of resets slows nobody down", async () => {
+  let met = 0;
+  const listener = await listen("tcp", "127.0.0.1:0", {
+    onAcceptError: () => met++,
+  });
+  const served = echoAll(listener);
+  const { port } = listener.addr as Deno.NetAddr;
+  const flood = `
+    import { connect } from "node:net";
+    let left = 1000;
+    function next() {
+      if (left-- <= 0) return;
+      const socket = connect(${port}, "127.0.0.1", () => socket.resetAndDestroy());
+      socket.on("close", next);
+      socket.on("error", () => {});
+    }
+    for (let i = 0; i < 20; i++) next();
+  `;
+  // A machine that is busy with other tests may be slow for its own reasons.
+  let worst = Infinity;
+  for (let attempt = 0; attempt < 5 && worst >= 100; attempt++) {
+    let flooding = true;
+    const flooded = runChild(flood, { flags: ["--allow-net=127.0.0.1"] })
+      .finally(() => flooding = false);
+    worst = 0;
+    for (let trips = 0; trips < 100 || flooding; trips++) {
+      worst = Math.max(worst, await roundTrip(listener));
+    }
+    const { code, stderr } = await flooded;
+    assertEquals(code, 0, stderr);
+  }
+  assert(worst < 100, `${worst} ms`);
+  assert(met > 0, "each of these ends a plain loop");
+  await listener.close();
+  await served;
+});
+
+Deno.test("a thousand clients at once: none is refused", {
+  ignore: !linux, // elsewhere the kernel keeps no thousand waiting
+}, async () => {
+  await using listener = await listen("tcp", "127.0.0.1:0");
+  const clients = await Promise.all(
+    Array.from({ length: 1000 }, () => connect(listener)),
+  );
+  const servers = await Promise.all(clients.map(() => listener.accept()));
+  const addresses = (conns: Conn[], end: "localAddr" | "remoteAddr") =>
+    conns.map((conn) => String(conn[end])).sort();
+  assertEquals(
+    addresses(servers, "remoteAddr"),
+    addresses(clients, "localAddr"),
+  );
+  for (const conn of [...clients, ...servers]) conn.close();
+});
+
+Deno.test("keep-alive is on for accepted connections", {
+  ignore: !linux || !installed("ss"),
+}, async (t) => {
+  /** Whether the kernel has a keep-alive timer for our end. */
+  async function hasTimer(conn: Deno.Conn): Promise<boolean> {
+    const { port } = conn.localAddr as Deno.NetAddr;
+    const { stdout } = await new Deno.Command("ss", {
+      args: ["-Htno", "state", "established", `sport = :${port}`],
+    }).output();
+    return new TextDecoder().decode(stdout).includes("timer:(keepalive");
+  }
+  await t.step("off with plain Deno", async () => {
+    const raw = rawListen();
+    await using _client = await connect(raw);
+    const conn = await raw.accept();
+    raw.close();
+    assertEquals(await hasTimer(conn), false);
+    conn.close();
+  });
+  for (const keepAlive of [undefined, true, false]) {
+    await t.step(`keepAlive: ${keepAlive}`, async () => {
+      await using listener = await listen(
+        "tcp",
+        "127.0.0.1:0",
+        keepAlive === undefined ? {} : { keepAlive },
+      );
+      await using _client = await connect(listener);
+      await using conn = await listener.accept();
+      assertEquals(await hasTimer(conn), keepAlive !== false);
+    });
+  }
+});
+
+Deno.test("new Listener() takes a TLS listener", async (t) => {
+  const asset = (name: string) =>
+    Deno.readTextFileSync(new URL(`assets/${name}`, import.meta.url));
+  const cert = asset("cert.pem");
+  const listener = new Listener(
+    Deno.listenTls({
+      hostname: "127.0.0.1",
+      port: 0,
+      cert,
+      key: asset("key.pem"),
+    }),
+  );
+  const { hostname, port } = listener.addr as Deno.NetAddr;
+  const served = echoAll(listener);
+  await t.step("which speaks TLS", async () => {
+    await using client = new Conn(
+      await Deno.connectTls({ hostname, port, caCerts: [cert] }),
+    );
+    await client.write(bytes("secret"));
+    const p = new Uint8Array(16);
+    assertEquals(await client.read(p), 6);
+    assertEquals(p.subarray(0, 6), bytes("secret"));
+  });
+  await t.step("and is not ended by who does not, or resets", async () => {
+    await using stranger = await connect(listener);
+    await stranger.write(bytes("GET / HTTP/1.1\r\n\r\n"));
+    await reset(listener);
+    await using client = new Conn(
+      await Deno.connectTls({ hostname, port, caCerts: [cert] }),
+    );
+    await client.write(bytes("secret"));
+    assertEquals(await client.read(new Uint8Array(16)), 6);
+  });
+  await t.step("and closes like any other", async () => {
+    await listener.close();
+    await served;
+    const again = Deno.listen({ hostname, port });
+    again.close();
+  });
+});
+
+Deno.test("a unix socket's file goes with its listener", {
+  ignore: Deno.build.os === "windows",
+}, async (t) => {
+  const folder = await Deno.makeTempDir({ prefix: "listener" });
+  const path = `${folder}/socket`;
+  await t.step("on close()", async () => {
+    const listener = await listen("unix", path);
+    assert((await Deno.lstat(path)).isSocket);
+    assertEquals(String(listener.addr), path);
+    await listener.close();
+    await assertRejects(() => Deno.lstat(path), Deno.errors.NotFound);
+  });
+  await t.step("but not with a process that was killed", async () => {
+    const { code } = await runChild(
+      `
+      import { listen } from "./listener.ts";
+      await listen("unix", ${JSON.stringify(path)});
+      Deno.kill(Deno.pid, "SIGKILL");
+      await new Promise(() => {});
+      `,
+      {
+        flags: [
+          `--allow-read=${path}`,
+          `--allow-write=${path}`,
+          `--allow-net=unix:${path}`,
+          "--allow-run",
+        ],
+      },
+    );
+    assertEquals(code, 128 + 9);
+    const error = await assertRejects(() => listen("unix", path));
+    assertEquals(
+      (error as Error).message,
+      `listen unix ${path}: address already in use`,
+    );
+    // As Go: whoever knows that nobody listens removes it.
+    await Deno.remove(path);
+    await using _listener = await listen("unix", path);
+  });
+  await Deno.remove(folder, { recursive: true });
+});
+
+Deno.test("a unix socket may have a name instead of a file", {
+  ignore: !linux, // which has invented it
+}, async () => {
+  const name = `@switchboard-${crypto.randomUUID()}`;
+  const listener = await listen("unix", name);
+  assertEquals(String(listener.addr), name);
+  const path = name.replace("@", "\0");
+  await using client = new Conn(
+    await Deno.connect({ transport: "unix", path }),
+  );
+  await using server = await listener.accept();
+  assertEquals(String(client.remoteAddr), name);
+  assertEquals(String(server.remoteAddr), "", "an unnamed peer");
+  await listener.close();
+  await using _again = await listen("unix", name);
+});
+
+Deno.test("an accept keeps the process alive as long as somebody waits", async (t) => {
+  const rows: Record<string, [change: string, output: string]> = {
+    "by default": ["loop();", "closed\nended\n"],
+    "unref() before": ["listener.unref(); loop();", ""],
+    "unref() after": ["loop(); listener.unref();", ""],
+    "ref() again": [
+      "listener.unref(); loop(); listener.ref();",
+      "closed\nended\n",
+    ],
+    "nobody waits": ["", ""],
+    "the caller has gone": ["leave();", ""],
+    "the caller has gone, another waits": [
+      "leave(); loop();",
+      "closed\nended\n",
+    ],
+  };
+  const outputs = Object.values(rows).map(([change]) =>
+    runChild(
+      `
+      import { listen } from "./listener.ts";
+      const listener = await listen("tcp", "127.0.0.1:0");
+      // It fires only if something else keeps the process alive.
+      const timer = setTimeout(() => {
+        console.log("closed");
+        listener.close();
+      }, 100);
+      Deno.unrefTimer(timer);
+      async function loop() {
+        for await (const _ of listener);
+        console.log("ended");
+      }
+      function leave() {
+        const controller = new AbortController();
+        listener.accept(controller).catch(() => {});
+        controller.abort();
+      }
+      ${change}
+      `,
+      { flags: ["--allow-net"] },
+    )
+  );
+  for (const [i, [name, [, expected]]] of Object.entries(rows).entries()) {
+    await t.step(name, async () => {
+      const { code, stdout, stderr } = await outputs[i]!;
+      assertEquals([code, stdout], [0, expected], stderr);
+    });
+  }
+});
