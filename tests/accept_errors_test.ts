@@ -1,0 +1,69 @@
+import { assertEquals } from "@std/assert";
+import { type AcceptErrorKind, acceptErrorKind } from "../net/accept_errors.ts";
+
+Deno.test("acceptErrorKind() goes by the code", async (t) => {
+  const codes: Record<AcceptErrorKind, string[]> = {
+    // accept(2): "errors already pending on the new socket", and trio's list.
+    peer: [
+      "ECONNABORTED",
+      "ECONNRESET",
+      "EHOSTDOWN",
+      "EHOSTUNREACH",
+      "ENETDOWN",
+      "ENETUNREACH",
+      "ENONET",
+      "ENOPROTOOPT",
+      "ENOSR",
+      "ENOTCONN",
+      "EOPNOTSUPP",
+      "EPERM",
+      "EPROTO",
+      "EPROTONOSUPPORT",
+      "ESOCKTNOSUPPORT",
+      "ETIMEDOUT",
+    ],
+    capacity: ["EMFILE", "ENFILE", "ENOBUFS", "ENOMEM"],
+    fatal: ["EBADF", "EINVAL", "ENOTSOCK", "EFAULT", "EACCES", "EUNHEARDOF"],
+    closed: [],
+  };
+  for (const [kind, list] of Object.entries(codes)) {
+    for (const code of list) {
+      await t.step(`${code} is ${kind}`, () => {
+        const error = Object.assign(new Error("accept"), { code });
+        assertEquals(acceptErrorKind(error), kind);
+      });
+    }
+  }
+});
+
+Deno.test("acceptErrorKind() goes by the class where there is no code", async (t) => {
+  const { errors } = Deno;
+  const rows: [string, unknown, AcceptErrorKind][] = [
+    ["BadResource", new errors.BadResource("Bad resource ID"), "closed"],
+    ["Interrupted", new errors.Interrupted("operation canceled"), "closed"],
+    ["NotConnected", new errors.NotConnected("endpoint"), "peer"],
+    ["ConnectionReset", new errors.ConnectionReset("reset"), "peer"],
+    ["ConnectionAborted", new errors.ConnectionAborted("aborted"), "peer"],
+    ["NetworkUnreachable", new errors.NetworkUnreachable("net"), "peer"],
+    ["TimedOut", new errors.TimedOut("timed out"), "peer"],
+    ["Busy", new errors.Busy("Another accept task is ongoing"), "fatal"],
+    ["NotCapable", new errors.NotCapable("net access"), "fatal"],
+    ["PermissionDenied", new errors.PermissionDenied("denied"), "fatal"],
+    ["a plain Error", new Error("surprise"), "fatal"],
+    ["a TypeError", new TypeError("bug"), "fatal"],
+    ["no error at all", "reset", "fatal"],
+    ["nothing", undefined, "fatal"],
+  ];
+  for (const [name, error, kind] of rows) {
+    await t.step(`${name} is ${kind}`, () => {
+      assertEquals(acceptErrorKind(error), kind);
+    });
+  }
+});
+
+Deno.test("acceptErrorKind() lets a code overrule the class", () => {
+  const error = Object.assign(new Deno.errors.PermissionDenied("accept"), {
+    code: "EPERM", // of a firewall (accept(2)), not of the sandbox
+  });
+  assertEquals(acceptErrorKind(error), "peer");
+});
