@@ -42,7 +42,8 @@ export interface ListenOptions extends ListenerOptions {
   signal?: AbortSignal;
   /**
    * How many connections may wait in the kernel's queue, at least 1. The
-   * kernel has a limit of its own (Linux: net.core.somaxconn).
+   * kernel has a limit of its own (Linux: net.core.somaxconn). Only TCP; a unix
+   * socket has the runtime's own.
    *
    * @default {65535}
    */
