@@ -41,8 +41,8 @@ export class ReadHalf {
   #memory: Uint8Array<ArrayBuffer> | null = null;
   #start = 0;
   #end = 0;
-  /** The memory is somebody else's until they give it back. */
-  #lent = false;
+  /** How many have borrowed parts of the memory; no operation may use it. */
+  #loans = 0;
   /** What the next operation reads into is this large. */
   #size = MIN_SIZE;
   #pending = false;
@@ -114,7 +114,7 @@ export class ReadHalf {
     const memory = this.#memory!;
     const bytes = memory.subarray(this.#start, this.#end);
     this.#start = this.#end = 0;
-    if (bytes.length < memory.length || this.#lent) return bytes.slice();
+    if (bytes.length < memory.length || this.#loans > 0) return bytes.slice();
     this.#memory = null;
     return bytes;
   }
@@ -123,15 +123,14 @@ export class ReadHalf {
   lend(limit: number): Uint8Array<ArrayBuffer> {
     const from = this.#start;
     this.#start = Math.min(this.#end, from + limit);
-    this.#lent = true;
+    this.#loans++;
     return this.#memory!.subarray(from, this.#start);
   }
 
   /** Ends a loan. Memory that we have replaced meanwhile is not ours again. */
   giveBack(bytes: Uint8Array<ArrayBuffer>): void {
     if (this.#memory?.buffer !== bytes.buffer) return;
-    this.#lent = false;
-    if (this.#wire.closed) this.#release();
+    if (--this.#loans === 0 && this.#wire.closed) this.#release();
   }
 
   /** Ends a loan that came to nothing, unless somebody has read on since. */
@@ -156,13 +155,13 @@ export class ReadHalf {
     while (this.#waiters.head) {
       this.#waiters.shift().fail(this.#wire.closedError("read"));
     }
-    if (!this.#pending && !this.#lent) this.#release();
+    if (!this.#pending && this.#loans === 0) this.#release();
   }
 
   #begin(): void {
-    if (this.#lent) {
+    if (this.#loans > 0) {
       this.#memory = null;
-      this.#lent = false;
+      this.#loans = 0;
     }
     if (this.#memory?.length !== this.#size) {
       this.#release();
@@ -244,9 +243,9 @@ export class ReadHalf {
   }
 
   #release(): void {
-    if (this.#memory && !this.#lent) giveMemory(this.#memory);
+    if (this.#memory && this.#loans === 0) giveMemory(this.#memory);
     this.#memory = null;
-    this.#lent = false;
+    this.#loans = 0;
     this.#start = this.#end = 0;
   }
 }
