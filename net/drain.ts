@@ -2,9 +2,9 @@ import { Alarm, type Clock, systemClock } from "./clock.ts";
 
 /** What became of the connections that were open when a shutdown began. */
 export interface ShutdownReport {
-  /** Their handlers returned in time. */
+  /** Their handlers returned in time, or took them over. */
   drained: number;
-  /** They were closed by force: their handlers had not returned. */
+  /** They were closed by force: handler or peer were not done with them. */
   forced: number;
   /** Their handlers failed in time, not because of the shutdown. */
   failed: number;
@@ -68,9 +68,11 @@ export class Drain {
 
   async #run(before: Promise<void>): Promise<ShutdownReport> {
     const start = this.#clock.monotonic();
-    await Promise.all([before, this.#drained.promise]);
+    // Both, whatever happens: a timer must not outlive the report.
+    await Promise.allSettled([before, this.#drained.promise]);
     this.#deadline.clear();
     this.#grace.clear();
+    await before;
     return {
       drained: this.#count("drained"),
       forced: this.#count("forced"),

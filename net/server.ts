@@ -249,7 +249,7 @@ export class Server implements AsyncDisposable {
     live(conn, this.#handler, context).then(
       () => this.#end(conn, session),
       (error) => {
-        const silent = causedByShutdown(error, session);
+        const silent = causedByShutdown(error, context.reason);
         this.#end(conn, session, silent ? "drained" : "failed");
         if (!silent) this.#report(error, conn);
       },
@@ -276,7 +276,7 @@ export class Server implements AsyncDisposable {
         op: "accept",
         network: conn.network,
         addr: conn.remoteAddr,
-        reason: `more than ${limit} connections from ${host}`,
+        reason: `too many connections from ${host}, the limit is ${limit}`,
       }),
       conn,
     );
@@ -313,9 +313,9 @@ export class Server implements AsyncDisposable {
   }
 
   #begin(timeout = DEFAULT_SHUTDOWN_TIMEOUT): Promise<ShutdownReport> {
-    this.#drain ??= this.#startDrain();
-    this.#drain.hurry(timeout);
-    return this.#drain.report;
+    const drain = this.#drain ?? this.#startDrain();
+    drain.hurry(timeout);
+    return drain.report;
   }
 
   /** For a shutdown that nobody waits for. */
@@ -327,7 +327,8 @@ export class Server implements AsyncDisposable {
     this.#accepting = false;
     this.#wake?.();
     const sessions = [...this.#sessions.values()];
-    const drain = new Drain(
+    // A handler that hears of it may ask for the report at once.
+    const drain = this.#drain = new Drain(
       this.#clock,
       sessions,
       this.#listener.close(),
@@ -339,6 +340,7 @@ export class Server implements AsyncDisposable {
   }
 
   #forceAll(): void {
+    this.#unfollow?.();
     for (const [conn, session] of this.#sessions) {
       session.outcome = "forced";
       conn.close();
@@ -355,11 +357,11 @@ export class Server implements AsyncDisposable {
   }
 }
 
-/** Whether a handler fails because we have told it to end. */
-function causedByShutdown(error: unknown, session: Session): boolean {
-  const { reason } = session.context;
+/** Whether a handler fails because we have told it to end, with `reason`. */
+function causedByShutdown(error: unknown, reason: unknown): boolean {
   if (reason === undefined) return false;
-  return error === reason || (session.outcome === "forced" && isClosed(error));
+  return error === reason || isClosed(error) ||
+    (error instanceof Error && error.cause === reason); // node:timers does so
 }
 
 function printError(error: unknown, conn?: Conn): void {

@@ -257,7 +257,8 @@ Deno.test("detach() throws after the handler's end", async () => {
 Deno.test("handle() delivers all that was written although input is unread", async (t) => {
   const reply = new Uint8Array(1024 * 1024).fill(7);
 
-  await t.step("closeWrite() and close() alone lose data", async () => {
+  /** How much of the reply arrives if it is followed by FIN and close(). */
+  async function withoutLingering(): Promise<number> {
     const [client, server] = await pair();
     await client.write(new Uint8Array(64 * 1024)); // nobody reads this
     await server.write(reply);
@@ -270,7 +271,17 @@ Deno.test("handle() delivers all that was written although input is unread", asy
       assertInstanceOf(error, OpError); // ECONNRESET
     }
     client.close();
-    if (Deno.build.os === "linux") assert(got < reply.length, "nothing lost");
+    return got;
+  }
+
+  await t.step({
+    name: "closeWrite() and close() alone lose data",
+    ignore: Deno.build.os !== "linux",
+    fn: async () => {
+      // Nearly always at the first try; it is a race of two kernel queues.
+      let tries = 20;
+      while (await withoutLingering() === reply.length) assert(--tries > 0);
+    },
   });
 
   for (const awaited of [true, false]) {

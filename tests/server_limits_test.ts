@@ -1,0 +1,297 @@
+import {
+  assert,
+  assertEquals,
+  assertInstanceOf,
+  assertStringIncludes,
+} from "@std/assert";
+import { type Handler, serve } from "../handler.ts";
+import { listen } from "../listener.ts";
+import { Conn } from "../net/conn.ts";
+import { copy } from "../net/copy.ts";
+import { isTimeout, OpError } from "../net/errors.ts";
+import { FakeClock } from "../testing/fake_clock.ts";
+import { bytes, connect, textOf, turn } from "./support.ts";
+
+const echo: Handler = async (conn) => {
+  for await (const chunk of conn) await conn.write(chunk);
+};
+
+/** Sends a byte and waits for its echo: the server has seen it. */
+async function trip(client: Conn): Promise<void> {
+  await client.write(bytes("x"));
+  assertEquals(await client.read(new Uint8Array(1)), 1);
+}
+
+Deno.test("maxConnections is never exceeded, and all are served in the end", async (t) => {
+  for (const [limit, count] of [[1, 10], [50, 300]] as const) {
+    await t.step(`${count} through ${limit}`, async () => {
+      let running = 0;
+      let most = 0;
+      const server = serve(
+        await listen("tcp", "127.0.0.1:0"),
+        async (conn) => {
+          most = Math.max(most, ++running, server.connections.size);
+          await conn.read(new Uint8Array(1));
+          await conn.write(bytes("served"));
+          running--;
+        },
+        { maxConnections: limit },
+      );
+      const clients = await Promise.all(
+        Array.from({ length: count }, () => connect(server)),
+      );
+      // All connected, and nobody has said anything: the limit is reached.
+      while (server.connections.size < limit) await turn();
+      const replies = await Promise.all(clients.map(async (client) => {
+        await client.write(bytes("x"));
+        await client.closeWrite();
+        const text = await textOf(client);
+        client.close();
+        return text;
+      }));
+      assertEquals(replies, clients.map(() => "served"));
+      assertEquals(most, limit);
+      await server.shutdown();
+    });
+  }
+});
+
+Deno.test("maxConnections frees the slot of a handler that throws, of one that detaches", async () => {
+  const ways: Handler[] = [
+    () => {
+      throw new Error("sync");
+    },
+    () => Promise.reject(new Error("async")),
+    (_conn, context) => context.detach().close(),
+    (conn) => conn.close(),
+    echo,
+  ];
+  const failures: unknown[] = [];
+  let n = 0;
+  const server = serve(
+    await listen("tcp", "127.0.0.1:0"),
+    (conn, context) => ways[n++]!(conn, context),
+    { maxConnections: 1, onError: (error) => void failures.push(error) },
+  );
+  for (let i = 1; i < ways.length; i++) {
+    const client = await connect(server);
+    assertEquals(await textOf(client), "");
+    client.close();
+  }
+  const client = await connect(server);
+  await trip(client);
+  client.close();
+  await server.shutdown();
+  assertEquals(failures.length, 2);
+});
+
+Deno.test("maxConnections counts a connection that closes gently", async () => {
+  const clock = new FakeClock();
+  let served = 0;
+  const server = serve(
+    await listen("tcp", "127.0.0.1:0", { clock }),
+    () => void served++,
+    { maxConnections: 1 },
+  );
+  const first = await connect(server);
+  const second = await connect(server);
+  assertEquals(await textOf(first), ""); // FIN; it does not close its side
+  await clock.advance(4_999);
+  assertEquals([served, server.connections.size], [1, 1]);
+  await clock.advance(1);
+  assertEquals(await textOf(second), "");
+  assertEquals(served, 2);
+  second.close(); // it does
+  while (server.connections.size > 0) await turn();
+  first.close();
+  await server.shutdown();
+  assertEquals(clock.timers, []);
+});
+
+Deno.test("maxConnectionsPerHost closes one more at once and reports it", async () => {
+  const reported = Promise.withResolvers<[unknown, Conn | undefined]>();
+  const server = serve(await listen("tcp", "127.0.0.1:0"), echo, {
+    maxConnectionsPerHost: 2,
+    onError: (error, conn) => reported.resolve([error, conn]),
+  });
+  const [a, b] = [await connect(server), await connect(server)];
+  await trip(a);
+  await trip(b);
+  const c = await connect(server);
+  assertEquals(await textOf(c), "");
+  const [error, conn] = await reported.promise;
+  assertInstanceOf(error, OpError);
+  assertEquals(error.op, "accept");
+  assertStringIncludes(
+    error.message,
+    "too many connections from 127.0.0.1, the limit is 2",
+  );
+  assertEquals(String(conn!.remoteAddr), String(c.localAddr));
+  assertEquals(server.connections.size, 2);
+  c.close();
+  // A place that is given back can be taken again.
+  a.close();
+  while (server.connections.size > 1) await turn();
+  const d = await connect(server);
+  await trip(d);
+  for (const client of [b, d]) client.close();
+  const { drained, forced, failed } = await server.shutdown();
+  assertEquals([forced, failed], [0, 0]);
+  assert(drained <= 2);
+});
+
+Deno.test("maxConnectionsPerHost counts each host by itself, mapped IPv4 as IPv4", async () => {
+  const failures: string[] = [];
+  const server = serve(await listen("tcp", ":0"), echo, {
+    maxConnectionsPerHost: 1,
+    onError: (error) => void failures.push((error as Error).message),
+  });
+  const { port } = server.addr as Deno.NetAddr;
+  const hosts = ["127.0.0.1", "::1"];
+  const dialHost = async (hostname: string) =>
+    new Conn(await Deno.connect({ hostname, port }));
+  const clients = await Promise.all(hosts.map(dialHost));
+  for (const client of clients) await trip(client);
+  for (const host of hosts) {
+    const more = await dialHost(host);
+    assertEquals(await textOf(more), "");
+    more.close();
+    assertStringIncludes(failures.shift()!, `from ${host}, the limit is 1`);
+  }
+  for (const client of clients) client.close();
+  await server.shutdown();
+});
+
+Deno.test("idleTimeout fails the handler's calls after exactly that time", async (t) => {
+  const ways: Record<string, Handler> = {
+    "read()": async (conn) => {
+      const p = new Uint8Array(64);
+      for (let n; (n = await conn.read(p)) !== null;) {
+        await conn.write(p.subarray(0, n));
+      }
+    },
+    "for await": echo,
+    "copy()": async (conn) => void await copy(conn, conn),
+    "streams": (conn) => conn.readable.pipeTo(conn.writable),
+  };
+  for (const [name, handler] of Object.entries(ways)) {
+    await t.step(name, async () => {
+      const clock = new FakeClock();
+      const failures: unknown[] = [];
+      const server = serve(
+        await listen("tcp", "127.0.0.1:0", { clock }),
+        handler,
+        { idleTimeout: 1_000, onError: (error) => void failures.push(error) },
+      );
+      const client = await connect(server);
+      await trip(client);
+      await clock.advance(999);
+      await trip(client); // traffic puts it off
+      await clock.advance(999);
+      assertEquals(failures, []);
+      await clock.advance(1);
+      assertEquals(failures.length, 1);
+      assert(isTimeout(failures[0]));
+      assertEquals(await textOf(client), "");
+      client.close();
+      await server.shutdown();
+      assertEquals(clock.timers, []);
+    });
+  }
+});
+
+Deno.test("idleTimeout fails a write that nobody reads", async () => {
+  const clock = new FakeClock();
+  const size = 64 * 1024 * 1024; // more than the kernel takes
+  const failed = Promise.withResolvers<unknown>();
+  const server = serve(
+    await listen("tcp", "127.0.0.1:0", { clock }),
+    async (conn) => {
+      await conn.write(new Uint8Array(size));
+    },
+    { idleTimeout: 1_000, onError: failed.resolve },
+  );
+  const client = await connect(server);
+  await client.read(new Uint8Array(1)); // it is under way
+  const { promise } = failed;
+  let error: unknown;
+  promise.then((e) => error = e);
+  while (!error) await clock.advance(1_000); // until the kernel takes no more
+  assertInstanceOf(error, OpError);
+  assertEquals([error.op, isTimeout(error)], ["write", true]);
+  assert(error.bytesWritten! < size);
+  client.close();
+  await server.shutdown();
+});
+
+Deno.test("idleTimeout counts the silence of both ways together", async () => {
+  const clock = new FakeClock();
+  const failures: unknown[] = [];
+  const told = Promise.withResolvers<Conn>();
+  const server = serve(
+    await listen("tcp", "127.0.0.1:0", { clock }),
+    async (conn) => {
+      told.resolve(conn);
+      await conn.read(new Uint8Array(1)); // the client never sends
+    },
+    { idleTimeout: 1_000, onError: (error) => void failures.push(error) },
+  );
+  const client = await connect(server);
+  const conn = await told.promise;
+  for (let i = 0; i < 3; i++) {
+    await clock.advance(999);
+    await conn.write(bytes("x"));
+    await client.read(new Uint8Array(1));
+  }
+  assertEquals(failures, []);
+  await clock.advance(1_000);
+  assertEquals(failures.map(isTimeout), [true]);
+  client.close();
+  await server.shutdown();
+});
+
+Deno.test("idleTimeout cannot be undone by a deadline of the handler", async () => {
+  const clock = new FakeClock();
+  const failures: unknown[] = [];
+  const ended = Promise.withResolvers<void>();
+  const server = serve(
+    await listen("tcp", "127.0.0.1:0", { clock }),
+    async (conn) => {
+      conn.setDeadline(clock.now() + 60_000);
+      for (let i = 0; i < 2; i++) {
+        await conn.read(new Uint8Array(1)).catch((e) => failures.push(e));
+        conn.setDeadline(null);
+      }
+      await conn.write(bytes("x")).catch((e) => failures.push(e));
+      ended.resolve();
+    },
+    { idleTimeout: 1 }, // the least there is
+  );
+  const client = await connect(server);
+  while (server.connections.size === 0) await turn();
+  await clock.advance(1);
+  await ended.promise;
+  assertEquals(failures.map(isTimeout), [true, true, true]);
+  assertEquals(await textOf(client), "");
+  client.close();
+  await server.shutdown();
+});
+
+Deno.test("idleTimeout may be longer than a timer can be", async () => {
+  const clock = new FakeClock();
+  const month = 30 * 24 * 3_600_000; // 2^31 ms are 24.8 days
+  const failures: unknown[] = [];
+  const server = serve(
+    await listen("tcp", "127.0.0.1:0", { clock }),
+    echo,
+    { idleTimeout: month, onError: (error) => void failures.push(error) },
+  );
+  const client = await connect(server);
+  await trip(client);
+  await clock.advance(month - 1);
+  assertEquals(failures, []);
+  await clock.advance(1);
+  assertEquals(failures.map(isTimeout), [true]);
+  client.close();
+  await server.shutdown();
+});

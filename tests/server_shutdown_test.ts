@@ -1,0 +1,515 @@
+import {
+  assert,
+  assertEquals,
+  assertInstanceOf,
+  assertRejects,
+  assertStrictEquals,
+} from "@std/assert";
+import {
+  type Handler,
+  type HandlerContext,
+  serve,
+  type ServeOptions,
+  type Server,
+  type ShutdownReport,
+} from "../handler.ts";
+import { listen } from "../listener.ts";
+import type { Conn } from "../net/conn.ts";
+import { OpError } from "../net/errors.ts";
+import { FakeClock } from "../testing/fake_clock.ts";
+import { bytes, connect, countedSignal, textOf, turn } from "./support.ts";
+
+const echo: Handler = async (conn) => {
+  for await (const chunk of conn) await conn.write(chunk);
+};
+
+/** Settles when the handler is told to end. */
+function told({ signal }: HandlerContext): Promise<void> {
+  return new Promise((resolve) =>
+    signal.addEventListener("abort", () => resolve())
+  );
+}
+
+/** drained, forced, failed */
+function counts(report: ShutdownReport): [number, number, number] {
+  return [report.drained, report.forced, report.failed];
+}
+
+interface Scene {
+  clock: FakeClock;
+  server: Server;
+  clients: Conn[];
+  failures: unknown[];
+}
+
+/** A server on a clock of its own, with `count` clients whose handlers run. */
+async function scene(
+  handler: Handler,
+  { count = 1, ...options }: ServeOptions & { count?: number } = {},
+): Promise<Scene> {
+  const clock = new FakeClock();
+  const failures: unknown[] = [];
+  const all = Promise.withResolvers<void>();
+  let running = 0;
+  const server = serve(
+    await listen("tcp", "127.0.0.1:0", { clock }),
+    (conn, context) => {
+      if (++running === count) all.resolve();
+      return handler(conn, context);
+    },
+    { onError: (error) => void failures.push(error), ...options },
+  );
+  const clients = await Promise.all(
+    Array.from({ length: count }, () => connect(server)),
+  );
+  if (count > 0) await all.promise;
+  return { clock, server, clients, failures };
+}
+
+Deno.test("shutdown() answers 200 clients in the middle of their requests", async () => {
+  const asked = Promise.withResolvers<void>();
+  let waiting = 0;
+  const server = serve(
+    await listen("tcp", "127.0.0.1:0"),
+    async (conn, context) => {
+      await conn.read(new Uint8Array(8));
+      const stopped = told(context);
+      if (++waiting === 200) asked.resolve();
+      await stopped;
+      await conn.write(new Uint8Array(50_000).fill(1));
+    },
+  );
+  const replies = Array.from({ length: 200 }, async () => {
+    using client = await connect(server);
+    await client.write(bytes("question"));
+    let got = 0;
+    for await (const chunk of client) got += chunk.length;
+    return got;
+  });
+  await asked.promise;
+  const report = await server.shutdown();
+  assertEquals(counts(report), [200, 0, 0]);
+  assert(report.durationMs >= 0);
+  assertEquals(new Set(await Promise.all(replies)), new Set([50_000]));
+});
+
+Deno.test("shutdown() forces at its timeout, to the millisecond", async (t) => {
+  const stuck: Handler = async (conn) =>
+    void await conn.read(new Uint8Array(1));
+  const cases: Record<string, [{ timeout?: number }, number]> = {
+    "default": [{}, 10_000],
+    "1 ms": [{ timeout: 1 }, 1],
+    "1 min": [{ timeout: 60_000 }, 60_000],
+    "longer than a timer can be": [{ timeout: 2 ** 31 + 5 }, 2 ** 31 + 5],
+  };
+  for (const [name, [options, expected]] of Object.entries(cases)) {
+    await t.step(name, async () => {
+      const { clock, server, clients, failures } = await scene(stuck);
+      let report: ShutdownReport | undefined;
+      const done = server.shutdown(options).then((r) => report = r);
+      await clock.advance(expected - 1);
+      assertEquals(report, undefined);
+      await clock.advance(1);
+      assertEquals(await done, {
+        drained: 0,
+        forced: 1,
+        failed: 0,
+        durationMs: expected,
+      });
+      await server.finished;
+      assertEquals(clock.timers, []);
+      assertEquals(failures, []); // our own shutdown is no failure
+      assertEquals(await textOf(clients[0]!), "");
+      clients[0]!.close();
+    });
+  }
+
+  await t.step("0: at once", async () => {
+    const { clock, server, clients } = await scene(stuck);
+    const report = await server.shutdown({ timeout: 0 });
+    assertEquals([...counts(report), report.durationMs], [0, 1, 0, 0]);
+    assertEquals(clock.timers, []);
+    clients[0]!.close();
+  });
+
+  await t.step("Infinity: never", async () => {
+    const { clock, server, clients } = await scene(stuck);
+    const done = server.shutdown({ timeout: Infinity });
+    assertEquals(clock.timers, []);
+    await clock.advance(365 * 24 * 3_600_000);
+    assertEquals(server.connections.size, 1);
+    await clients[0]!.write(bytes("x"));
+    clients[0]!.close();
+    assertEquals(counts(await done), [1, 0, 0]);
+  });
+});
+
+Deno.test("shutdown() with a shorter timeout given later wins, a longer one does not", async (t) => {
+  const stuck: Handler = async (conn) =>
+    void await conn.read(new Uint8Array(1));
+  const cases: Record<string, { later: number | undefined; end: number }> = {
+    "shorter": { later: 500, end: 1_500 },
+    "longer": { later: 60_000, end: 10_000 },
+    "Infinity": { later: Infinity, end: 10_000 },
+    "default": { later: undefined, end: 10_000 },
+    "close()": { later: 0, end: 1_000 },
+  };
+  for (const [name, { later, end }] of Object.entries(cases)) {
+    await t.step(name, async () => {
+      const { clock, server, clients } = await scene(stuck);
+      const first = server.shutdown({ timeout: 10_000 });
+      await clock.advance(1_000);
+      const second = later === undefined
+        ? server.shutdown()
+        : later === 0
+        ? server.close()
+        : server.shutdown({ timeout: later });
+      await clock.advance(end - 1_000);
+      const report = await first;
+      assertEquals(report.durationMs, end);
+      assertEquals(report.forced, 1);
+      assertStrictEquals(await second, report);
+      assertStrictEquals(await server.close(), report); // and ever after
+      assertStrictEquals(await server.shutdown(), report);
+      assertEquals(clock.timers, []);
+      clients[0]!.close();
+    });
+  }
+});
+
+Deno.test("shutdown() refuses a timeout that is none, and serves on", async () => {
+  const server = serve(await listen("tcp", "127.0.0.1:0"), echo);
+  await assertRejects(() => server.shutdown({ timeout: NaN }), RangeError);
+  await assertRejects(() => server.shutdown({ timeout: -1 }), RangeError);
+  await assertRejects(
+    () => server.shutdown({ timeout: "1" as unknown as number }),
+    TypeError,
+  );
+  const client = await connect(server);
+  await client.write(bytes("x"));
+  assertEquals(await client.read(new Uint8Array(1)), 1);
+  client.close();
+  await server.shutdown({ timeout: Infinity });
+});
+
+Deno.test("shutdown() counts what became of each connection", async () => {
+  const ends: Handler[] = [
+    (_conn, context) => told(context), // drained
+    async (_conn, context) => {
+      await told(context);
+      throw context.signal.reason; // drained: we have told it to end
+    },
+    async (_conn, context) => {
+      await told(context);
+      // As the timers of Node reject.
+      throw new Error("aborted", { cause: context.signal.reason });
+    },
+    async (conn, context) => {
+      context.signal.addEventListener("abort", () => conn.close());
+      await conn.read(new Uint8Array(1)); // drained: its own answer to that
+    },
+    async (_conn, context) => {
+      await told(context);
+      context.detach().close(); // drained
+    },
+    async (_conn, context) => {
+      await told(context);
+      throw new Error("could not save"); // failed
+    },
+    async (_conn, context) => {
+      context.signal.addEventListener("abort", () => {});
+      await new Promise(() => {}); // forced
+    },
+    async (conn) => void await conn.read(new Uint8Array(1)), // forced
+  ];
+  let n = 0;
+  const { clock, server, clients, failures } = await scene(
+    (conn, context) => ends[n++]!(conn, context),
+    { count: ends.length },
+  );
+  const done = server.shutdown({ timeout: 5_000 });
+  for (const client of clients) await client.closeWrite().catch(() => {});
+  // All but those who wait for ever; one of these has read EOF meanwhile.
+  while (server.connections.size > 1) await turn();
+  await clock.advance(5_000);
+  const report = await done;
+  assertEquals(counts(report), [6, 1, 1]);
+  assertEquals(report.durationMs, 5_000);
+  assertEquals(
+    failures.map((error) => (error as Error).message),
+    ["could not save"],
+  );
+  for (const client of clients) client.close();
+});
+
+Deno.test("shutdown() tells each handler why, also who looks late", async () => {
+  const reasons: unknown[] = [];
+  const gate = Promise.withResolvers<void>();
+  const { server, clients } = await scene(async (_conn, context) => {
+    if (reasons.push(null) === 1) await told(context);
+    else await gate.promise; // has not looked at its signal yet
+    assert(context.signal.aborted);
+    reasons.push(context.signal.reason);
+    assertStrictEquals(context.signal, context.signal);
+  }, { count: 2 });
+  const done = server.shutdown();
+  gate.resolve();
+  for (const client of clients) client.close();
+  assertEquals(counts(await done), [2, 0, 0]);
+  const [one, two] = reasons.slice(2);
+  assertStrictEquals(one, two);
+  assertInstanceOf(one, DOMException);
+  assertEquals([one.name, one.message], [
+    "AbortError",
+    "the server shuts down",
+  ]);
+});
+
+Deno.test("shutdown() and close() may be called by who is told of it", async (t) => {
+  await t.step("by a handler's abort listener", async () => {
+    const reports: Promise<ShutdownReport>[] = [];
+    const { clock, server, clients } = await scene(async (conn, { signal }) => {
+      signal.addEventListener("abort", () => {
+        reports.push(server.shutdown({ timeout: Infinity }));
+      });
+      await conn.read(new Uint8Array(1));
+    }, { count: 2 });
+    const first = server.shutdown({ timeout: 100 });
+    await clock.advance(100);
+    const report = await first;
+    assertEquals(counts(report), [0, 2, 0]);
+    for (const other of reports) assertStrictEquals(await other, report);
+    assertEquals(reports.length, 2);
+    for (const client of clients) client.close();
+  });
+
+  await t.step("by a handler, at once", async () => {
+    const report = Promise.withResolvers<ShutdownReport>();
+    const server = serve(
+      await listen("tcp", "127.0.0.1:0"),
+      () => void server.shutdown().then(report.resolve),
+    );
+    const client = await connect(server);
+    assertEquals(await textOf(client), "");
+    client.close();
+    assertEquals(counts(await report.promise), [1, 0, 0]);
+    await server.finished;
+  });
+
+  await t.step("by onError", async () => {
+    const report = Promise.withResolvers<ShutdownReport>();
+    const server = serve(
+      await listen("tcp", "127.0.0.1:0"),
+      () => Promise.reject(new Error("boom")),
+      { onError: () => void server.close().then(report.resolve) },
+    );
+    const client = await connect(server);
+    assertEquals(await textOf(client), "");
+    client.close();
+    assertEquals(counts(await report.promise), [0, 0, 0]);
+  });
+});
+
+Deno.test("shutdown() leaves a handler that goes on although it was forced", async (t) => {
+  const late: Record<string, { end: (conn: Conn) => unknown; told: number }> = {
+    "returns": { end: () => {}, told: 0 },
+    "meets the closed connection": {
+      end: (conn) => conn.write(bytes("x")),
+      told: 0,
+    },
+    "wraps that": {
+      end: (conn) =>
+        conn.write(bytes("x")).catch((cause) => {
+          throw new Error("could not answer", { cause });
+        }),
+      told: 0,
+    },
+    "fails by itself": {
+      end: () => Promise.reject(new Error("a bug")),
+      told: 1,
+    },
+  };
+  for (const [name, { end, told }] of Object.entries(late)) {
+    await t.step(name, async () => {
+      const gate = Promise.withResolvers<void>();
+      const { controller, signal, listeners } = countedSignal();
+      const { server, clients, failures } = await scene(async (conn) => {
+        await gate.promise;
+        await end(conn);
+      }, { signal });
+      assertEquals(listeners(), 1);
+      const report = await server.close();
+      assertEquals(counts(report), [0, 1, 0]);
+      let finished = false;
+      server.finished.then(() => finished = true);
+      await turn();
+      assertEquals(finished, false);
+      assertEquals(server.connections.size, 1); // its handler runs
+      assertEquals(listeners(), 0); // nothing is left to hurry
+      gate.resolve();
+      await server.finished;
+      await turn();
+      assertEquals(failures.length, told);
+      assertEquals(counts(report), [0, 1, 0]); // a receipt does not change
+      assertStrictEquals(await server.shutdown(), report);
+      controller.abort();
+      clients[0]!.close();
+    });
+  }
+});
+
+Deno.test("shutdown() cuts a lingering close short", async () => {
+  const { clock, server, clients } = await scene(() => {});
+  const [client] = clients as [Conn]; // never closes by itself
+  assertEquals(await textOf(client), "");
+  const done = server.shutdown({ timeout: 10 });
+  await clock.advance(9);
+  assertEquals(server.connections.size, 1);
+  await clock.advance(1);
+  assertEquals(counts(await done), [0, 1, 0]);
+  await server.finished;
+  assertEquals(clock.timers, []);
+  client.close();
+});
+
+Deno.test("shutdown() does not count what is detached before", async () => {
+  const { server, clients } = await scene((conn, context) => {
+    context.detach();
+    return conn.write(bytes("mine")).then(() => conn.close());
+  });
+  assertEquals(counts(await server.shutdown()), [0, 0, 0]);
+  assertEquals(await textOf(clients[0]!), "mine");
+  clients[0]!.close();
+});
+
+Deno.test("detach() during a shutdown saves the connection from its force", async () => {
+  const kept = Promise.withResolvers<Conn>();
+  const { server, clients } = await scene(async (_conn, context) => {
+    await told(context);
+    kept.resolve(context.detach());
+    await new Promise(() => {}); // goes on with it, for ever
+  });
+  const report = await server.shutdown();
+  assertEquals(counts(report), [1, 0, 0]);
+  await server.close();
+  const conn = await kept.promise;
+  await conn.write(bytes("still open"));
+  conn.close();
+  assertEquals(await textOf(clients[0]!), "still open");
+  clients[0]!.close();
+});
+
+Deno.test("shutdown() while paused closes who waits", async (t) => {
+  for (const when of ["before", "while the accept is under way"]) {
+    await t.step(`paused ${when}`, async () => {
+      const server = serve(await listen("tcp", "127.0.0.1:0"), echo);
+      if (when !== "before") await turn();
+      server.pause();
+      const client = await connect(server);
+      for (let i = 0; i < 5; i++) await turn();
+      assertEquals(counts(await server.shutdown()), [0, 0, 0]);
+      await server.finished;
+      await client.read(new Uint8Array(1)).catch((e) =>
+        assertInstanceOf(e, OpError) // ECONNRESET: from the kernel's queue
+      );
+      client.close();
+    });
+  }
+});
+
+Deno.test("shutdown() after pause() drains the handlers that run", async () => {
+  const { server, clients } = await scene(async (conn, context) => {
+    await told(context);
+    await conn.write(bytes("bye"));
+  });
+  server.pause();
+  const done = server.shutdown();
+  server.resume(); // too late to accept anybody
+  assertEquals(await textOf(clients[0]!), "bye");
+  clients[0]!.close();
+  assertEquals(counts(await done), [1, 0, 0]);
+  await server.finished;
+});
+
+Deno.test("shutdown() at the limit closes who waits in the queue", async () => {
+  const { server, clients } = await scene((_conn, context) => told(context), {
+    maxConnections: 1,
+  });
+  const waiting = await connect(server);
+  const done = server.shutdown();
+  clients[0]!.close();
+  assertEquals(counts(await done), [1, 0, 0]);
+  await waiting.read(new Uint8Array(1)).catch((e) =>
+    assertInstanceOf(e, OpError)
+  );
+  waiting.close();
+});
+
+Deno.test("shutdown() frees the port", async () => {
+  const { server } = await scene(echo, { count: 0 });
+  await server.shutdown();
+  await (await listen("tcp", String(server.addr))).close();
+});
+
+Deno.test("serve() shuts down when its signal aborts", async (t) => {
+  await t.step("while it serves", async () => {
+    const { controller, signal, listeners } = countedSignal();
+    const { server, clients } = await scene(echo, { signal });
+    controller.abort();
+    clients[0]!.close();
+    await server.finished;
+    assertEquals(listeners(), 0);
+    assertEquals(counts(await server.shutdown()), [1, 0, 0]);
+  });
+  await t.step("with the default timeout", async () => {
+    const { controller, signal } = countedSignal();
+    const { clock, server, clients } = await scene(echo, { signal });
+    controller.abort();
+    await clock.advance(9_999);
+    assertEquals(server.connections.size, 1);
+    await clock.advance(1);
+    await server.finished;
+    assertEquals(counts(await server.shutdown()), [0, 1, 0]);
+    clients[0]!.close();
+  });
+  await t.step("before it began", async () => {
+    const { controller, signal, listeners } = countedSignal();
+    controller.abort();
+    const listener = await listen("tcp", "127.0.0.1:0");
+    const server = serve(listener, echo, { signal });
+    await server.finished;
+    assertEquals(listeners(), 0);
+    await assertRejects(() => listener.accept(), OpError, "closed");
+    assertEquals(counts(await server.shutdown()), [0, 0, 0]);
+  });
+  await t.step("after the shutdown: nothing is left of it", async () => {
+    const { controller, signal, listeners } = countedSignal();
+    const { server } = await scene(echo, { signal, count: 0 });
+    assertEquals(listeners(), 1);
+    await server.shutdown();
+    await server.finished;
+    assertEquals(listeners(), 0);
+    controller.abort();
+  });
+});
+
+Deno.test("await using drains a server", async () => {
+  const started = Promise.withResolvers<void>();
+  let client: Conn;
+  {
+    await using server = serve(
+      await listen("tcp", "127.0.0.1:0"),
+      async (conn, context) => {
+        const stopped = told(context);
+        started.resolve();
+        await stopped;
+        await conn.write(bytes("goodbye"));
+      },
+    );
+    client = await connect(server);
+    await client.closeWrite();
+    await started.promise;
+  }
+  assertEquals(await textOf(client), "goodbye");
+  client.close();
+});

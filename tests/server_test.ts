@@ -1,0 +1,520 @@
+import {
+  assert,
+  assertEquals,
+  assertInstanceOf,
+  assertStrictEquals,
+  assertStringIncludes,
+  assertThrows,
+} from "@std/assert";
+import { type Handler, serve, type ServeOptions } from "../handler.ts";
+import { listen, Listener } from "../listener.ts";
+import { Conn } from "../net/conn.ts";
+import { isTimeout, OpError } from "../net/errors.ts";
+import { FakeClock } from "../testing/fake_clock.ts";
+import { bytes, connect, textOf, turn } from "./support.ts";
+
+const echo: Handler = async (conn) => {
+  for await (const chunk of conn) await conn.write(chunk);
+};
+
+/** Runs `body` while what goes to console.error goes to `printed` instead. */
+async function capturing(
+  body: (printed: Promise<unknown[]>) => Promise<void>,
+): Promise<void> {
+  const printed = Promise.withResolvers<unknown[]>();
+  const original = console.error;
+  console.error = (...args) => printed.resolve(args);
+  try {
+    await body(printed.promise);
+  } finally {
+    console.error = original;
+  }
+}
+
+Deno.test("serve() checks its arguments before it accepts", async (t) => {
+  await using listener = await listen("tcp", "127.0.0.1:0");
+  const bad = (options: unknown) => options as ServeOptions;
+  const cases: Record<string, [ServeOptions, new () => Error]> = {
+    "maxConnections 0": [{ maxConnections: 0 }, RangeError],
+    "maxConnections 1.5": [{ maxConnections: 1.5 }, RangeError],
+    "maxConnections NaN": [{ maxConnections: NaN }, RangeError],
+    "maxConnections -Infinity": [{ maxConnections: -Infinity }, RangeError],
+    "maxConnections text": [bad({ maxConnections: "1" }), TypeError],
+    "maxConnections null": [bad({ maxConnections: null }), TypeError],
+    "maxConnectionsPerHost 0": [{ maxConnectionsPerHost: 0 }, RangeError],
+    "maxConnectionsPerHost -1": [{ maxConnectionsPerHost: -1 }, RangeError],
+    "maxConnectionsPerHost text": [
+      bad({ maxConnectionsPerHost: "1" }),
+      TypeError,
+    ],
+    "idleTimeout 0": [{ idleTimeout: 0 }, RangeError],
+    "idleTimeout 0.5": [{ idleTimeout: 0.5 }, RangeError],
+    "idleTimeout NaN": [{ idleTimeout: NaN }, RangeError],
+    "idleTimeout text": [bad({ idleTimeout: "1" }), TypeError],
+    "onError text": [bad({ onError: "log" }), TypeError],
+    "signal text": [bad({ signal: "SIGINT" }), TypeError],
+  };
+  for (const [name, [options, type]] of Object.entries(cases)) {
+    await t.step(name, () => {
+      assertThrows(() => serve(listener, echo, options), type);
+    });
+  }
+  await t.step("no handler", () => {
+    assertThrows(() => serve(listener, undefined as never), TypeError);
+  });
+  await t.step("the listener is still the caller's", async () => {
+    const [client, conn] = await Promise.all([
+      connect(listener),
+      listener.accept(),
+    ]);
+    client.close();
+    conn.close();
+  });
+});
+
+Deno.test("serve() takes Infinity as no limit, and no option as Infinity", async (t) => {
+  const clients = 40;
+  const limits: Record<string, ServeOptions> = {
+    "no option": {},
+    "Infinity": {
+      maxConnections: Infinity,
+      maxConnectionsPerHost: Infinity,
+      idleTimeout: Infinity,
+    },
+  };
+  for (const [name, options] of Object.entries(limits)) {
+    await t.step(name, async () => {
+      const clock = new FakeClock();
+      const all = Promise.withResolvers<void>();
+      const server = serve(
+        await listen("tcp", "127.0.0.1:0", { clock }),
+        async (conn) => {
+          if (server.connections.size === clients) all.resolve();
+          await echo(conn, undefined as never);
+        },
+        options,
+      );
+      const conns = await Promise.all(
+        Array.from({ length: clients }, () => connect(server)),
+      );
+      await all.promise;
+      await clock.advance(365 * 24 * 3_600_000); // nobody is idle for too long
+      for (const conn of conns) {
+        await conn.write(bytes("x"));
+        assertEquals(await conn.read(new Uint8Array(1)), 1);
+        conn.close();
+      }
+      const { forced, failed } = await server.shutdown();
+      assertEquals([forced, failed], [0, 0]);
+    });
+  }
+});
+
+Deno.test("serve() reads its options once", async () => {
+  const reads: Record<string, number> = {};
+  const given = { maxConnections: 1, idleTimeout: 1_000, onError: () => {} };
+  const options = new Proxy<ServeOptions>(given, {
+    get(target, key) {
+      reads[String(key)] = (reads[String(key)] ?? 0) + 1;
+      if (reads[String(key)]! > 1) throw new Error("a getter that throws");
+      return Reflect.get(target, key);
+    },
+  });
+  await using server = serve(
+    await listen("tcp", "127.0.0.1:0"),
+    () => Promise.reject(new Error("handler")),
+    options,
+  );
+  for (let i = 0; i < 2; i++) {
+    using client = await connect(server);
+    assertEquals(await textOf(client), "");
+  }
+});
+
+Deno.test("serve() isolates handlers that fail in every way", async () => {
+  const errors: unknown[] = [];
+  const all = Promise.withResolvers<void>();
+  const ways: Handler[] = [
+    () => {
+      throw new Error("sync");
+    },
+    () => Promise.reject(new Error("async")),
+    () => {
+      throw null;
+    },
+    () => Promise.reject(undefined),
+    (conn) => {
+      conn.close();
+      return conn.write(bytes("x")).then(() => {});
+    },
+    (conn) => {
+      conn.close();
+      conn.close();
+    },
+    (conn) => {
+      conn.write(bytes("not awaited"));
+      conn.close();
+    },
+    echo,
+  ];
+  let n = 0;
+  const server = serve(
+    await listen("tcp", "127.0.0.1:0"),
+    (conn, context) => ways[n++]!(conn, context),
+    {
+      onError: (error) => {
+        errors.push(error);
+        if (errors.length === 5) all.resolve();
+      },
+    },
+  );
+  for (let i = 1; i < ways.length; i++) {
+    const client = await connect(server);
+    await client.closeWrite();
+    assertEquals(await textOf(client), "");
+    client.close();
+  }
+  const client = await connect(server);
+  await client.write(bytes("fine"));
+  await client.closeWrite();
+  assertEquals(await textOf(client), "fine");
+  client.close();
+  await all.promise;
+  assertEquals(
+    errors.map((e) => e instanceof OpError ? "closed" : (e as Error)?.message),
+    ["sync", "async", undefined, undefined, "closed"],
+  );
+  await server.shutdown();
+});
+
+Deno.test("serve() prints failures with the peer's address and the stack by default", async () => {
+  await capturing(async (printed) => {
+    const failure = new Error("handler");
+    await using server = serve(
+      await listen("tcp", "127.0.0.1:0"),
+      () => Promise.reject(failure),
+    );
+    using client = await connect(server);
+    await client.closeWrite();
+    const [text, error] = await printed;
+    assertStringIncludes(String(text), String(client.localAddr));
+    assertStrictEquals(error, failure); // console.error prints its stack
+  });
+});
+
+Deno.test("serve() prints that the listener broke by default", async () => {
+  await capturing(async (printed) => {
+    const broken = new Error("the platform went mad");
+    const server = serve(new Listener(breaking(broken)), echo);
+    const error = await server.finished.catch((e) => e);
+    assertEquals(await printed, [
+      "switchboard: the listener broke:",
+      error,
+    ]);
+  });
+});
+
+Deno.test("serve() survives an onError that throws or rejects", async (t) => {
+  const ways: Record<string, () => void | Promise<void>> = {
+    throws: () => {
+      throw new Error("onError threw");
+    },
+    rejects: () => Promise.reject(new Error("onError rejected")),
+  };
+  for (const [name, onError] of Object.entries(ways)) {
+    await t.step(name, async () => {
+      await capturing(async (printed) => {
+        let failures = 0;
+        await using server = serve(
+          await listen("tcp", "127.0.0.1:0"),
+          async (conn, context) => {
+            if (failures++ === 0) throw new Error("handler");
+            await echo(conn, context);
+          },
+          { onError },
+        );
+        using client = await connect(server);
+        await client.closeWrite();
+        assertStringIncludes(String(await printed), `onError ${name[0]}`);
+        using next = await connect(server);
+        await next.write(bytes("still here"));
+        await next.closeWrite();
+        assertEquals(await textOf(next), "still here");
+      });
+    });
+  }
+});
+
+Deno.test("detach() hands the connection over and out of the count", async () => {
+  const given: Conn[] = [];
+  const detached = Promise.withResolvers<void>();
+  const failures: unknown[] = [];
+  const clock = new FakeClock();
+  const server = serve(
+    await listen("tcp", "127.0.0.1:0", { clock }),
+    (_conn, context) => {
+      given.push(context.detach());
+      assertStrictEquals(context.detach(), given.at(-1)); // counted once
+      assertEquals(server.connections.size, 0);
+      if (given.length === 3) detached.resolve();
+      if (given.length === 2) throw new Error("all the same");
+    },
+    {
+      maxConnections: 1,
+      maxConnectionsPerHost: 1,
+      idleTimeout: 1_000,
+      onError: (error) => void failures.push((error as Error).message),
+    },
+  );
+  // Three, through one slot and one place.
+  const clients: Conn[] = [];
+  for (let i = 0; i < 3; i++) clients.push(await connect(server));
+  await detached.promise;
+  const { drained, forced, failed } = await server.shutdown();
+  assertEquals([drained, forced, failed], [0, 0, 0]);
+  assertEquals(failures, ["all the same"]);
+  await clock.advance(10_000); // nobody watches it any more
+  for (const conn of given) {
+    await conn.write(bytes("mine"));
+    conn.close();
+  }
+  for (const client of clients) {
+    assertEquals(await textOf(client), "mine");
+    client.close();
+  }
+});
+
+Deno.test("pause() keeps clients waiting, resume() serves them", async () => {
+  const server = serve(await listen("tcp", "127.0.0.1:0"), echo);
+  server.pause();
+  server.pause();
+  const clients = [await connect(server), await connect(server)];
+  for (const client of clients) {
+    await client.write(bytes("hello"));
+    await client.closeWrite();
+  }
+  const [first] = clients as [Conn];
+  first.setReadDeadline(Date.now() + 50);
+  assert(await first.read(new Uint8Array(5)).catch(isTimeout));
+  assertEquals(server.connections.size, 0);
+  first.setReadDeadline(null);
+  server.resume();
+  server.resume();
+  for (const client of clients) {
+    assertEquals(await textOf(client), "hello");
+    client.close();
+  }
+  await server.shutdown();
+});
+
+Deno.test("pause() lets handlers go on, and holds at the limit, too", async () => {
+  const server = serve(await listen("tcp", "127.0.0.1:0"), echo, {
+    maxConnections: 1,
+  });
+  const first = await connect(server);
+  await first.write(bytes("a"));
+  assertEquals(await first.read(new Uint8Array(1)), 1);
+  server.pause();
+  await first.write(bytes("b"));
+  assertEquals(await first.read(new Uint8Array(1)), 1);
+  const second = await connect(server);
+  await second.write(bytes("c"));
+  first.close(); // a slot is free, but it is not taken
+  while (server.connections.size > 0) await turn();
+  for (let i = 0; i < 10; i++) await turn();
+  assertEquals(server.connections.size, 0);
+  server.resume();
+  assertEquals(await second.read(new Uint8Array(1)), 1);
+  second.close();
+  await server.shutdown();
+  server.resume(); // too late, and no error
+  server.pause();
+});
+
+/** A listener whose accept() fails as nothing that is known. */
+function breaking(error: Error, closed?: () => void): Deno.Listener {
+  return {
+    addr: { transport: "tcp", hostname: "127.0.0.1", port: 1 },
+    accept: () => Promise.reject(error),
+    close: () => closed?.(),
+    ref() {},
+    unref() {},
+    [Symbol.dispose]() {},
+    [Symbol.asyncIterator]() {
+      throw new Error("not used");
+    },
+  } as unknown as Deno.Listener;
+}
+
+Deno.test("finished", async (t) => {
+  await t.step(
+    "rejects if the listener broke; no rejection escapes",
+    async () => {
+      const broken = new Error("the platform went mad");
+      const closed = Promise.withResolvers<void>();
+      const reported: unknown[] = [];
+      const server = serve(
+        new Listener(breaking(broken, closed.resolve)),
+        echo,
+        { onError: (error, conn) => void reported.push([error, conn]) },
+      );
+      const error = await server.finished.catch((e) => e);
+      assertInstanceOf(error, OpError);
+      assertStrictEquals(error.cause, broken);
+      assertEquals(reported, [[error, undefined]]);
+      await closed.promise;
+      const { drained, forced, failed } = await server.shutdown();
+      assertEquals([drained, forced, failed], [0, 0, 0]);
+    },
+  );
+
+  await t.step("resolves when the owner closes the listener", async () => {
+    const listener = await listen("tcp", "127.0.0.1:0");
+    const server = serve(listener, echo);
+    await listener.close();
+    await server.finished;
+  });
+
+  await t.step("waits for handlers after that", async () => {
+    const listener = await listen("tcp", "127.0.0.1:0");
+    const server = serve(listener, echo);
+    const client = await connect(server);
+    await client.write(bytes("a"));
+    await client.read(new Uint8Array(1));
+    let finished = false;
+    const done = server.finished.then(() => finished = true);
+    await listener.close();
+    await client.write(bytes("b"));
+    assertEquals(await client.read(new Uint8Array(1)), 1);
+    assertEquals(finished, false);
+    client.close();
+    await done;
+  });
+});
+
+Deno.test("addr tells where it listens, and after the end where it did", async () => {
+  const listener = await listen("tcp", "127.0.0.1:0");
+  const server = serve(listener, echo);
+  const { addr } = server;
+  assertStrictEquals(addr, listener.addr);
+  await server.close();
+  assertStrictEquals(server.addr, addr);
+});
+
+Deno.test("connections is a live set", async () => {
+  const seen = Promise.withResolvers<Conn>();
+  const server = serve(await listen("tcp", "127.0.0.1:0"), async (conn) => {
+    seen.resolve(conn);
+    await echo(conn, undefined as never);
+  });
+  const { connections } = server;
+  assertEquals([...connections], []);
+  const client = await connect(server);
+  assertEquals([...connections], [await seen.promise]);
+  client.close();
+  await server.shutdown();
+  assertEquals([...connections], []);
+});
+
+Deno.test("two servers may share a handler", async () => {
+  await using one = serve(await listen("tcp", "127.0.0.1:0"), echo);
+  await using two = serve(await listen("tcp", "127.0.0.1:0"), echo);
+  for (const server of [one, two]) {
+    using client = await connect(server);
+    await client.write(bytes("hi"));
+    await client.closeWrite();
+    assertEquals(await textOf(client), "hi");
+  }
+});
+
+Deno.test("serve() serves a unix socket, where hosts do not count", async () => {
+  const dir = await Deno.makeTempDir();
+  const path = `${dir}/echo.sock`;
+  const server = serve(await listen("unix", path), echo, {
+    maxConnectionsPerHost: 1,
+  });
+  const clients = await Promise.all(
+    [1, 2].map(async () =>
+      new Conn(await Deno.connect({ transport: "unix", path }))
+    ),
+  );
+  for (const client of clients) {
+    await client.write(bytes("hi"));
+    assertEquals(await client.read(new Uint8Array(2)), 2);
+  }
+  for (const client of clients) client.close();
+  await server.shutdown();
+  await Deno.remove(dir, { recursive: true });
+});
+
+Deno.test("serve() serves TLS", async () => {
+  const asset = (name: string) =>
+    Deno.readTextFile(new URL(`assets/${name}`, import.meta.url));
+  const cert = await asset("cert.pem");
+  const key = await asset("key.pem");
+  const inner = Deno.listenTls({ hostname: "127.0.0.1", port: 0, cert, key });
+  const failures: unknown[] = [];
+  const server = serve(new Listener(inner), echo, {
+    onError: (error, conn) => void failures.push([error, conn?.remoteAddr]),
+  });
+  const { port } = server.addr as Deno.NetAddr;
+
+  // Who does not speak TLS fails in the handler's first read.
+  const stranger = await connect(server);
+  await stranger.write(bytes("GET / HTTP/1.0\r\n\r\n"));
+  await stranger.closeWrite();
+  await stranger.readable.pipeTo(new WritableStream()).catch((error) =>
+    assertInstanceOf(error, OpError)
+  );
+  stranger.close();
+
+  const client = new Conn(
+    await Deno.connectTls({ hostname: "127.0.0.1", port, caCerts: [cert] }),
+  );
+  const text = "over TLS ".repeat(10_000);
+  const sent = client.write(bytes(text)).then(() => client.closeWrite());
+  assertEquals(await textOf(client), text);
+  await sent;
+  client.close();
+  const { forced } = await server.shutdown();
+  assertEquals(forced, 0);
+  assertEquals(failures.length, 1);
+});
+
+Deno.test("unref() lets the process end, ref() keeps it", async (t) => {
+  const source = (calls: string) => `
+    import { listen, serve } from "${new URL("../mod.ts", import.meta.url)}";
+    const server = serve(await listen("tcp", "127.0.0.1:0"), () => {});
+    ${calls}
+    console.log(String(server.addr));
+  `;
+  const run = (calls: string) =>
+    new Deno.Command(Deno.execPath(), {
+      args: ["eval", "--quiet", source(calls)],
+      stdin: "null",
+      stdout: "piped",
+      stderr: "inherit",
+    }).spawn();
+
+  await t.step("unref()", async () => {
+    const { code, stdout } = await run("server.unref();").output();
+    assertEquals(code, 0);
+    assertStringIncludes(new TextDecoder().decode(stdout), "127.0.0.1:");
+  });
+
+  await t.step("unref(), then ref()", async () => {
+    const child = run("server.unref(); server.ref();");
+    const output = child.stdout.pipeThrough(new TextDecoderStream());
+    const reader = output.getReader();
+    const { hostname, port } = new URL(`tcp://${(await reader.read()).value}`);
+    // It serves: the handler ends, so it says FIN.
+    const client = new Conn(
+      await Deno.connect({ hostname, port: Number(port) }),
+    );
+    assertEquals(await textOf(client), "");
+    client.close();
+    child.kill("SIGKILL");
+    await child.status;
+    await reader.cancel();
+  });
+});
