@@ -49,7 +49,7 @@ export class Deadline {
   /** A call begins to wait: from now on the alarm has to run. */
   watch(): void {
     if (this.#at === Infinity) return;
-    this.#alarm ??= new Alarm(this.#clock, this.#expire, false);
+    this.#alarm ??= new Alarm(this.#clock, () => this.#ring(), false);
     this.#alarm.set(this.#at);
   }
 
@@ -64,6 +64,12 @@ export class Deadline {
   /** Leaves no timer behind. */
   clear(): void {
     this.#alarm?.clear();
+  }
+
+  /** Never early: the clock may have stepped back, the deadline moved on. */
+  #ring(): void {
+    if (this.passed) this.#expire();
+    else this.watch();
   }
 }
 
