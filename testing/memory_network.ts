@@ -17,7 +17,6 @@ import type { LogEntry } from "./log.ts";
 import { binding } from "./memory_bind.ts";
 import { type HostScript, Names } from "./names.ts";
 import { checkBufferSize, DEFAULT_BUFFER_SIZE } from "./pipe.ts";
-import { settle } from "./turn.ts";
 
 /** Linux's net.core.somaxconn, to which it clamps every backlog. */
 const MAX_BACKLOG = 4_096;
@@ -52,8 +51,7 @@ export interface MemoryNetworkOptions {
  * from the address that it goes to, as on loopback, or from where
  * {@linkcode MemoryNetwork.connectFrom} says.
  *
- * `await using` fails a test that has left anything open; see
- * {@linkcode MemoryNetwork.check}.
+ * {@linkcode inMemory} makes a test of it that fails if anything is left open.
  *
  * @example The second address gets its turn after exactly 250 ms
  * ```ts
@@ -61,7 +59,7 @@ export interface MemoryNetworkOptions {
  * import { FakeClock, MemoryNetwork } from "@switchboard/tcp/testing";
  *
  * const clock = new FakeClock();
- * await using net = new MemoryNetwork({
+ * const net = new MemoryNetwork({
  *   clock,
  *   hosts: { "db.test": ["::1", "10.0.0.1"] },
  * });
@@ -75,7 +73,7 @@ export interface MemoryNetworkOptions {
  * assertEquals(conn.dialTrace?.totalMs, 250);
  * ```
  */
-export class MemoryNetwork implements AsyncDisposable {
+export class MemoryNetwork {
   /** Whose time counts. */
   readonly clock: Clock;
   readonly #fabric: Fabric;
@@ -216,6 +214,8 @@ export class MemoryNetwork implements AsyncDisposable {
   /**
    * Fails unless everything is closed: connections that were dialled or
    * accepted, listeners, and timers on the network's {@linkcode FakeClock}.
+   * {@linkcode inMemory} calls it when a test is over. (Disposing of the network
+   * could not: its error would hide that of a test that has failed already.)
    *
    * @throws {Error} Named AssertionError; it lists what is open.
    */
@@ -227,12 +227,6 @@ export class MemoryNetwork implements AsyncDisposable {
     const error = new Error(`left open:\n  ${left.join("\n  ")}`);
     error.name = "AssertionError";
     throw error;
-  }
-
-  /** Lets the event loop turn, then does {@linkcode check}. */
-  async [Symbol.asyncDispose](): Promise<void> {
-    await settle();
-    this.check();
   }
 
   /** The log, one line for each entry. */

@@ -9,6 +9,7 @@
  * | {@linkcode pipe} | two connections that are connected to each other |
  * | {@linkcode MemoryNetwork} | `listen` and `dial`, names, faults, a log |
  * | {@linkcode FakeClock} | time that stands still until it is moved |
+ * | {@linkcode inMemory} | a test with both, which may leave nothing open |
  *
  * @example A server that meets a peer which resets
  * ```ts
@@ -16,7 +17,7 @@
  * import { serve } from "@switchboard/tcp";
  * import { FakeClock, MemoryNetwork } from "@switchboard/tcp/testing";
  *
- * await using net = new MemoryNetwork({ clock: new FakeClock() });
+ * const net = new MemoryNetwork({ clock: new FakeClock() });
  * const failures: unknown[] = [];
  * await using server = serve(await net.listen("tcp", ":80"), async (conn) => {
  *   for await (const chunk of conn) await conn.write(chunk);
@@ -37,6 +38,8 @@
  */
 
 export { FakeClock } from "./fake_clock.ts";
+export { inMemory } from "./in_memory.ts";
+export type { InMemory } from "./in_memory.ts";
 export { MemoryNetwork } from "./memory_network.ts";
 export type { MemoryNetworkOptions } from "./memory_network.ts";
 export { pipe } from "./pipe.ts";

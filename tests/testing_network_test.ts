@@ -1,0 +1,694 @@
+import {
+  assert,
+  assertEquals,
+  assertInstanceOf,
+  assertRejects,
+  assertStringIncludes,
+  assertThrows,
+} from "@std/assert";
+import { Dialer, DialError } from "../dialer.ts";
+import { Listener } from "../listener.ts";
+import { serve, Server } from "../handler.ts";
+import { Conn } from "../net/conn.ts";
+import { AddrError, isClosed, isTimeout, OpError } from "../net/errors.ts";
+import { FakeClock, inMemory, MemoryNetwork, pipe } from "../testing/mod.ts";
+import { bytes, textOf } from "./support.ts";
+
+/** What a dial did: address, outcome and start of each attempt. */
+function attempts({ dialTrace }: Conn): [string, string, number][] {
+  return dialTrace!.attempts.map((
+    { addr, outcome, startMs },
+  ) => [addr, outcome, startMs]);
+}
+
+Deno.test("pipe() connects two ends", async () => {
+  const [client, server] = pipe();
+  assertInstanceOf(client, Conn);
+  assertEquals(String(client.remoteAddr), String(server.localAddr));
+  assertEquals(String(server.remoteAddr), String(client.localAddr));
+  await client.write(bytes("hello"));
+  await client.closeWrite();
+  assertEquals(await textOf(server), "hello");
+  await server.write(bytes("bye"));
+  server.close();
+  assertEquals(await textOf(client), "bye");
+  client.close();
+});
+
+Deno.test("pipe() holds 64 KiB unless told otherwise", async (t) => {
+  for (const bufferSize of [undefined, 1, 1000]) {
+    await t.step(`bufferSize ${bufferSize}`, async () => {
+      const clock = new FakeClock();
+      const options = bufferSize === undefined ? {} : { bufferSize };
+      const [client, server] = pipe({ clock, ...options });
+      client.setWriteDeadline(clock.now() + 50);
+      const p = new Uint8Array(200_000);
+      const failed = assertRejects(() => client.write(p), OpError);
+      await clock.advance(50);
+      const error = await failed;
+      assert(isTimeout(error));
+      assertEquals(error.bytesWritten, bufferSize ?? 65_536);
+      client.close();
+      server.close();
+      assertEquals(clock.pending, 0);
+    });
+  }
+  for (const bufferSize of [0, -1, 1.5, NaN, Infinity]) {
+    await t.step(`bufferSize ${bufferSize}`, () => {
+      assertThrows(() => pipe({ bufferSize }), RangeError, "bufferSize");
+      assertThrows(() => new MemoryNetwork({ bufferSize }), RangeError);
+    });
+  }
+});
+
+Deno.test("peers that answer each other for ever let timers through", async () => {
+  const [client, server] = pipe();
+  const signal = AbortSignal.timeout(1);
+  const pingPong = async (conn: Conn) => {
+    const p = new Uint8Array(1);
+    while (!signal.aborted) {
+      await conn.write(p);
+      await conn.read(p);
+    }
+  };
+  await Promise.all([pingPong(client), pingPong(server)]);
+  client.close();
+  server.close();
+});
+
+Deno.test("a deadline on the system's clock fires in memory, too", async () => {
+  const [client, server] = pipe();
+  client.setReadDeadline(Date.now() + 1);
+  // Nothing but this read keeps the process alive.
+  await assertRejects(() => client.read(bytes("x")), OpError, "i/o timeout");
+  client.close();
+  server.close();
+});
+
+Deno.test(
+  "MemoryNetwork has the library's own classes",
+  inMemory(async ({ net }) => {
+    const listener = await net.listen("tcp", "10.0.0.1:80");
+    assertInstanceOf(listener, Listener);
+    await using server = serve(listener, async (conn) => {
+      for await (const chunk of conn) await conn.write(chunk);
+    });
+    assertInstanceOf(server, Server);
+    await using client = await net.dial("tcp", "10.0.0.1:80");
+    assertInstanceOf(client, Conn);
+    await client.write(bytes("echo"));
+    await client.closeWrite();
+    assertEquals(await textOf(client), "echo");
+  }),
+);
+
+Deno.test(
+  "MemoryNetwork.listen() takes Go's addresses",
+  inMemory(async ({ net }, t) => {
+    const cases: [string, "tcp" | "tcp4" | "tcp6" | "unix", string, string][] =
+      [
+        ["a literal", "tcp", "10.0.0.1:80", "10.0.0.1:80"],
+        ["a service's name", "tcp", "10.0.0.1:http", "10.0.0.1:80"],
+        ["nothing", "tcp", "", "[::]:49152"],
+        ["no host", "tcp", ":80", "[::]:80"],
+        ["the IPv4 wildcard", "tcp", "0.0.0.0:80", "[::]:80"],
+        ["no host, tcp4", "tcp4", ":80", "0.0.0.0:80"],
+        ["no host, tcp6", "tcp6", ":80", "[::]:80"],
+        ["a mapped address", "tcp", "[::ffff:10.0.0.1]:80", "10.0.0.1:80"],
+        ["a zone", "tcp", "[fe80::1%eth0]:80", "[fe80::1%eth0]:80"],
+        ["a name's first IPv4 address", "tcp", "two.test:80", "10.0.0.7:80"],
+        ["a name's first address", "tcp", "six.test:80", "[::6]:80"],
+        ["a name's IPv6 address", "tcp6", "two.test:80", "[::1]:80"],
+        ["a path", "unix", "/run/a.sock", "/run/a.sock"],
+        ["an abstract name", "unix", "@a", "@a"],
+        ["no path", "unix", "", "@00001"],
+      ];
+    for (const [name, network, address, bound] of cases) {
+      await t.step(name, async () => {
+        await using listener = await net.listen(network, address);
+        assertEquals(String(listener.addr), bound);
+      });
+    }
+    const failures: [string, string, string, string][] = [
+      ["an unknown network", "foo", ":80", "listen foo: unknown network foo"],
+      [
+        "no port",
+        "tcp",
+        "10.0.0.1",
+        "address 10.0.0.1: missing port in address",
+      ],
+      ["the wrong family", "tcp6", "10.0.0.1:80", "no suitable address found"],
+      ["an unknown name", "tcp", "no.test:80", "lookup no.test: no such host"],
+      [
+        "a name without addresses",
+        "tcp",
+        "none.test:80",
+        "no suitable address",
+      ],
+      ["the wrong family's name", "tcp4", "six.test:80", "no suitable address"],
+    ];
+    for (const [name, network, address, text] of failures) {
+      await t.step(name, async () => {
+        const listening = () => net.listen(network as "tcp", address);
+        await assertRejects(listening, OpError, text);
+      });
+    }
+    for (const [network, address] of [[1, ":80"], ["tcp", 80]]) {
+      await t.step(`(${network}, ${address})`, async () => {
+        const listening = () => net.listen(network as "tcp", address as string);
+        await assertRejects(listening, TypeError, "is not a string");
+      });
+    }
+  }, {
+    hosts: {
+      "two.test": ["::1", "10.0.0.7"],
+      "six.test": ["::6"],
+      "none.test": [],
+    },
+  }),
+);
+
+Deno.test(
+  "MemoryNetwork.listen() gives away free ports",
+  inMemory(async ({ net }) => {
+    await using _taken = await net.listen("tcp", "10.0.0.1:49152");
+    await using one = await net.listen("tcp", "10.0.0.1:0");
+    await using two = await net.listen("tcp", "10.0.0.1:0");
+    assertEquals(
+      [String(one.addr), String(two.addr)],
+      ["10.0.0.1:49153", "10.0.0.1:49154"],
+    );
+  }),
+);
+
+Deno.test(
+  "MemoryNetwork.listen() shares a port that may be shared",
+  inMemory(async ({ net }) => {
+    const options = { reusePort: true };
+    await using one = await net.listen("tcp", "10.0.0.1:80", options);
+    await using two = await net.listen("tcp", "10.0.0.1:80", options);
+    await assertRejects(
+      () => net.listen("tcp", "10.0.0.1:80"),
+      OpError,
+      "address already in use",
+    );
+    for (const listener of [one, two, one]) {
+      await using client = await net.dial("tcp", "10.0.0.1:80");
+      await using server = await listener.accept();
+      assertEquals(String(server.remoteAddr), String(client.localAddr));
+    }
+  }),
+);
+
+Deno.test(
+  "a wildcard takes every address, plain; tcp6 turns IPv4 away",
+  inMemory(async ({ net }) => {
+    {
+      await using listener = await net.listen("tcp", ":80");
+      for (const address of ["10.0.0.1:80", "[2001:db8::1]:80", ":80"]) {
+        await using client = await net.dial("tcp", address);
+        await using server = await listener.accept();
+        assertEquals(String(server.localAddr), String(client.remoteAddr));
+        assertEquals(String(server.remoteAddr), String(client.localAddr));
+      }
+    }
+    await using listener = await net.listen("tcp6", ":80");
+    const accepted = listener.accept();
+    await using four = await net.dial("tcp", "10.0.0.1:80");
+    assertEquals(await four.read(new Uint8Array(1)), null);
+    await using six = await net.dial("tcp", "[2001:db8::1]:80");
+    await using server = await accepted;
+    assertEquals(String(server.remoteAddr), String(six.localAddr));
+  }),
+);
+
+Deno.test(
+  "the most specific listener takes a connection",
+  inMemory(async ({ net }) => {
+    await using ipv6 = await net.listen("tcp", "[::1]:80");
+    await using any = await net.listen("tcp4", ":80");
+    const dialled: [string, Listener][] = [["[::1]:80", ipv6], [
+      "10.1.1.1:80",
+      any,
+    ]];
+    for (const [address, listener] of dialled) {
+      await using _client = await net.dial("tcp", address);
+      await using _server = await listener.accept();
+    }
+    const error = await assertRejects(
+      () => net.dial("tcp", "[::2]:80"),
+      DialError,
+    );
+    assertEquals(error.message, "dial tcp [::2]:80: connection refused");
+  }),
+);
+
+Deno.test(
+  "a full queue makes TCP wait, and unix fail",
+  inMemory(async ({ clock, net }) => {
+    {
+      const listener = await net.listen("tcp", "10.0.0.1:80", { backlog: 1 });
+      await using _one = await net.dial("tcp", "10.0.0.1:80");
+      await using _two = await net.dial("tcp", "10.0.0.1:80");
+      const third = net.dial("tcp", "10.0.0.1:80", { timeout: 1_000 });
+      await clock.advance(500);
+      await using _server = await listener.accept();
+      await using conn = await third;
+      assertEquals(conn.dialTrace?.totalMs, 500);
+
+      const late = net.dial("tcp", "10.0.0.1:80", { timeout: 1_000 });
+      const failed = assertRejects(() => late, DialError, "i/o timeout");
+      await clock.advance(1_000);
+      await failed;
+
+      const hopeless = net.dial("tcp", "10.0.0.1:80");
+      const refused = assertRejects(() => hopeless, DialError, "refused");
+      await listener.close();
+      await refused;
+    }
+    await using _listener = await net.listen("unix", "/a", { backlog: 1 });
+    await using _one = await net.dial("unix", "/a");
+    await using _two = await net.dial("unix", "/a");
+    const error = await assertRejects(() => net.dial("unix", "/a"), DialError);
+    assertEquals(error.code, "EAGAIN");
+  }),
+);
+
+Deno.test(
+  "names are answered by script, whatever their case",
+  inMemory(async ({ net }) => {
+    await using _listener = await net.listen("tcp", ":80");
+    for (const name of ["db.test", "DB.Test", "db.test.", "localhost"]) {
+      await using _conn = await net.dial("tcp", `${name}:80`);
+    }
+    net.host("db.test", ["10.0.0.2"]);
+    {
+      await using conn = await net.dial("tcp", "db.test:80");
+      assertEquals(String(conn.remoteAddr), "10.0.0.2:80");
+    }
+    net.host("db.test", null);
+    const error = await assertRejects(
+      () => net.dial("tcp", "db.test:80"),
+      OpError,
+    );
+    assertEquals(error.message, "dial tcp: lookup db.test: no such host");
+  }, { hosts: { "db.test": ["10.0.0.1"] } }),
+);
+
+Deno.test(
+  "an answer may be late, come in batches, or not at all",
+  inMemory(async ({ clock, net }) => {
+    await using _listener = await net.listen("tcp", "10.0.0.1:80");
+    {
+      const dialling = net.dial("tcp", "late.test:80");
+      await clock.advance(300);
+      await using conn = await dialling;
+      assertEquals(conn.dialTrace?.resolveMs, 300);
+    }
+    {
+      const dialling = net.dial("tcp", "batches.test:80");
+      await clock.advance(100);
+      await using conn = await dialling;
+      assertEquals(conn.dialTrace?.resolveMs, 0);
+      assertEquals(attempts(conn), [
+        ["[::1]:80", "refused", 0],
+        ["10.0.0.1:80", "connected", 100],
+      ]);
+    }
+    const failures: [string, string][] = [
+      ["never.test", "dial tcp: lookup never.test: i/o timeout"],
+      ["broken.test", "dial tcp [::1]:80: connection refused"],
+      ["dead.test", "dial tcp: lookup dead.test: the name server is on fire"],
+    ];
+    for (const [name, text] of failures) {
+      const dialling = net.dial("tcp", `${name}:80`, { timeout: 1_000 });
+      const failed = assertRejects(() => dialling, OpError);
+      await clock.advance(1_000);
+      assertEquals((await failed).message, text);
+    }
+    assertEquals(clock.pending, 0);
+  }, {
+    hosts: {
+      "late.test": [300, "10.0.0.1"],
+      "batches.test": ["::1", 100, "10.0.0.1"],
+      "never.test": [Infinity],
+      "broken.test": ["::1", 10, new Error("the name server is on fire")],
+      "dead.test": [new Error("the name server is on fire")],
+    },
+  }),
+);
+
+Deno.test("a host's script is checked", () => {
+  const net = new MemoryNetwork();
+  for (const step of ["db.test", "127.1", -1, NaN, null]) {
+    const script = [step] as string[];
+    assertThrows(() => net.host("a", script), TypeError, "not an IP address");
+    assertThrows(() => new MemoryNetwork({ hosts: { a: script } }), TypeError);
+  }
+});
+
+Deno.test(
+  "a dial race runs on the network's clock, to the millisecond",
+  inMemory(async ({ clock, net }) => {
+    await using _listener = await net.listen("tcp", "10.0.0.3:80");
+    net.fault("::1", { connect: "drop" });
+    net.fault("10.0.0.1", { connect: "refuse", delay: 3 });
+    net.fault("::2", { connect: "unreachable", delay: 400 });
+    net.fault("10.0.0.2", { connect: "drop" });
+    net.fault("10.0.0.3", { delay: 20 });
+    const dialling = net.dial("tcp", "db.test:80");
+    await clock.advance(1_000);
+    await using conn = await dialling;
+    assertEquals(
+      attempts(conn),
+      [
+        ["[::1]:80", "canceled", 0],
+        ["10.0.0.1:80", "refused", 250], // the Connection Attempt Delay
+        ["[::2]:80", "unreachable", 260], // a failure, but 10 ms after the last
+        ["10.0.0.2:80", "canceled", 510],
+        ["10.0.0.3:80", "connected", 660], // as soon as ::2 had failed
+      ].map((row, i) => i === 2 ? ["[::2]:80", "unreachable", 260] : row),
+    );
+    assertEquals(conn.dialTrace?.totalMs, 680);
+    const aborted = net.log.filter(({ event }) => event === "abort");
+    assertEquals(aborted.map(({ ms, subject }) => [ms, subject]), [
+      [680, "[::1]:80"],
+      [680, "10.0.0.2:80"],
+    ]);
+  }, {
+    hosts: {
+      "db.test": ["::1", "::2", "10.0.0.1", "10.0.0.2", "10.0.0.3"],
+    },
+  }),
+);
+
+Deno.test(
+  "a user's Dialer takes resolve and connect of a network",
+  inMemory(async ({ clock, net }) => {
+    const { resolve, connect } = net;
+    const dialer = new Dialer({ resolve, connect, clock });
+    await using _listener = await net.listen("tcp", "10.0.0.2:80");
+    const starts = async () => {
+      await using conn = await dialer.dial("tcp", "db.test:80");
+      return attempts(conn).filter(([, outcome]) => outcome !== "not-started");
+    };
+    assertEquals(await starts(), [
+      ["10.0.0.1:80", "refused", 0],
+      ["10.0.0.2:80", "connected", 0],
+    ]);
+    assertEquals(await starts(), [["10.0.0.2:80", "connected", 0]]);
+    await clock.advance(10 * 60_000 + 1);
+    assertEquals((await starts()).length, 2, "forgotten after ten minutes");
+  }, { hosts: { "db.test": ["10.0.0.1", "10.0.0.2"] } }),
+);
+
+Deno.test(
+  "an abort of a dial leaves nothing on the network",
+  inMemory(async ({ clock, net }) => {
+    net.fault("*", { connect: "drop" });
+    for (const name of ["db.test", "never.test"]) {
+      const controller = new AbortController();
+      const { signal } = controller;
+      const dialling = net.dial("tcp", `${name}:80`, { signal });
+      const failed = assertRejects(() => dialling, Error, "enough");
+      await clock.advance(300);
+      controller.abort(new Error("enough"));
+      await failed;
+      await clock.advance(0);
+    }
+    assertEquals(clock.pending, 0);
+    const aborted = net.log.filter(({ event }) => event === "abort");
+    assertEquals(aborted.map(({ subject }) => subject), [
+      "[::1]:80",
+      "10.0.0.1:80",
+      "never.test",
+    ]);
+  }, { hosts: { "db.test": ["::1", "10.0.0.1"], "never.test": [Infinity] } }),
+);
+
+Deno.test(
+  "connectFrom() is who the server sees",
+  inMemory(async ({ net }) => {
+    const refused: string[] = [];
+    await using _server = serve(
+      await net.listen("tcp", ":80"),
+      async (conn) => {
+        await conn.write(bytes("welcome"));
+      },
+      {
+        maxConnectionsPerHost: 1,
+        onError: (_, conn) => void refused.push(String(conn?.remoteAddr)),
+      },
+    );
+    const visit = (hostname: string) =>
+      net.dial("tcp", "10.0.0.1:80", { connect: net.connectFrom(hostname) });
+    await using one = await visit("192.0.2.1");
+    await using two = await visit("192.0.2.2");
+    await using more = await visit("192.0.2.1");
+    assertEquals(await more.read(new Uint8Array(9)), null);
+    assertEquals(await one.read(new Uint8Array(9)), 7);
+    assertEquals(await two.read(new Uint8Array(9)), 7);
+    assertEquals(refused, [String(more.localAddr)]);
+    assertThrows(() => net.connectFrom("a.test"), TypeError, "not an IP");
+  }),
+);
+
+Deno.test(
+  "a server drains on the network's clock",
+  inMemory(async ({ clock, net }) => {
+    const server = serve(
+      await net.listen("tcp", ":80"),
+      async (conn, context) => {
+        for await (const _ of conn) {
+          if (context.signal.aborted) return;
+        }
+      },
+    );
+    await using quick = await net.dial("tcp", "10.0.0.1:80");
+    await using _slow = await net.dial("tcp", "10.0.0.1:80");
+    await clock.advance(0);
+    const shutdown = server.shutdown({ timeout: 3_000 });
+    await clock.advance(1_000);
+    await quick.closeWrite();
+    await clock.advance(1_999);
+    assertEquals(server.connections.size, 1);
+    await clock.advance(1);
+    assertEquals(await shutdown, {
+      drained: 1,
+      forced: 1,
+      failed: 0,
+      durationMs: 3_000,
+    });
+    await server.finished;
+  }),
+);
+
+Deno.test(
+  "an idle connection times out on the network's clock",
+  inMemory(async ({ clock, net }) => {
+    const ended: [number, boolean][] = [];
+    await using server = serve(
+      await net.listen("tcp", ":80"),
+      async (conn) => {
+        for await (const _ of conn);
+      },
+      {
+        idleTimeout: 500,
+        onError: (error) =>
+          void ended.push([clock.monotonic(), isTimeout(error)]),
+      },
+    );
+    await using client = await net.dial("tcp", "10.0.0.1:80");
+    for (let i = 0; i < 3; i++) {
+      await clock.advance(499);
+      await client.write(bytes("."));
+    }
+    await clock.advance(499);
+    assertEquals(ended, []);
+    // The server has sent FIN, and waits for ours until its time is up, too.
+    await clock.advance(1);
+    client.close();
+    await clock.advance(0);
+    assertEquals(ended, [[1_997, true]]);
+    await server.close();
+  }),
+);
+
+Deno.test(
+  "the log tells what happened, and when",
+  inMemory(async ({ clock, net }) => {
+    const listener = await net.listen("tcp", "10.0.0.1:80");
+    net.fault("::1", { connect: "drop" });
+    const dialling = net.dial("tcp", "db.test:80");
+    await clock.advance(250);
+    const client = await dialling;
+    const server = await listener.accept();
+    await client.write(bytes("hello"));
+    await client.closeWrite();
+    server.close();
+    net.reset(client.localAddr);
+    client.close();
+    await listener.close();
+    const conn = "10.0.0.1:49153->10.0.0.1:80";
+    const back = "10.0.0.1:80->10.0.0.1:49153";
+    assertEquals(
+      String(net).replaceAll(String(client.localAddr), "10.0.0.1:49153"),
+      [
+        `     0 ms  listen     10.0.0.1:80`,
+        `     0 ms  fault      ::1: connect drop`,
+        `     0 ms  lookup     db.test`,
+        `     0 ms  answer     db.test: ::1, 10.0.0.1`,
+        `     0 ms  connect    [::1]:80`,
+        `   250 ms  connect    10.0.0.1:80`,
+        `   250 ms  connected  ${conn}`,
+        `   250 ms  abort      [::1]:80`,
+        `   250 ms  accept     ${back}`,
+        `   250 ms  write      ${conn}: 5 bytes`,
+        `   250 ms  fin        ${conn}`,
+        `   250 ms  close      ${back}`,
+        `   250 ms  reset      ${conn}`,
+        `   250 ms  close      ${conn}`,
+        `   250 ms  close      10.0.0.1:80`,
+      ].join("\n"),
+    );
+    assertEquals(net.log.at(0), {
+      ms: 0,
+      event: "listen",
+      subject: "10.0.0.1:80",
+      detail: "",
+      text: "     0 ms  listen     10.0.0.1:80",
+    });
+    assertEquals(structuredClone(net.log), net.log, "plain objects");
+  }, { hosts: { "db.test": ["::1", "10.0.0.1"] } }),
+);
+
+Deno.test("the log keeps the last 10,000 entries", () => {
+  const net = new MemoryNetwork({ clock: new FakeClock() });
+  for (let i = 0; i < 10_001; i++) net.host("a.test", null);
+  assertEquals(net.log.length, 10_000);
+});
+
+Deno.test("check() names what is open", async () => {
+  const clock = new FakeClock();
+  const net = new MemoryNetwork({ clock });
+  net.check();
+  const listener = await net.listen("tcp", "10.0.0.1:80");
+  const client = await net.dial("tcp", "10.0.0.1:80");
+  const queued = await net.dial("tcp", "10.0.0.1:80");
+  queued.close(); // nobody has it: it is the listener's
+  const server = await listener.accept();
+  server.setReadDeadline(clock.now() + 10);
+  server.read(new Uint8Array(1)).catch(() => {});
+  const error = assertThrows(() => net.check(), Error);
+  assertEquals(error.name, "AssertionError");
+  const [head, ...lines] = error.message.split("\n");
+  assertEquals(head, "left open:");
+  const local = String(client.localAddr);
+  assertEquals(lines.slice(0, 3), [
+    "  listener 10.0.0.1:80",
+    `  dialled connection ${local}->10.0.0.1:80`,
+    `  accepted connection 10.0.0.1:80->${local}`,
+  ]);
+  assertStringIncludes(lines[3]!, "  timer due in 10 ms, set at ");
+  assertEquals(lines.length, 4);
+  for (const conn of [server, client]) conn.close();
+  await listener.close();
+  net.check();
+});
+
+const context = {} as Deno.TestContext;
+
+Deno.test(
+  "inMemory() waits a turn before it checks",
+  inMemory(async ({ net }) => {
+    await using listener = await net.listen("tcp", ":80");
+    const client = await net.dial("tcp", ":80");
+    const conn = await listener.accept();
+    // Ends by itself, a few promise jobs after the client has.
+    (async () => {
+      for await (const _ of conn);
+      conn.close();
+    })();
+    client.close();
+  }),
+);
+
+Deno.test("inMemory() fails a test that leaves anything open", async () => {
+  const test = inMemory(async ({ net }) => {
+    await net.listen("tcp", ":80");
+  });
+  await assertRejects(() => test(context), Error, "listener [::]:80");
+});
+
+Deno.test("inMemory() lets a test's own failure through", async () => {
+  const test = inMemory(async ({ net }) => {
+    await net.listen("tcp", ":80");
+    throw new Error("the test's own");
+  });
+  await assertRejects(() => test(context), Error, "the test's own");
+});
+
+Deno.test(
+  "inMemory() hands on options and the test's context",
+  inMemory(async ({ clock, net }, t) => {
+    assertEquals(net.clock, clock);
+    await t.step("a step", async () => {
+      const listening = net.listen("tcp", "a.test:80");
+      await using listener = await listening;
+      assertEquals(String(listener.addr), "10.0.0.1:80");
+    });
+  }, { hosts: { "a.test": ["10.0.0.1"] } }),
+);
+
+Deno.test("two networks have nothing in common", async () => {
+  const one = new MemoryNetwork();
+  const two = new MemoryNetwork();
+  await using _listener = await one.listen("tcp", "10.0.0.1:80");
+  await using _same = await two.listen("tcp", "10.0.0.1:80");
+  await using _client = await one.dial("tcp", "10.0.0.1:80");
+  assertEquals(two.log.length, 1);
+});
+
+Deno.test(
+  "what is not on the network is told like everywhere",
+  inMemory(async ({ net }) => {
+    const cases: [string, "tcp" | "unix", string, string][] = [
+      [
+        "nobody listens",
+        "tcp",
+        "10.0.0.1:80",
+        "dial tcp 10.0.0.1:80: connection refused",
+      ],
+      ["no such path", "unix", "/a", "dial unix /a: no such file or directory"],
+      ["no address", "tcp", "", "dial tcp: missing address"],
+    ];
+    for (const [name, network, address, text] of cases) {
+      const dialling = () => net.dial(network, address);
+      const error = await assertRejects(dialling, OpError, undefined, name);
+      assertEquals(error.message, text, name);
+    }
+    const failed = () => net.dial("tcp", "10.0.0.1");
+    const error = await assertRejects(failed, OpError);
+    assertInstanceOf(error.cause, AddrError);
+  }),
+);
+
+Deno.test("a MemoryNetwork needs no permission", {
+  permissions: "none",
+}, async () => {
+  const net = new MemoryNetwork({
+    hosts: { "chat.test": ["10.0.0.1"] },
+  });
+  await using listener = await net.listen("tcp", "chat.test:80");
+  await using client = await net.dial("tcp", "chat.test:80");
+  await using server = await listener.accept();
+  await client.write(bytes("hi"));
+  assertEquals(await server.read(new Uint8Array(9)), 2);
+  await using _unix = await net.listen("unix", "/run/a.sock");
+  await using _peer = await net.dial("unix", "/run/a.sock");
+  await using _name = await net.listen("unix", "@name");
+  await using _other = await net.dial("unix", "@name");
+  assertEquals(client.dialTrace?.mode, "race");
+  await listener.close();
+  assert(await listener.accept().catch(isClosed));
+});
