@@ -1,0 +1,315 @@
+/**
+ * What the platform's connections do, and what ours do instead. Each hazard is
+ * shown on a raw connection first: should Deno mend its ways, the test says
+ * that a precaution may go.
+ */
+import { assert, assertEquals, assertThrows } from "@std/assert";
+import { Socket } from "node:net";
+import { Conn } from "../net/conn.ts";
+import { OpError } from "../net/errors.ts";
+import { bytes, pair, textOf, turn } from "./support.ts";
+import { assertClosed, failure, text } from "./suites/conn_suite_kit.ts";
+
+async function rawPair(): Promise<[Deno.TcpConn, Deno.TcpConn]> {
+  const listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
+  const { port } = listener.addr;
+  try {
+    return await Promise.all([
+      Deno.connect({ hostname: "127.0.0.1", port }),
+      listener.accept(),
+    ]);
+  } finally {
+    listener.close();
+  }
+}
+
+/** A call that is raced against a timer, as one does without deadlines. */
+async function raced<T>(promise: Promise<T>, ms: number): Promise<T | "late"> {
+  let timer;
+  const late = new Promise<"late">((resolve) => {
+    timer = setTimeout(resolve, ms, "late");
+  });
+  const result = await Promise.race([promise, late]);
+  clearTimeout(timer);
+  return result;
+}
+
+Deno.test("a read that times out eats no bytes", async (t) => {
+  await t.step("raw: nobody sees them", async () => {
+    const [a, b] = await rawPair();
+    const gone = new Uint8Array(8);
+    const eaten = b.read(gone);
+    assertEquals(await raced(eaten, 5), "late");
+    await a.write(bytes("lost"));
+    a.closeWrite();
+    const p = new Uint8Array(8);
+    assertEquals(await b.read(p), null, "EOF, and no word of the bytes");
+    assertEquals(text(gone), "lost\0\0\0\0", "here they are, in an old array");
+    await eaten;
+    a.close();
+    b.close();
+  });
+
+  await t.step("ours: the next reader gets them", async () => {
+    const [a, b] = await pair();
+    const gone = new Uint8Array(8);
+    b.setReadDeadline(Date.now() + 5);
+    assert(((await failure(b.read(gone))) as OpError).timeout);
+    b.setReadDeadline(null);
+    await a.write(bytes("kept"));
+    a.close();
+    assertEquals(await textOf(b), "kept");
+    assertEquals(gone, new Uint8Array(8));
+    b.close();
+  });
+});
+
+Deno.test("a write that times out sends nothing of what its array holds later", async (t) => {
+  const size = 16 * 1024 * 1024;
+
+  await t.step("raw: it does", async () => {
+    const [a, b] = await rawPair();
+    // Fill what the kernel holds, so that a small write gets stuck.
+    const fill = new Uint8Array(size);
+    let sent = 0, n: number | "late";
+    while ((n = await raced(a.write(fill), 20)) !== "late") sent += n;
+    // This last one was given up. It goes on, from the array:
+    fill.fill(2);
+    const p = new Uint8Array(64 * 1024);
+    let twos = 0;
+    for (let count = 0; twos === 0;) {
+      const got = (await b.read(p))!;
+      count += got;
+      if (p.subarray(0, got).includes(2)) twos++;
+      assert(count <= sent + size);
+    }
+    a.close();
+    b.close();
+  });
+
+  await t.step("ours: it does not", async () => {
+    const [a, b] = await pair();
+    const p = new Uint8Array(size);
+    a.setWriteDeadline(Date.now() + 20);
+    assert(((await failure(a.write(p))) as OpError).timeout);
+    p.fill(2);
+    a.setWriteDeadline(null);
+    a.closeWrite();
+    let count = 0;
+    for await (const chunk of b) {
+      assert(!chunk.includes(2));
+      count += chunk.length;
+    }
+    assert(count < size);
+    a.close();
+    b.close();
+  });
+});
+
+Deno.test("write() is never short", async (t) => {
+  const size = 8 * 1024 * 1024;
+
+  await t.step("raw: it is", async () => {
+    const [a, b] = await rawPair();
+    const n = await a.write(new Uint8Array(size));
+    assert(n < size, `${n} of ${size}`);
+    a.close();
+    b.close();
+  });
+
+  await t.step("ours: all of it", async () => {
+    const [a, b] = await pair();
+    const writing = a.write(new Uint8Array(size)).then(() => a.close());
+    assertEquals((await new Response(b.readable).bytes()).length, size);
+    await writing;
+    b.close();
+  });
+});
+
+Deno.test("concurrent writes never interleave", async (t) => {
+  const size = 4 * 1024 * 1024;
+  const switches = async (chunks: AsyncIterable<Uint8Array>) => {
+    let count = 0, last = -1;
+    for await (const chunk of chunks) {
+      for (let i = 0; i < chunk.length; i++) {
+        if (chunk[i] === last) continue;
+        last = chunk[i]!;
+        count++;
+      }
+    }
+    return count;
+  };
+
+  await t.step("raw: with a loop that writes all, they do", async () => {
+    const [a, b] = await rawPair();
+    const writeAll = async (p: Uint8Array) => {
+      for (let n = 0; n < p.length;) n += await a.write(p.subarray(n));
+    };
+    const writing = Promise.all([
+      writeAll(new Uint8Array(size).fill(1)),
+      writeAll(new Uint8Array(size).fill(2)),
+    ]).then(() => a.close());
+    assert(await switches(b.readable) > 2);
+    await writing;
+  });
+
+  await t.step("ours: one after the other", async () => {
+    const [a, b] = await pair();
+    const writing = Promise.all([
+      a.write(new Uint8Array(size).fill(1)),
+      a.write(new Uint8Array(size).fill(2)),
+    ]).then(() => a.close());
+    assertEquals(await switches(b), 2);
+    await writing;
+    b.close();
+  });
+});
+
+Deno.test("close() twice is once", async (t) => {
+  await t.step("raw: it throws", async () => {
+    const [a, b] = await rawPair();
+    a.close();
+    assertThrows(() => a.close(), Deno.errors.BadResource);
+    b.close();
+  });
+
+  await t.step(
+    "ours, also if the platform's own was closed first",
+    async () => {
+      const [a, b] = await rawPair();
+      const [ours, theirs] = [new Conn(a), new Conn(b)];
+      ours.close();
+      ours.close();
+      b.close();
+      theirs.close();
+    },
+  );
+});
+
+Deno.test("zero bytes after close() fail like any others", async (t) => {
+  await t.step("raw: a read of none succeeds", async () => {
+    const [a, b] = await rawPair();
+    a.close();
+    assertEquals(await a.read(new Uint8Array(0)), 0);
+    b.close();
+  });
+
+  await t.step("ours: closed is closed", async () => {
+    const [a, b] = await pair();
+    a.close();
+    assertClosed(await failure(a.read(new Uint8Array(0))), "read", a);
+    b.close();
+  });
+});
+
+Deno.test("EOF on readable, and closing writable, end their own half only", async (t) => {
+  await t.step("raw: EOF closes both", async () => {
+    const [a, b] = await rawPair();
+    await a.closeWrite();
+    assertEquals(await new Response(b.readable).text(), "");
+    await failure(b.write(bytes("answer")));
+    a.close();
+  });
+
+  await t.step("raw: closing writable closes both", async () => {
+    const [a, b] = await rawPair();
+    await a.writable.close();
+    assert(await failure(a.read(new Uint8Array(1))) instanceof Error);
+    b.close();
+  });
+
+  await t.step("ours: the conversation goes on", async () => {
+    const [a, b] = await pair();
+    await a.writable.close();
+    assertEquals(await textOf(b), "");
+    await b.write(bytes("answer"));
+    await b.closeWrite();
+    assertEquals(await textOf(a), "answer");
+    a.close();
+    b.close();
+  });
+});
+
+Deno.test("closing with unread bytes: the peer reads EOF, and learns more by writing", async () => {
+  const [a, b] = await pair();
+  await a.write(new Uint8Array(1000));
+  await b.write(bytes("last words"));
+  const p = new Uint8Array(1);
+  await b.read(p); // what is left of the 1000 is in our memory
+  await a.write(new Uint8Array(1000)); // and this is in the kernel's
+  b.close();
+  // Deno sends FIN before the kernel sends RST: no ECONNRESET, as Go has it.
+  assertEquals(await textOf(a), "last words");
+  const error = await failure((async () => {
+    for (;;) {
+      await a.write(bytes("x"));
+      await turn();
+    }
+  })()) as OpError;
+  assert(["EPIPE", "ECONNRESET"].includes(error.code!), error.message);
+  assertEquals(error.bytesWritten, 0);
+  a.close();
+});
+
+Deno.test("a reset after data gives the data first, then ECONNRESET, then what comes", async () => {
+  const listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
+  const socket = new Socket();
+  const connected = new Promise<void>((resolve) => {
+    socket.connect(listener.addr.port, "127.0.0.1", resolve);
+  });
+  const conn = new Conn(await listener.accept());
+  await connected;
+  listener.close();
+  await new Promise((resolve) => socket.write("data before", resolve));
+  const p = new Uint8Array(4);
+  assertEquals(await conn.read(p), 4); // so it is here, and half of it unread
+  const closed = new Promise((resolve) => socket.once("close", resolve));
+  socket.resetAndDestroy();
+  await closed;
+  let got = text(p);
+  let error: unknown;
+  while (error === undefined) {
+    try {
+      const n = await conn.read(p);
+      assert(n !== null, "the reset came first");
+      got += text(p.subarray(0, n));
+    } catch (e) {
+      error = e;
+    }
+  }
+  assertEquals(got, "data before");
+  assert(error instanceof OpError);
+  assertEquals([error.op, error.code, error.temporary], [
+    "read",
+    "ECONNRESET",
+    false,
+  ]);
+  assertEquals(
+    error.message,
+    `read tcp ${conn.localAddr}->${conn.remoteAddr}: connection reset by peer`,
+  );
+  assertEquals(await conn.read(p), null, "as the kernel says, and Go");
+  const write = await failure(conn.write(bytes("x"))) as OpError;
+  assertEquals(write.code, "EPIPE");
+  conn.close();
+});
+
+Deno.test("a unix peer without a name has an empty one", {
+  ignore: Deno.build.os === "windows",
+}, async () => {
+  const path = await Deno.makeTempFile({ suffix: ".sock" });
+  await Deno.remove(path);
+  const listener = Deno.listen({ transport: "unix", path });
+  const [client, server] = await Promise.all([
+    Deno.connect({ transport: "unix", path }),
+    listener.accept(),
+  ]);
+  listener.close();
+  assertEquals((server.remoteAddr as { path: unknown }).path, null);
+  const conn = new Conn(server);
+  assertEquals(String(conn.remoteAddr), "");
+  assertEquals(String(conn.localAddr), path);
+  assertEquals(conn.network, "unix");
+  conn.close();
+  client.close();
+});
