@@ -1,0 +1,528 @@
+import {
+  assert,
+  assertEquals,
+  assertInstanceOf,
+  assertRejects,
+  assertStringIncludes,
+  assertThrows,
+} from "@std/assert";
+import { DialError } from "../dialer.ts";
+import { serve } from "../handler.ts";
+import type { Conn } from "../net/conn.ts";
+import { AddrError, isTimeout, OpError } from "../net/errors.ts";
+import {
+  FakeClock,
+  type Fault,
+  inMemory,
+  MemoryNetwork,
+  pipe,
+} from "../testing/mod.ts";
+import { bytes, textOf } from "./support.ts";
+
+const ADDRESS = "10.0.0.1:80";
+
+/** The error's code, or what a call came to. */
+function outcome(call: Promise<unknown>): Promise<unknown> {
+  return call.catch((error) => (error as OpError).code);
+}
+
+/** A connection on a network of its own; all of it is closed afterwards. */
+function connected(
+  body: (
+    world: { client: Conn; server: Conn; net: MemoryNetwork; clock: FakeClock },
+  ) => Promise<void>,
+): (t: Deno.TestContext) => Promise<void> {
+  return inMemory(async ({ net, clock }) => {
+    await using listener = await net.listen("tcp", ADDRESS);
+    await using client = await net.dial("tcp", ADDRESS);
+    await using server = await listener.accept();
+    await body({ client, server, net, clock });
+  });
+}
+
+Deno.test("connect: a fault decides what becomes of it", async (t) => {
+  const cases: [NonNullable<Fault["connect"]>, string, string, string][] = [
+    ["refuse", "ECONNREFUSED", "refused", "connection refused"],
+    ["unreachable", "EHOSTUNREACH", "unreachable", "no route to host"],
+  ];
+  for (const [connect, code, outcome, text] of cases) {
+    await t.step(
+      connect,
+      inMemory(async ({ clock, net }) => {
+        await using _listener = await net.listen("tcp", ADDRESS);
+        net.fault(ADDRESS, { connect });
+        const error = await assertRejects(
+          () => net.dial("tcp", ADDRESS),
+          DialError,
+        );
+        assertEquals(error.message, `dial tcp ${ADDRESS}: ${text}`);
+        assertEquals(error.code, code);
+        assertEquals(error.trace.attempts[0]?.outcome, outcome);
+
+        net.fault(ADDRESS, { connect, delay: 30 });
+        const dialling = assertRejects(
+          () => net.dial("tcp", ADDRESS),
+          DialError,
+        );
+        await clock.advance(30);
+        assertEquals((await dialling).trace.totalMs, 30);
+
+        net.fault(ADDRESS, null);
+        await using _client = await net.dial("tcp", ADDRESS);
+      }),
+    );
+  }
+});
+
+Deno.test(
+  'connect: "deny" is the sandbox, and the message names the flag',
+  { permissions: "none" },
+  inMemory(async ({ net }) => {
+    net.fault(ADDRESS, { connect: "deny", listen: "deny" });
+    net.fault("/run/a.sock", { listen: "deny" });
+    const error = await assertRejects(
+      () => net.dial("tcp", ADDRESS),
+      DialError,
+    );
+    assertEquals(
+      error.message,
+      `dial tcp ${ADDRESS}: run again with --allow-net=${ADDRESS}`,
+    );
+    assertInstanceOf(error.cause, Deno.errors.NotCapable);
+    assertEquals(error.trace.attempts[0]?.outcome, "denied");
+
+    const listening = await assertRejects(
+      () => net.listen("tcp", ADDRESS),
+      OpError,
+    );
+    assertEquals(
+      listening.message,
+      `listen tcp ${ADDRESS}: run again with --allow-net=${ADDRESS}`,
+    );
+    const unix = await assertRejects(
+      () => net.listen("unix", "/run/a.sock"),
+      OpError,
+    );
+    assertStringIncludes(unix.message, "--allow-read=/run/a.sock");
+  }),
+);
+
+Deno.test(
+  'listen: "unavailable" is EADDRNOTAVAIL',
+  inMemory(async ({ net }) => {
+    net.fault("192.0.2.1", { listen: "unavailable" });
+    const error = await assertRejects(
+      () => net.listen("tcp", "192.0.2.1:80"),
+      OpError,
+    );
+    assertEquals(error.code, "EADDRNOTAVAIL");
+    await using _listener = await net.listen("tcp", "192.0.2.2:80");
+  }),
+);
+
+Deno.test(
+  'connect: "drop" is a black hole, until it is lifted',
+  inMemory(async ({ clock, net }) => {
+    await using _listener = await net.listen("tcp", ADDRESS);
+    net.fault(ADDRESS, { connect: "drop" });
+    const hopeless = net.dial("tcp", ADDRESS, { timeout: 60_000 });
+    const failed = assertRejects(() => hopeless, DialError);
+    await clock.advance(60_000);
+    assert(isTimeout(await failed));
+
+    const patient = net.dial("tcp", ADDRESS);
+    await clock.advance(1_000);
+    net.fault("*", { connect: "drop" }); // no reason for it to go on
+    await clock.advance(1_000);
+    net.fault(ADDRESS, null);
+    await clock.advance(1_000);
+    net.fault("*", null);
+    await using conn = await patient;
+    assertEquals(conn.dialTrace?.totalMs, 3_000);
+  }),
+);
+
+Deno.test(
+  "delay: a connect takes as long",
+  inMemory(async ({ clock, net }) => {
+    await using _listener = await net.listen("tcp", ADDRESS);
+    net.fault(ADDRESS, { delay: 120 });
+    const dialling = net.dial("tcp", ADDRESS);
+    await clock.advance(120);
+    await using conn = await dialling;
+    assertEquals(conn.dialTrace?.attempts[0]?.durationMs, 120);
+  }),
+);
+
+Deno.test(
+  'accept: "reset" is a client that has reset before accept()',
+  inMemory(async ({ net }) => {
+    const kinds: string[] = [];
+    await using listener = await net.listen("tcp", ADDRESS, {
+      onAcceptError: ({ error, kind }) => kinds.push(`${kind} ${error.code}`),
+    });
+    net.fault(ADDRESS, { accept: "reset" });
+    await using bad = await net.dial("tcp", ADDRESS);
+    assertEquals(await outcome(bad.read(new Uint8Array(1))), "ECONNRESET");
+    net.fault(ADDRESS, null);
+    await using good = await net.dial("tcp", ADDRESS);
+    await using server = await listener.accept();
+    assertEquals(String(server.remoteAddr), String(good.localAddr));
+    assertEquals(kinds, ["peer ENOTCONN"]);
+  }),
+);
+
+Deno.test("accept: a raw loop would die of that client", async () => {
+  const net = new MemoryNetwork();
+  const [clients, errors]: [Deno.Conn[], unknown[]] = [[], []];
+  net.fault(ADDRESS, { accept: "reset" });
+  await using listener = await net.listen("tcp", ADDRESS, {
+    onAcceptError: ({ error }) => errors.push(error.cause),
+  });
+  clients.push(await net.dial("tcp", ADDRESS));
+  const controller = new AbortController();
+  const waiting = listener.accept({ signal: controller.signal });
+  controller.abort();
+  await assertRejects(() => waiting);
+  assertInstanceOf(errors[0], Deno.errors.NotConnected);
+  clients.forEach((client) => client.close());
+});
+
+Deno.test(
+  'accept: "half-close" is a client whose FIN is there already',
+  inMemory(async ({ net }) => {
+    net.fault(ADDRESS, { accept: "half-close" });
+    await using listener = await net.listen("tcp", ADDRESS);
+    await using client = await net.dial("tcp", ADDRESS);
+    await using server = await listener.accept();
+    assertEquals(await server.read(new Uint8Array(1)), null);
+    await server.write(bytes("bye"));
+    await server.closeWrite();
+    assertEquals(await textOf(client), "bye");
+    assertEquals(await outcome(client.write(bytes("x"))), "EPIPE");
+  }),
+);
+
+for (const code of ["EMFILE", "ENFILE", "ENOBUFS", "ENOMEM"] as const) {
+  Deno.test(
+    `accept: ${code} is met with back-off, 5 ms to 1 s`,
+    inMemory(async ({ clock, net }) => {
+      const events: string[] = [];
+      await using listener = await net.listen("tcp", ADDRESS, {
+        onAcceptError: ({ kind, retryMs }) => events.push(`${kind} ${retryMs}`),
+      });
+      const accepting = listener.accept();
+      await clock.advance(10);
+      net.fault(ADDRESS, { accept: code }); // nobody has come: no failure
+      await clock.advance(90);
+      await using client = await net.dial("tcp", ADDRESS);
+      await clock.advance(4_000);
+      const tries = () =>
+        net.log.filter(({ detail }) => detail === `accept: ${code}`)
+          .map(({ ms }) => ms - 100);
+      const expected = [0, 5, 15, 35, 75, 155, 315, 635, 1_275, 2_275, 3_275];
+      assertEquals(tries(), expected);
+      assertEquals(events, ["capacity 5"]);
+
+      net.fault(ADDRESS, null);
+      await clock.advance(275);
+      await using server = await accepting;
+      assertEquals(String(server.remoteAddr), String(client.localAddr));
+      assertEquals(clock.monotonic(), 4_375);
+
+      net.fault(ADDRESS, { accept: code });
+      const again = listener.accept();
+      await using _other = await net.dial("tcp", ADDRESS);
+      await clock.advance(0);
+      assertEquals(events.length, 2, "a new episode");
+      net.fault(ADDRESS, null);
+      await clock.advance(5);
+      await using _accepted = await again;
+    }),
+  );
+}
+
+Deno.test("resetAfter: so many bytes pass, both directions together", async (t) => {
+  for (const resetAfter of [0, 1, 4, 5, 9]) {
+    await t.step(
+      `${resetAfter}`,
+      connected(async ({ client, net, server }) => {
+        net.fault(ADDRESS, { resetAfter });
+        const question = new Uint8Array(64);
+        await client.write(bytes("ping")); // the kernel takes it all
+        const asked = Math.min(4, resetAfter);
+        if (asked > 0) assertEquals(await server.read(question), asked);
+        if (resetAfter > 4) {
+          await server.write(bytes("answer"));
+          const n = await client.read(new Uint8Array(64));
+          assertEquals(n, Math.min(6, resetAfter - 4));
+        }
+        for (const conn of [client, server]) {
+          assertEquals(await outcome(conn.read(question)), "ECONNRESET");
+          assertEquals(await outcome(conn.read(question)), null);
+          assertEquals(await outcome(conn.write(question)), "EPIPE");
+        }
+      }),
+    );
+  }
+});
+
+Deno.test(
+  "resetAfter: may come while the connection is open",
+  connected(async ({ client, net, server }) => {
+    await client.write(bytes("12345"));
+    net.fault(ADDRESS, { resetAfter: 3 });
+    await client.write(bytes("6"));
+    assertEquals(await server.read(new Uint8Array(9)), 5);
+    assertEquals(await outcome(server.read(new Uint8Array(9))), "ECONNRESET");
+  }),
+);
+
+Deno.test(
+  "reset() resets an address's connections, behind the data",
+  inMemory(async ({ net }) => {
+    await using listener = await net.listen("tcp", ADDRESS);
+    await using one = await net.dial("tcp", ADDRESS);
+    await using peerOfOne = await listener.accept();
+    await using two = await net.dial("tcp", ADDRESS);
+    await using peerOfTwo = await listener.accept();
+    await one.write(bytes("abc"));
+    assertEquals(net.reset(String(one.localAddr)), 1);
+    assertEquals(await peerOfOne.read(new Uint8Array(9)), 3);
+    assertEquals(
+      await outcome(peerOfOne.read(new Uint8Array(9))),
+      "ECONNRESET",
+    );
+    await two.write(bytes("abc"));
+    assertEquals(await peerOfTwo.read(new Uint8Array(9)), 3);
+    const waiting = outcome(two.read(new Uint8Array(9)));
+    assertEquals(net.reset(listener.addr), 2, "of the listener's address");
+    assertEquals(await waiting, "ECONNRESET");
+    assertEquals(net.reset("10.9.9.9:9"), 0);
+  }),
+);
+
+Deno.test(
+  "latency: bytes and FIN arrive in order, later",
+  connected(async ({ client, clock, net, server }) => {
+    net.fault(ADDRESS, { latency: 40 });
+    const arrivals: [number, number | null][] = [];
+    const reading = (async () => {
+      for (;;) {
+        const n = await server.read(new Uint8Array(64));
+        arrivals.push([clock.monotonic(), n]);
+        if (n === null) return;
+      }
+    })();
+    await client.write(bytes("one"));
+    await clock.advance(10);
+    await client.write(bytes("three"));
+    net.fault(ADDRESS, { latency: 5 }); // faster, but not past the others
+    await client.write(bytes("7"));
+    await client.closeWrite();
+    await clock.advance(100);
+    await reading;
+    assertEquals(arrivals, [[40, 3], [50, 6], [50, null]]);
+  }),
+);
+
+Deno.test(
+  "latency: bytes on their way take room, and go with a close",
+  inMemory(async ({ clock, net }) => {
+    net.fault("*", { latency: 1_000 });
+    await using listener = await net.listen("tcp", ADDRESS);
+    await using client = await net.dial("tcp", ADDRESS);
+    const server = await listener.accept();
+    client.setWriteDeadline(clock.now() + 10);
+    const failed = assertRejects(
+      () => client.write(new Uint8Array(64)),
+      OpError,
+    );
+    await clock.advance(10);
+    assertEquals((await failed).bytesWritten, 20);
+    const reading = outcome(server.read(new Uint8Array(1)));
+    server.close();
+    await reading;
+    assertEquals(clock.pending, 0);
+  }, { bufferSize: 20 }),
+);
+
+Deno.test(
+  "maxRead: bytes come in small pieces",
+  connected(async ({ client, net, server }) => {
+    net.fault(ADDRESS, { maxRead: 2 });
+    await client.write(bytes("hello"));
+    await client.closeWrite();
+    const p = new Uint8Array(64);
+    const sizes: (number | null)[] = [];
+    for (let i = 0; i < 4; i++) sizes.push(await server.read(p));
+    assertEquals(sizes, [2, 2, 1, null]);
+  }),
+);
+
+Deno.test(
+  "maxWrite: writes of the platform are short, ours whole",
+  connected(async ({ client, net, server }) => {
+    net.fault(ADDRESS, { maxWrite: 3 });
+    assertEquals(await client.write(bytes("hello world")), 11);
+    await client.closeWrite();
+    assertEquals(await textOf(server), "hello world");
+    const writes = net.log.filter(({ event }) => event === "write");
+    assertEquals(
+      writes.map(({ detail }) => detail),
+      ["3 bytes", "3 bytes", "3 bytes", "2 bytes"],
+    );
+  }),
+);
+
+Deno.test("pipe() has faults that can be changed, too", async () => {
+  const fault: Fault = { maxRead: 1 };
+  const [client, server] = pipe({ clock: new FakeClock(), fault });
+  await client.write(bytes("ab"));
+  const p = new Uint8Array(8);
+  assertEquals(await server.read(p), 1);
+  fault.maxRead = 8;
+  fault.resetAfter = 3;
+  await client.write(bytes("cd"));
+  assertEquals(await server.read(p), 2);
+  assertEquals(await outcome(server.read(p)), "ECONNRESET");
+  client.close();
+  server.close();
+  assertThrows(() => pipe({ fault: { maxRead: 0 } }), TypeError);
+});
+
+Deno.test("the most specific fault counts", async (t) => {
+  const order = [
+    ADDRESS,
+    "10.0.0.1",
+    "192.0.2.1", // the client
+    "[::]:80", // the listener
+    "*",
+  ];
+  await t.step(
+    "of a connection",
+    inMemory(async ({ net }) => {
+      await using listener = await net.listen("tcp", ":80");
+      await using client = await net.dial("tcp", ADDRESS, {
+        connect: net.connectFrom("192.0.2.1"),
+      });
+      await using server = await listener.accept();
+      for (const [i, address] of order.entries()) {
+        net.fault(address, { maxRead: i + 1 });
+      }
+      await client.write(new Uint8Array(64));
+      for (const [i, address] of order.entries()) {
+        assertEquals(await server.read(new Uint8Array(9)), i + 1, address);
+        net.fault(address, null);
+      }
+      assertEquals(await server.read(new Uint8Array(9)), 9);
+    }),
+  );
+  await t.step(
+    "of a connect",
+    inMemory(async ({ net }) => {
+      await using _listener = await net.listen("tcp", ":80");
+      net.fault("*", { connect: "refuse" });
+      net.fault("10.0.0.1", {});
+      await using _client = await net.dial("tcp", ADDRESS);
+      net.fault(ADDRESS, { connect: "unreachable" });
+      assertEquals(await outcome(net.dial("tcp", ADDRESS)), "EHOSTUNREACH");
+      assertEquals(
+        await outcome(net.dial("tcp", "10.0.0.2:80")),
+        "ECONNREFUSED",
+      );
+    }),
+  );
+});
+
+Deno.test("a fault's address may be written in any way", async (t) => {
+  const spellings: [string, string][] = [
+    ["10.0.0.1:http", ADDRESS],
+    ["[::ffff:10.0.0.1]:80", ADDRESS],
+    ["[0:0::1]:80", "[::1]:80"],
+    ["0:0::1", "[::1]:80"],
+    ["fe80::1%eth0", "[fe80::1%eth0]:80"],
+  ];
+  for (const [spelling, address] of spellings) {
+    await t.step(
+      spelling,
+      inMemory(async ({ net }) => {
+        net.fault(spelling, { connect: "unreachable" });
+        assertEquals(await outcome(net.dial("tcp", address)), "EHOSTUNREACH");
+        net.fault(spelling, null);
+        assertEquals(await outcome(net.dial("tcp", address)), "ECONNREFUSED");
+      }),
+    );
+  }
+  await t.step(
+    "a path",
+    inMemory(async ({ net }) => {
+      for (const path of ["/run/a.sock", "@a"]) {
+        await using listener = await net.listen("unix", path);
+        net.fault(listener.addr, { connect: "refuse" });
+        assertEquals(await outcome(net.dial("unix", path)), "ECONNREFUSED");
+      }
+    }),
+  );
+});
+
+Deno.test("what is no fault is refused", () => {
+  const net = new MemoryNetwork();
+  const faults: Record<string, unknown>[] = [
+    { connect: "refused" },
+    { accept: "EPIPE" },
+    { listen: 1 },
+    { delay: -1 },
+    { latency: NaN },
+    { maxRead: 0 },
+    { maxWrite: "3" },
+    { resetAfter: -1 },
+    { resetafter: 1 },
+  ];
+  for (const fault of faults) {
+    const set = () => net.fault(ADDRESS, fault as Fault);
+    assertThrows(set, TypeError, "no such fault", Deno.inspect(fault));
+  }
+  for (const address of ["db.test:80", "10.0.0.1:x", "nowhere"]) {
+    assertThrows(() => net.fault(address, null), AddrError, undefined, address);
+  }
+});
+
+Deno.test(
+  "a server survives whatever its clients meet",
+  inMemory(async ({ clock, net }) => {
+    const failures: (string | undefined)[] = [];
+    await using server = serve(
+      await net.listen("tcp", ":80"),
+      async (conn) => {
+        for await (const chunk of conn) await conn.write(chunk);
+      },
+      { onError: (error) => void failures.push((error as OpError).code) },
+    );
+    const faults: Fault[] = [
+      { accept: "reset" },
+      { accept: "half-close" },
+      { accept: "EMFILE" },
+      { resetAfter: 7 },
+      { maxRead: 1, maxWrite: 1 },
+    ];
+    for (const fault of faults) {
+      net.fault("*", fault);
+      const client = await net.dial("tcp", ADDRESS);
+      await outcome(client.write(bytes("hello")));
+      const read = outcome(client.read(new Uint8Array(8)));
+      await clock.advance(100);
+      net.fault("*", null);
+      await clock.advance(1_000);
+      await read;
+      client.close();
+      await clock.advance(0);
+    }
+    await using client = await net.dial("tcp", ADDRESS);
+    await client.write(bytes("still there"));
+    await client.closeWrite();
+    assertEquals(await textOf(client), "still there");
+    assertEquals(failures, ["ECONNRESET"]);
+    assertEquals(server.connections.size, 0);
+  }),
+);
