@@ -19,9 +19,11 @@ import { flood } from "./hazards/flood.ts";
 import type { Hazard } from "./hazards/hazard.ts";
 import { limit } from "./hazards/limit.ts";
 import { memory } from "./hazards/memory.ts";
+import { storm } from "./hazards/storm.ts";
 
 const hazards: Hazard[] = [
   flood,
+  storm,
   descriptors,
   ...bursts,
   abortDials,
