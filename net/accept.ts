@@ -337,13 +337,14 @@ export class Listener implements AsyncIterable<Conn>, AsyncDisposable {
     this.#unfollow?.();
     this.#retry.clear();
     while (this.#callers.head) this.#callers.shift().reject(why());
-    this.#spare?.close();
-    this.#spare = null;
     try {
       this.#inner.close();
     } catch (error) {
       // Somebody closed it behind our back; it is closed, as was asked.
       if (!(error instanceof Deno.errors.BadResource)) throw error;
+    } finally {
+      this.#spare?.close();
+      this.#spare = null;
     }
     // Until it has settled the port is not free.
     await this.#pending;

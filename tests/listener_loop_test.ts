@@ -419,6 +419,23 @@ Deno.test("a spare connection is the next caller's, or closed by close()", async
   assertEquals(second.calls, ["noDelay true", "keepAlive true", "close"]);
 });
 
+Deno.test("a spare connection that does not close leaves no listener open", async () => {
+  const fake = new FakeListener();
+  const listener = new Listener(fake.inner);
+  const controller = new AbortController();
+  const gone = listener.accept(controller).catch((error) => error);
+  controller.abort();
+  await gone;
+  const spare = new FakeConn();
+  const cause = new Error("will not");
+  spare.close = () => {
+    throw cause;
+  };
+  await fake.settle(spare);
+  assertStrictEquals(await listener.close().catch((e) => e), cause);
+  assert(fake.calls.includes("close"));
+});
+
 Deno.test("an accept without a caller does not hold the process", async () => {
   const fake = new FakeListener();
   const listener = new Listener(fake.inner);
