@@ -1,0 +1,163 @@
+/** What a connection asks of the platform, and what the platform asks of it. */
+import { assert, assertEquals } from "@std/assert";
+import type { Addr } from "../mod.ts";
+import { Conn } from "../net/conn.ts";
+import { FakeClock } from "../testing/fake_clock.ts";
+import { InnerConn, jobs } from "./conn_inner.ts";
+import { bytes, pair, textOf } from "./support.ts";
+
+// Compiled, not run: a Conn goes wherever a Deno.Conn is taken.
+const _asPlatform = (conn: Conn): Deno.Conn => conn;
+const _asPlatformOfAddr = (conn: Conn): Deno.Conn<Addr> => conn;
+const _asAddr = (conn: Conn): Deno.Addr => conn.remoteAddr;
+const _asIterable = (conn: Conn): AsyncIterable<Uint8Array> => conn;
+const _asDisposable = (conn: Conn): AsyncDisposable & Disposable => conn;
+
+Deno.test("Conn is a Deno.Conn for code that takes one, Conn included", async () => {
+  const [client, server] = await pair();
+  const greet = async (conn: Deno.Conn) => {
+    const addr = conn.remoteAddr as Deno.NetAddr;
+    await conn.write(bytes(`hello ${addr.hostname}`));
+    await conn.closeWrite();
+    return await new Response(conn.readable).text();
+  };
+  const greeted = greet(new Conn(new Conn(client)));
+  assertEquals(await textOf(server), "hello 127.0.0.1");
+  await server.write(bytes("hello"));
+  server.close();
+  assertEquals(await greeted, "hello");
+  client.close();
+});
+
+Deno.test("new Conn() needs no more than Deno.Conn promises", async () => {
+  const inner = new InnerConn();
+  assert(!("setNoDelay" in inner) && !("setKeepAlive" in inner));
+  const conn = new Conn(inner);
+  conn.setNoDelay();
+  conn.setKeepAlive(false);
+  assertEquals(String(conn.localAddr), "127.0.0.1:1");
+  assertEquals(String(conn.remoteAddr), "127.0.0.1:2");
+  assertEquals(conn.network, "tcp");
+  assertEquals(conn.dialTrace, undefined);
+  const reading = conn.read(new Uint8Array(1));
+  await inner.deliver(null);
+  assertEquals(await reading, null);
+  conn.close();
+  conn.close();
+  assertEquals(inner.closes, 1);
+  await jobs();
+  assertEquals(inner.readSizes.length, 1);
+});
+
+Deno.test("Conn options: clock and dialTrace", () => {
+  const clock = new FakeClock(0);
+  const dialTrace = {
+    network: "tcp",
+    address: "127.0.0.1:2",
+    mode: "race" as const,
+    resolveMs: 0,
+    totalMs: 1,
+    attempts: [],
+  };
+  const conn = new Conn(new InnerConn(), { clock, dialTrace });
+  assertEquals(conn.dialTrace, dialTrace);
+  conn.setReadDeadline(5);
+  conn.read(new Uint8Array(1)).catch(() => {});
+  assertEquals(clock.pending, 1);
+  conn.close();
+});
+
+/** Runs a script with a connected pair `a`, `b`; what it printed, how it ended. */
+async function run(script: string): Promise<{ code: number; out: string }> {
+  const module = new URL("../net/conn.ts", import.meta.url);
+  const source = `
+    import { Conn } from "${module}";
+    const listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
+    const [a, b] = (await Promise.all([
+      Deno.connect({ hostname: "127.0.0.1", port: listener.addr.port }),
+      listener.accept(),
+    ])).map((inner) => new Conn(inner));
+    listener.close();
+    const p = new Uint8Array(8);
+    ${script}
+    console.log("end of script");
+  `;
+  const child = new Deno.Command(Deno.execPath(), {
+    args: ["run", "--quiet", "--no-lock", "--allow-net=127.0.0.1", "-"],
+    stdin: "piped",
+    stdout: "piped",
+    stderr: "inherit",
+  }).spawn();
+  const stdin = child.stdin.getWriter();
+  await stdin.write(bytes(source));
+  await stdin.close();
+  const { code, stdout } = await child.output();
+  return { code, out: new TextDecoder().decode(stdout).trim() };
+}
+
+Deno.test("Conn and the end of the process", async (t) => {
+  const cases: Record<string, { script: string; out: string }> = {
+    "a read that was given up does not hold it": {
+      script: `
+        a.setReadDeadline(Date.now() + 5);
+        await a.read(p).catch((e) => console.log(e.timeout));
+        a.setReadDeadline(null);
+        const aborter = new AbortController();
+        const reading = a.read(p, { signal: aborter.signal });
+        aborter.abort();
+        await reading.catch((e) => console.log(e.name));`,
+      out: "true\nAbortError\nend of script",
+    },
+    "a read that waits holds it, also if it took an abandoned one over": {
+      script: `
+        a.setReadDeadline(Date.now() + 5);
+        await a.read(p).catch(() => {});
+        a.setReadDeadline(null);
+        a.read(p).then((n) => { console.log("read", n); a.close(); });
+        setTimeout(() => b.write(p.subarray(0, 3)).then(() => b.close()), 20);`,
+      out: "end of script\nread 3",
+    },
+    "a read after unref() does not hold it": {
+      script: `
+        a.unref();
+        a.read(p);
+        b.read(p);
+        b.unref();`,
+      out: "end of script",
+    },
+    "a deadline alone does not hold it": {
+      script: `
+        a.unref();
+        a.setDeadline(Date.now() + 3_600_000);
+        a.read(p);
+        await a.write(p);`,
+      out: "end of script",
+    },
+    "a write that nobody awaits and that fails does not end it": {
+      script: `
+        b.close();
+        for (let i = 0; i < 20; i++) {
+          a.write(p);
+          a.write(new Uint8Array(100_000));
+          await new Promise((resolve) => setTimeout(resolve, 1));
+        }
+        a.closeWrite();
+        a.close();
+        a.write(p);
+        a.closeWrite();`,
+      out: "end of script",
+    },
+  };
+  const results = new Map(
+    await Promise.all(
+      Object.entries(cases).map(async ([name, { script }]) =>
+        [name, await run(script)] as const
+      ),
+    ),
+  );
+  for (const [name, { out }] of Object.entries(cases)) {
+    await t.step(name, () => {
+      assertEquals(results.get(name), { code: 0, out });
+    });
+  }
+});
