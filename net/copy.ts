@@ -87,15 +87,23 @@ export async function copyBidirectional(
   b: Conn,
   options?: IoOptions,
 ): Promise<[number, number]> {
+  const signal = options?.signal;
+  const close = () => {
+    a.close();
+    b.close();
+  };
+  // A FIN takes no signal, and it may be stuck behind others' writes.
+  const unfollow = signal && onAbort(signal, close);
   try {
     return await Promise.all([
       copyThenFin(a, b, options),
       copyThenFin(b, a, options),
     ]);
   } catch (error) {
-    a.close();
-    b.close();
-    throw error;
+    close();
+    throw signal?.aborted ? signal.reason : error;
+  } finally {
+    unfollow?.();
   }
 }
 

@@ -1,0 +1,457 @@
+import {
+  assert,
+  assertEquals,
+  assertRejects,
+  assertStrictEquals,
+} from "@std/assert";
+import { Conn } from "../net/conn.ts";
+import { copy, copyBidirectional } from "../net/copy.ts";
+import { isClosed, isTimeout, OpError } from "../net/errors.ts";
+import { FakeClock } from "../testing/fake_clock.ts";
+import { InnerConn, jobs } from "./conn_inner.ts";
+import { bytes, countedSignal, pair, textOf, turn } from "./support.ts";
+import {
+  drain,
+  failure,
+  pattern,
+  readText,
+  same,
+  zeros,
+} from "./suites/conn_suite_kit.ts";
+
+const PIECE = 64 * 1024;
+/** More than the kernel holds between two ends that do not read. */
+const FLOOD = 16 * 1024 * 1024;
+
+function setUp(): { inner: InnerConn; conn: Conn; clock: FakeClock } {
+  const inner = new InnerConn();
+  const clock = new FakeClock();
+  return { inner, clock, conn: new Conn(inner, { clock }) };
+}
+
+/** A proxy's two connections, each with the peer at its far end. */
+async function proxied(): Promise<{
+  client: Conn;
+  a: Conn;
+  b: Conn;
+  upstream: Conn;
+  closeAll: () => void;
+}> {
+  const [[client, a], [b, upstream]] = await Promise.all([pair(), pair()]);
+  const closeAll = () => {
+    for (const conn of [client, a, b, upstream]) conn.close();
+  };
+  return { client, a, b, upstream, closeAll };
+}
+
+Deno.test("copy() moves all bytes until EOF, and counts them", async () => {
+  const { client, a, b, upstream, closeAll } = await proxied();
+  const sent = pattern(3 * 1024 * 1024 + 17);
+  const copied = copy(a, b);
+  const sending = client.write(sent).then(() => client.closeWrite());
+  const got = new Uint8Array(sent.length);
+  for (let at = 0; at < got.length;) {
+    at += (await upstream.read(got.subarray(at)))!;
+  }
+  await sending;
+  assert(same(got, sent));
+  assertEquals(await copied, sent.length);
+  // EOF is not passed on, and nothing is closed.
+  await b.write(bytes("more"));
+  assertEquals(await readText(upstream), "more");
+  await a.write(bytes("back"));
+  assertEquals(await readText(client), "back");
+  closeAll();
+});
+
+Deno.test("copy() of nothing is 0", async () => {
+  const [client, server] = await pair();
+  await client.closeWrite();
+  assertEquals(await copy(server, server), 0);
+  assertEquals(await copy(server, server), 0, "EOF comes again");
+  client.close();
+  server.close();
+});
+
+Deno.test("copy() to the same connection is an echo", async () => {
+  const [client, server] = await pair();
+  const echoed = copy(server, server);
+  const sent = pattern(1024 * 1024);
+  const sending = client.write(sent).then(() => client.closeWrite());
+  const got = new Uint8Array(sent.length);
+  for (let at = 0; at < got.length;) {
+    at += (await client.read(got.subarray(at)))!;
+  }
+  assert(same(got, sent));
+  assertEquals(await echoed, sent.length);
+  await sending;
+  client.close();
+  server.close();
+});
+
+Deno.test("copy() writes from the memory that it reads into", async () => {
+  const [from, to] = [setUp(), setUp()];
+  const copied = copy(from.conn, to.conn);
+  const { p } = from.inner.reads[0]!;
+  await from.inner.deliver(bytes("hello"));
+  assertStrictEquals(to.inner.writes[0]!.p.buffer, p.buffer);
+  assertEquals(from.inner.reads, [], "nothing is read before it is out");
+  assertEquals(await to.inner.take(), bytes("hello"));
+  assertStrictEquals(from.inner.reads[0]!.p.buffer, p.buffer, "used again");
+  await from.inner.deliver(null);
+  assertEquals(await copied, 5);
+});
+
+Deno.test("copy() writes on what the kernel takes in parts", async () => {
+  const [from, to] = [setUp(), setUp()];
+  const copied = copy(from.conn, to.conn);
+  await from.inner.deliver(bytes("abcdefgh"));
+  const out = [await to.inner.take(3), await to.inner.take(1)];
+  out.push(await to.inner.take());
+  assertEquals(out, [bytes("abc"), bytes("d"), bytes("efgh")]);
+  await from.inner.deliver(null);
+  assertEquals(await copied, 8);
+});
+
+Deno.test("copy() has backpressure: a receiver that does not read stops it", async () => {
+  const { client, a, b, upstream, closeAll } = await proxied();
+  const copied = copy(a, b);
+  client.setWriteDeadline(Date.now() + 50);
+  let sent = 0;
+  const error = await failure((async () => {
+    for (;;) sent += await client.write(new Uint8Array(PIECE));
+  })()) as OpError;
+  assert(error.timeout, "the sender is stuck");
+  sent += error.bytesWritten!;
+  const count = drain(upstream);
+  client.setWriteDeadline(null);
+  await client.closeWrite();
+  const n = await copied;
+  assert(n >= sent && n <= sent + PIECE);
+  await b.closeWrite();
+  assertEquals(await count, n, "and all of it arrives");
+  closeAll();
+});
+
+Deno.test("copy() fails with the side that failed", async (t) => {
+  await t.step("read: the deadline of from", async () => {
+    const { client, a, b, upstream, closeAll } = await proxied();
+    const copied = failure(copy(a, b));
+    a.setReadDeadline(Date.now() + 5);
+    const error = await copied as OpError;
+    assertEquals([error.op, error.timeout], ["read", true]);
+    assertEquals(String(error.addr), String(a.remoteAddr));
+    // Neither is closed, and no byte is lost.
+    a.setReadDeadline(null);
+    await client.write(bytes("later"));
+    await client.closeWrite();
+    assertEquals(await copy(a, b), 5);
+    assertEquals(await readText(upstream), "later");
+    closeAll();
+  });
+
+  await t.step("write: the deadline of to", async () => {
+    const { client, a, b, closeAll } = await proxied();
+    const copied = failure(copy(a, b));
+    b.setWriteDeadline(Date.now() + 50);
+    client.setWriteDeadline(Date.now() + 60_000);
+    const sending = failure(client.write(zeros(FLOOD)));
+    const error = await copied as OpError;
+    assertEquals([error.op, error.timeout], ["write", true]);
+    assertEquals(String(error.addr), String(b.remoteAddr));
+    closeAll();
+    assert(isClosed(await sending));
+  });
+
+  await t.step("a past deadline: at once, the bytes stay", async () => {
+    const { client, a, b, closeAll } = await proxied();
+    await client.write(bytes("unread"));
+    a.setReadDeadline(0);
+    assertEquals((await failure(copy(a, b)) as OpError).op, "read");
+    a.setReadDeadline(null);
+    b.setWriteDeadline(0);
+    assertEquals((await failure(copy(a, b)) as OpError).op, "write");
+    assertEquals(await readText(a), "unread");
+    closeAll();
+  });
+
+  await t.step("closed: from, to, both", async () => {
+    const { a, b, upstream, closeAll } = await proxied();
+    const copied = failure(copy(a, b));
+    a.close();
+    const error = await copied as OpError;
+    assertEquals([error.op, isClosed(error)], ["read", true]);
+    assert(isClosed(await failure(copy(a, b))));
+    const other = failure(copy(b, a));
+    await upstream.write(bytes("stays"));
+    assertEquals((await other as OpError).op, "write");
+    assertEquals(await readText(b), "stays");
+    closeAll();
+  });
+
+  await t.step("closeWrite() of to: EPIPE, the bytes stay", async () => {
+    const { client, a, b, closeAll } = await proxied();
+    await b.closeWrite();
+    const copied = failure(copy(a, b));
+    await client.write(bytes("stays"));
+    assertEquals((await copied as OpError).code, "EPIPE");
+    assertEquals(await readText(a), "stays");
+    closeAll();
+  });
+
+  await t.step("what is no connection", async () => {
+    const [a, b] = await pair();
+    for (const [from, to] of [[a, {}], [{}, b], [null, b]]) {
+      await assertRejects(() => copy(from as Conn, to as Conn), TypeError);
+    }
+    a.close();
+    b.close();
+  });
+});
+
+Deno.test("copy() whose write waits in line and is given up puts the bytes back", async () => {
+  const [from, to] = [setUp(), setUp()];
+  to.conn.setWriteDeadline(to.clock.now() + 10);
+  const stuck = failure(to.conn.write(bytes("stuck")));
+  await jobs();
+  const copied = failure(copy(from.conn, to.conn));
+  await from.inner.deliver(bytes("kept"));
+  await to.clock.advance(10);
+  assert(isTimeout(await stuck) && isTimeout(await copied));
+  assertEquals(await readText(from.conn), "kept");
+  assertEquals(from.inner.reads, []);
+  from.conn.close();
+  to.conn.close();
+});
+
+Deno.test("copy() never touches what it has given to a write that was abandoned", async () => {
+  const [from, to] = [setUp(), setUp()];
+  to.conn.setWriteDeadline(to.clock.now() + 10);
+  const copied = failure(copy(from.conn, to.conn));
+  await from.inner.deliver(bytes("sent late"));
+  const { p } = to.inner.writes[0]!;
+  await to.clock.advance(10);
+  assert(isTimeout(await copied));
+  // The operation still reads from that memory, so nobody may write to it.
+  const reading = from.conn.read(new Uint8Array(64));
+  await from.inner.deliver(bytes("something else"));
+  assertEquals(await reading, 14);
+  from.conn.close();
+  const other = setUp();
+  const step = other.conn.read(new Uint8Array(64));
+  await other.inner.deliver(bytes("of others"));
+  await step;
+  assertEquals(p, bytes("sent late"));
+  assertEquals(await to.inner.take(), bytes("sent late"));
+  other.conn.close();
+  to.conn.close();
+});
+
+Deno.test("copy() and a close of `from` while its bytes are under way", async () => {
+  const [from, to] = [setUp(), setUp()];
+  const copied = failure(copy(from.conn, to.conn));
+  await from.inner.deliver(bytes("last words"));
+  const { p } = to.inner.writes[0]!;
+  from.conn.close();
+  const other = setUp();
+  const reading = other.conn.read(new Uint8Array(64));
+  assert(other.inner.reads[0]!.p.buffer !== p.buffer);
+  await other.inner.deliver(bytes("of others"));
+  await reading;
+  assertEquals(await to.inner.take(), bytes("last words"));
+  assert(isClosed(await copied));
+  other.conn.close();
+  to.conn.close();
+});
+
+Deno.test("copy() with a signal", async (t) => {
+  await t.step("aborted before: touches nothing", async () => {
+    const { client, a, b, closeAll } = await proxied();
+    await client.write(bytes("stays"));
+    const reason = new Error("mine");
+    const signal = AbortSignal.abort(reason);
+    assertStrictEquals(await failure(copy(a, b, { signal })), reason);
+    assertEquals(await readText(a), "stays");
+    closeAll();
+  });
+
+  await t.step("aborted while it reads: no byte is lost", async () => {
+    const { client, a, b, closeAll } = await proxied();
+    const { controller, signal, listeners } = countedSignal();
+    const copied = failure(copy(a, b, { signal }));
+    await turn();
+    controller.abort(new Error("mine"));
+    assertStrictEquals(await copied, signal.reason);
+    assertEquals(listeners(), 0);
+    await client.write(bytes("kept"));
+    assertEquals(await readText(a), "kept");
+    closeAll();
+  });
+
+  await t.step(
+    "aborted while it writes: one piece goes out, whole",
+    async () => {
+      const [from, to] = [setUp(), setUp()];
+      const { controller, signal, listeners } = countedSignal();
+      // Let the memory grow, so that more than one piece is there.
+      for (const KiB of [1, 4, 16, 64]) {
+        const reading = from.conn.read(new Uint8Array(KiB * 1024));
+        await from.inner.deliver(new Uint8Array(KiB * 1024));
+        await reading;
+      }
+      const copied = failure(copy(from.conn, to.conn, { signal }));
+      await from.inner.deliver(new Uint8Array(100 * 1024).fill(1));
+      assertEquals(to.inner.writeSizes, [PIECE]);
+      controller.abort(new Error("mine"));
+      assertStrictEquals(await copied, signal.reason);
+      assertEquals(listeners(), 0);
+      await to.inner.take(1000);
+      await to.inner.take();
+      assertEquals(to.inner.writes, []);
+      const rest = new Uint8Array(256 * 1024);
+      assertEquals(await from.conn.read(rest), 100 * 1024 - PIECE);
+      from.conn.close();
+      to.conn.close();
+    },
+  );
+
+  await t.step("aborted after: no effect, no listener left", async () => {
+    const [client, server] = await pair();
+    const { controller, signal, listeners } = countedSignal();
+    await client.closeWrite();
+    assertEquals(await copy(server, server, { signal }), 0);
+    assertEquals(listeners(), 0);
+    controller.abort();
+    await server.write(bytes("fine"));
+    assertEquals(await readText(client), "fine");
+    client.close();
+    server.close();
+  });
+});
+
+Deno.test("copyBidirectional() counts both ways, passes EOF on, closes neither", async () => {
+  const { client, a, b, upstream, closeAll } = await proxied();
+  const copied = copyBidirectional(a, b);
+  await client.write(bytes("question"));
+  await client.closeWrite();
+  assertEquals(await textOf(upstream), "question", "EOF has come through");
+  // The other direction is still open, for as long as it takes.
+  await upstream.write(bytes("an "));
+  assertEquals(await readText(client), "an ");
+  await upstream.write(bytes("answer"));
+  await upstream.closeWrite();
+  assertEquals(await textOf(client), "answer");
+  assertEquals(await copied, [8, 9]);
+  a.setDeadline(0); // not closed
+  b.setDeadline(0);
+  closeAll();
+});
+
+Deno.test("copyBidirectional() moves both ways at once", async () => {
+  const { client, a, b, upstream, closeAll } = await proxied();
+  const copied = copyBidirectional(a, b);
+  const sent = pattern(2 * 1024 * 1024);
+  const play = async (conn: Conn) => {
+    const sending = conn.write(sent).then(() => conn.closeWrite());
+    assert(same(await new Response(conn.readable).bytes(), sent));
+    await sending;
+  };
+  await Promise.all([play(client), play(upstream)]);
+  assertEquals(await copied, [sent.length, sent.length]);
+  closeAll();
+});
+
+Deno.test("copyBidirectional() closes both if anything fails", async (t) => {
+  const assertBothClosed = async (a: Conn, b: Conn) => {
+    for (const conn of [a, b]) {
+      assert(isClosed(await failure(conn.read(new Uint8Array(1)))));
+    }
+  };
+
+  await t.step("a deadline", async () => {
+    const { client, a, b, upstream, closeAll } = await proxied();
+    a.setReadDeadline(Date.now() + 5);
+    const error = await failure(copyBidirectional(a, b));
+    assert(error instanceof OpError && error.timeout);
+    await assertBothClosed(a, b);
+    assertEquals(await textOf(client), "");
+    assertEquals(await textOf(upstream), "");
+    closeAll();
+  });
+
+  await t.step("a connection that is closed", async () => {
+    const { a, b, upstream, closeAll } = await proxied();
+    const copied = failure(copyBidirectional(a, b));
+    a.close();
+    assert(isClosed(await copied));
+    await assertBothClosed(a, b);
+    assertEquals(await textOf(upstream), "");
+    closeAll();
+  });
+
+  await t.step(
+    "a connection that breaks when one direction is done",
+    async () => {
+      const [from, to] = [setUp(), setUp()];
+      const copied = failure(copyBidirectional(from.conn, to.conn));
+      await from.inner.deliver(null);
+      to.inner.fins[0]!.resolve();
+      await to.inner.failRead(new Deno.errors.ConnectionReset("reset"));
+      assertEquals((await copied as OpError).code, "ECONNRESET");
+      assertEquals([from.inner.closes, to.inner.closes], [1, 1]);
+    },
+  );
+
+  await t.step("a FIN that cannot be sent", async () => {
+    const [from, to] = [setUp(), setUp()];
+    const copied = failure(copyBidirectional(from.conn, to.conn));
+    await from.inner.deliver(null);
+    to.inner.fins[0]!.reject(new Deno.errors.NotConnected("not connected"));
+    assertEquals((await copied as OpError).code, "ENOTCONN");
+    assertEquals([from.inner.closes, to.inner.closes], [1, 1]);
+  });
+});
+
+Deno.test("copyBidirectional() with a signal closes both", async (t) => {
+  await t.step("aborted before", async () => {
+    const { client, a, b, closeAll } = await proxied();
+    const reason = new Error("mine");
+    const signal = AbortSignal.abort(reason);
+    assertStrictEquals(
+      await failure(copyBidirectional(a, b, { signal })),
+      reason,
+    );
+    assertEquals(await textOf(client), "");
+    closeAll();
+  });
+
+  await t.step("aborted while it waits", async () => {
+    const { client, a, b, upstream, closeAll } = await proxied();
+    const { controller, signal, listeners } = countedSignal();
+    const copied = failure(copyBidirectional(a, b, { signal }));
+    await client.write(bytes("x"));
+    assertEquals(await readText(upstream), "x");
+    controller.abort(new Error("mine"));
+    assertStrictEquals(await copied, signal.reason);
+    assertEquals(listeners(), 0);
+    assertEquals(await textOf(client), "");
+    assertEquals(await textOf(upstream), "");
+    closeAll();
+  });
+
+  await t.step("aborted while a FIN is stuck", async () => {
+    const [from, to] = [setUp(), setUp()];
+    const { controller, signal, listeners } = countedSignal();
+    const copied = failure(
+      copyBidirectional(from.conn, to.conn, { signal }),
+    );
+    await to.inner.deliver(null);
+    from.inner.fins[0]!.resolve();
+    await from.inner.deliver(null);
+    assertEquals(to.inner.fins.length, 1); // TLS: the peer takes nothing
+    controller.abort(new Error("mine"));
+    assertStrictEquals(await copied, signal.reason);
+    assertEquals(listeners(), 0);
+    assertEquals([from.inner.closes, to.inner.closes], [1, 1]);
+  });
+});
