@@ -13,7 +13,7 @@ import type { Addr } from "./addr.ts";
 import { type Clock, systemClock } from "./clock.ts";
 import { deadlineTime } from "./deadline.ts";
 import type { DialTrace } from "./dial_trace.ts";
-import { ChunkCall, ReadCall } from "./read_calls.ts";
+import { chunksOf, ReadCall } from "./read_calls.ts";
 import { ReadHalf } from "./read_half.ts";
 import { readableOf, writableOf } from "./streams.ts";
 import { onAbort, Wire } from "./wire.ts";
@@ -320,20 +320,7 @@ export class Conn
    * @returns An iterator over chunks of 1 byte to 256 KiB.
    */
   [Symbol.asyncIterator](): AsyncIterableIterator<Uint8Array<ArrayBuffer>> {
-    const reader = this.#reader;
-    return {
-      next: () => {
-        const refusal = reader.refusal();
-        if (refusal) return Promise.reject(refusal);
-        return new Promise((resolve, reject) =>
-          reader.wait(new ChunkCall(resolve, reject))
-        );
-      },
-      return: (value) => Promise.resolve({ done: true, value }),
-      [Symbol.asyncIterator]() {
-        return this;
-      },
-    };
+    return chunksOf(this.#reader);
   }
 
   /**

@@ -44,8 +44,27 @@ export class ReadCall implements ReadWaiter {
   }
 }
 
+/** All that comes, in the order of the calls; see Conn's async iterator. */
+export function chunksOf(
+  reader: ReadHalf,
+): AsyncIterableIterator<Uint8Array<ArrayBuffer>> {
+  return {
+    next: () => {
+      const refusal = reader.refusal();
+      if (refusal) return Promise.reject(refusal);
+      return new Promise((resolve, reject) =>
+        reader.wait(new ChunkCall(resolve, reject))
+      );
+    },
+    return: (value) => Promise.resolve({ done: true, value }),
+    [Symbol.asyncIterator]() {
+      return this;
+    },
+  };
+}
+
 /** One step of an iteration that waits. */
-export class ChunkCall implements ReadWaiter {
+class ChunkCall implements ReadWaiter {
   /** See {@linkcode ReadWaiter}. */
   next: ReadWaiter | null = null;
   readonly #resolve: (
