@@ -41,7 +41,12 @@ export interface Fault {
    * @default {Infinity}
    */
   resetAfter?: number;
-  /** Milliseconds that bytes and FIN take to arrive. @default {0} */
+  /**
+   * Milliseconds that bytes and FIN take to arrive. `Infinity`: nothing ever
+   * does, as if the peer had lost its power.
+   *
+   * @default {0}
+   */
   latency?: number;
   /** So many bytes at most come with one read. @default {Infinity} */
   maxRead?: number;

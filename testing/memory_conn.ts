@@ -141,6 +141,7 @@ export class MemoryConn implements Deno.Conn {
     // After FIN a read has nothing to be told (Linux: SOCK_DONE, and EPIPE
     // instead of ECONNRESET in CLOSE_WAIT).
     this.#resetUntold = this.#finAt === Infinity;
+    this.#inbox = this.#inbox.filter(({ at }) => at !== Infinity);
     this.#serveReads();
     this.#serveWrites();
   }
@@ -172,20 +173,20 @@ export class MemoryConn implements Deno.Conn {
   #serveReads(): void {
     while (this.#reads.length > 0) {
       const { p, resolve, reject } = this.#reads[0]!;
-      const at = this.#inbox[0]?.at ?? this.#finAt;
       const now = this.#cable.clock.now();
-      let n: number | null = null;
-      if (at > now && at !== Infinity) {
-        this.#arrival.set(at);
+      const next = this.#inbox[0]?.at ?? (this.#reset ? now : this.#finAt);
+      if (next > now) {
+        this.#arrival.set(next);
         break;
-      } else if (this.#inbox.length > 0) {
-        n = this.#take(p!, now);
-      } else if (this.#resetUntold) {
+      }
+      let n: number | null = null;
+      if (this.#inbox.length > 0) n = this.#take(p!, now);
+      else if (this.#resetUntold) {
         this.#resetUntold = false;
         this.#reads.shift();
         reject(platformError("ECONNRESET"));
         continue;
-      } else if (at === Infinity && !this.#reset) break;
+      }
       this.#reads.shift();
       this.#pace.run(() => resolve(n));
       if (n !== null) this.#peer!.#serveWrites();

@@ -348,6 +348,25 @@ Deno.test(
 );
 
 Deno.test(
+  "latency: Infinity is a peer that is gone without a word",
+  connected(async ({ client, clock, net, server }) => {
+    await client.write(bytes("before"));
+    net.fault(ADDRESS, { latency: Infinity });
+    await client.write(bytes("lost"));
+    await client.closeWrite();
+    assertEquals(await server.read(new Uint8Array(64)), 6);
+    server.setReadDeadline(clock.now() + 86_400_000);
+    const failed = assertRejects(() => server.read(new Uint8Array(64)));
+    await clock.advance(86_400_000);
+    assert(isTimeout(await failed));
+    server.setReadDeadline(null);
+    const waiting = outcome(server.read(new Uint8Array(64)));
+    net.reset(ADDRESS);
+    assertEquals(await waiting, "ECONNRESET");
+  }),
+);
+
+Deno.test(
   "maxRead: bytes come in small pieces",
   connected(async ({ client, net, server }) => {
     net.fault(ADDRESS, { maxRead: 2 });
