@@ -13,7 +13,7 @@ export interface CableInit {
   fault(): Fault;
   /** Told of what happens; `conn` is the end that does it. */
   note?(conn: MemoryConn, event: LogEvent, detail: string): void;
-  /** Told of an end's close. */
+  /** Told that an end is over. */
   closed?(conn: MemoryConn): void;
 }
 
@@ -31,7 +31,7 @@ export class Cable {
   /** Bytes that have passed, both directions together. */
   #passed = 0;
 
-  /** Two ends that are connected. `nearAddr` as the far end sees it may differ. */
+  /** Two ends that are connected; each has its own view of both addresses. */
   constructor(
     init: CableInit,
     near: { local: Deno.Addr; remote: Deno.Addr },
@@ -78,9 +78,9 @@ export class Cable {
     this.#init.note?.(conn, event, detail);
   }
 
-  /** An end was closed. */
-  closed(conn: MemoryConn): void {
-    this.note(conn, "close");
+  /** An end is over; `event` is how the log calls it. */
+  closed(conn: MemoryConn, event: LogEvent): void {
+    this.note(conn, event);
     this.#init.closed?.(conn);
   }
 }

@@ -14,6 +14,7 @@ import { Alarm } from "../net/clock.ts";
 import { Conn } from "../net/conn.ts";
 import type { Cable } from "./cable.ts";
 import { badResource, interrupted, platformError } from "./errno.ts";
+import type { LogEvent } from "./log.ts";
 import { Hold, Pace } from "./turn.ts";
 
 /** One operation that waits; `p` is null for a FIN. */
@@ -111,7 +112,7 @@ export class MemoryConn implements Deno.Conn {
     if (this.closed) throw badResource();
     const peer = this.#peer!;
     const unread = this.#unread > 0;
-    this.#shut();
+    this.#shut("close");
     // Deno shuts TCP down before it closes, so that FIN comes before the reset.
     if (!unread || !this.#unix) this.sendFin();
     if (unread) peer.receiveReset();
@@ -121,7 +122,7 @@ export class MemoryConn implements Deno.Conn {
   /** The end of a connection that nobody has accepted. */
   abandon(): void {
     if (this.closed) return;
-    this.#shut();
+    this.#shut("reset");
     this.#peer!.receiveReset();
   }
 
@@ -276,7 +277,7 @@ export class MemoryConn implements Deno.Conn {
   }
 
   /** Our own side is over. */
-  #shut(): void {
+  #shut(event: LogEvent): void {
     this.closed = true;
     this.#arrival.clear();
     this.#inbox = [];
@@ -287,7 +288,7 @@ export class MemoryConn implements Deno.Conn {
     this.#reads = [];
     this.#writes = [];
     this.#updateHold();
-    this.#cable.closed(this);
+    this.#cable.closed(this, event);
   }
 
   #updateHold(): void {
