@@ -181,7 +181,6 @@ export class Fabric {
   }
 
   #accepted(conn: MemoryConn): void {
-    if (conn.closed) return;
     this.open.set(conn, `accepted connection ${connName(conn)}`);
     this.log.note("accept", connName(conn));
   }

@@ -121,7 +121,6 @@ export class MemoryConn implements Deno.Conn {
 
   /** The end of a connection that nobody has accepted. */
   abandon(): void {
-    if (this.closed) return;
     this.#shut("reset");
     this.#peer!.receiveReset();
   }

@@ -6,6 +6,7 @@ import {
   assertThrows,
 } from "@std/assert";
 import { Alarm } from "../net/clock.ts";
+import type { Conn } from "../net/conn.ts";
 import { FakeClock, pipe } from "../testing/mod.ts";
 
 Deno.test("FakeClock starts at Date.now(), or where it is told to", () => {
@@ -75,6 +76,44 @@ Deno.test("FakeClock.advance() lets all happen that needs no time", async () => 
     "b: a turn at 2",
   ]);
   await done;
+});
+
+Deno.test("FakeClock.advance() waits for all that needs no time, however much", async () => {
+  const clock = new FakeClock();
+  const [client, server] = pipe({ clock });
+  const rounds = 2_500; // every thousandth operation of a connection waits
+  let answers = 0;
+  const p = new Uint8Array(1);
+  const asking = (async () => {
+    for (; answers < rounds; answers++) {
+      await client.write(p);
+      await client.read(p);
+    }
+    client.close();
+  })();
+  const answering = (async () => {
+    for await (const chunk of server) await server.write(chunk);
+    server.close();
+  })();
+  await clock.advance(0);
+  assertEquals(answers, rounds);
+  await Promise.all([asking, answering]);
+});
+
+Deno.test("FakeClock.advance() ends although peers answer each other for ever", async () => {
+  const clock = new FakeClock(0);
+  const [client, server] = pipe({ clock });
+  const pingPong = async (conn: Conn) => {
+    const p = new Uint8Array(1);
+    while (clock.now() === 0) {
+      await conn.write(p);
+      await conn.read(p);
+    }
+    conn.close();
+  };
+  const playing = Promise.allSettled([pingPong(client), pingPong(server)]);
+  await clock.advance(1);
+  await playing;
 });
 
 Deno.test("FakeClock.advance(0) fires what is due", async () => {

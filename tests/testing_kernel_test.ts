@@ -171,7 +171,10 @@ const nothing = new Uint8Array(0);
 /** More than any kernel's two buffers hold. */
 const flood = new Uint8Array(32 * 1024 * 1024);
 
-/** Lets what a peer has sent on loopback arrive. */
+/**
+ * Lets what a peer has sent arrive. On loopback it is there when the system
+ * call returns, unless a busy kernel thread has it; there is no event for it.
+ */
 async function arrive(): Promise<void> {
   await new Promise((resolve) => setTimeout(resolve, 10));
 }
@@ -413,6 +416,36 @@ SCRIPTS["tcp: a reset behind our FIN"] = async (world) => {
   await steps.do("read", () => end.read(buffer));
   end.close();
   return steps.outcomes;
+};
+
+SCRIPTS["tcp: a raw loop ends with close()"] = async (world) => {
+  const listener = world.listen("tcp");
+  const { addr } = listener;
+  const outcomes: Outcomes = {};
+  let clients = 0;
+  const loop = (async () => {
+    for await (const conn of listener) {
+      conn.close();
+      if (++clients === 2) listener.close();
+    }
+  })();
+  for (let i = 0; i < 2; i++) (await world.connect(addr)).close();
+  outcomes.loop = await outcome(() => loop);
+  outcomes.clients = `${clients}`;
+  listener[Symbol.dispose]();
+  return outcomes;
+};
+
+SCRIPTS["tcp: web streams of the platform's own"] = async (world) => {
+  const [a, b] = await pair(world, "tcp");
+  const writer = a.writable.getWriter();
+  await writer.write(new Uint8Array(5));
+  const reader = b.readable.getReader();
+  const outcomes = { read: `${(await reader.read()).value?.length}` };
+  (a as Deno.TcpConn).setKeepAlive(true);
+  a.close();
+  b.close();
+  return outcomes;
 };
 
 SCRIPTS["tcp: which addresses are in each other's way"] = async (world) => {
