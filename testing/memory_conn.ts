@@ -191,6 +191,7 @@ export class MemoryConn implements Deno.Conn {
       this.#pace.run(() => resolve(n));
       if (n !== null) this.#peer!.#serveWrites();
     }
+    if (this.#reads.length === 0) this.#arrival.clear();
     this.#updateHold();
   }
 

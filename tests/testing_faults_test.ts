@@ -172,22 +172,6 @@ Deno.test(
   }),
 );
 
-Deno.test("accept: a raw loop would die of that client", async () => {
-  const net = new MemoryNetwork();
-  const [clients, errors]: [Deno.Conn[], unknown[]] = [[], []];
-  net.fault(ADDRESS, { accept: "reset" });
-  await using listener = await net.listen("tcp", ADDRESS, {
-    onAcceptError: ({ error }) => errors.push(error.cause),
-  });
-  clients.push(await net.dial("tcp", ADDRESS));
-  const controller = new AbortController();
-  const waiting = listener.accept({ signal: controller.signal });
-  controller.abort();
-  await assertRejects(() => waiting);
-  assertInstanceOf(errors[0], Deno.errors.NotConnected);
-  clients.forEach((client) => client.close());
-});
-
 Deno.test(
   'accept: "half-close" is a client whose FIN is there already',
   inMemory(async ({ net }) => {

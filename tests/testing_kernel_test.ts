@@ -9,7 +9,7 @@ import { assertEquals } from "@std/assert";
 import { once } from "node:events";
 import { connect as nodeConnect } from "node:net";
 import { systemClock } from "../net/clock.ts";
-import { TcpAddr, UnixAddr } from "../net/addr.ts";
+import { TcpAddr, toAddr, UnixAddr } from "../net/addr.ts";
 import { Cable } from "../testing/cable.ts";
 import { Fabric } from "../testing/fabric.ts";
 
@@ -17,6 +17,8 @@ import { Fabric } from "../testing/fabric.ts";
 interface World {
   listen(kind: "tcp" | "unix", at?: Deno.Addr): Deno.Listener;
   connect(addr: Deno.Addr): Promise<Deno.Conn>;
+  /** Leaves a client in the queue that has reset already. */
+  resetInQueue(listener: Deno.Listener): Promise<void>;
   /** The end of a connection whose other end can be reset. */
   resettable(): Promise<{ end: Deno.Conn; peer: ResettablePeer }>;
 }
@@ -45,6 +47,14 @@ const kernel: World = {
     return addr.transport === "tcp"
       ? Deno.connect({ hostname: addr.hostname, port: addr.port })
       : Deno.connect({ transport: "unix", path: (addr as Deno.UnixAddr).path });
+  },
+  async resetInQueue({ addr }) {
+    const { hostname: host, port } = addr as Deno.NetAddr;
+    const socket = nodeConnect({ host, port });
+    await once(socket, "connect");
+    const closed = once(socket, "close");
+    socket.resetAndDestroy();
+    await closed;
   },
   async resettable() {
     const listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
@@ -102,6 +112,12 @@ function memory(): World {
         undefined,
         signal,
       );
+    },
+    async resetInQueue({ addr }) {
+      const { hostname, port } = addr as Deno.NetAddr;
+      const to = new TcpAddr(hostname, port);
+      using client = await fabric.connect(to, undefined, signal);
+      fabric.reset(String(toAddr(client.localAddr)));
     },
     resettable() {
       const local = { transport: "tcp", hostname: "::1", port: 1 } as const;
@@ -417,6 +433,18 @@ SCRIPTS["tcp: a reset behind our FIN"] = async (world) => {
   end.close();
   return steps.outcomes;
 };
+
+SCRIPTS["tcp: a client that has reset before accept() ends a raw loop"] =
+  async (
+    world,
+  ) => {
+    using listener = world.listen("tcp");
+    await world.resetInQueue(listener);
+    const loop = async () => {
+      for await (const conn of listener) conn.close();
+    };
+    return { loop: await outcome(loop) };
+  };
 
 SCRIPTS["tcp: a raw loop ends with close()"] = async (world) => {
   const listener = world.listen("tcp");
