@@ -242,11 +242,16 @@ function checkNameServer(
 function checkGrant(hostname: string, server: string | undefined): void {
   if (server !== undefined) {
     if (!mayAsk(server)) throw denied(hostname, server);
-  } else if (netGrant() === "prompt" && Deno.stdin.isTerminal()) {
-    const reason = "run again with --allow-net, or set nameServer and allow it";
-    const cause = new Deno.errors.NotCapable(reason);
-    throw new DnsError({ hostname, cause, reason });
+    return;
   }
+  // After a "no" at a prompt this is "denied", and Deno would ask all the same.
+  const grant = netGrant();
+  if (grant === "granted" || grant === "partial") return;
+  // Without a terminal it answers by itself, whom it has been granted.
+  if (!Deno.stdin.isTerminal()) return;
+  const reason = "run again with --allow-net, or set nameServer and allow it";
+  const cause = new Deno.errors.NotCapable(reason);
+  throw new DnsError({ hostname, cause, reason });
 }
 
 async function query(

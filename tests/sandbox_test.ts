@@ -1,0 +1,364 @@
+/**
+ * What dial() does under each kind of grant, and what the runtime asks the
+ * user: in child processes, without a terminal and on one.
+ */
+import { assertEquals } from "@std/assert";
+import { listen } from "../mod.ts";
+import type { Dial, Outcome } from "./sandbox_child.ts";
+import { installed } from "./support.ts";
+
+/** script(1) runs a command on a terminal of its own; BSD's has other options. */
+const hasTerminal = Deno.build.os === "linux" && installed("script");
+
+const child = new URL("sandbox_child.ts", import.meta.url).pathname;
+
+function command(grants: string[], dials: Dial[]): string[] {
+  const run = ["run", "--no-check", ...grants, child, JSON.stringify(dials)];
+  return [Deno.execPath(), ...run];
+}
+
+/** The outcomes among what a child has printed. */
+function outcomes(text: string): Outcome[] {
+  return [...text.matchAll(/^outcome (.*?)\r?$/gm)].map((match) =>
+    JSON.parse(match[1]!)
+  );
+}
+
+/** Dials in a process that has nobody to ask. */
+async function dialAll(grants: string[], dials: Dial[]): Promise<Outcome[]> {
+  const [program = "", ...args] = command(["--no-prompt", ...grants], dials);
+  const { stderr, stdout } = await new Deno.Command(program, { args }).output();
+  const found = outcomes(new TextDecoder().decode(stdout));
+  assertEquals(found.length, dials.length, new TextDecoder().decode(stderr));
+  return found;
+}
+
+/**
+ * Until it has heard nothing for 100 ms the runtime throws away what was typed
+ * after a question: an answer is repeated until it has been heard.
+ */
+const ANSWER_MS = 200;
+
+/** Dials in a process on a terminal; `allowed` is what the user says yes to. */
+async function dialOnTerminal(
+  grants: string[],
+  dials: Dial[],
+  allowed: string[] = [],
+): Promise<{ found: Outcome[]; prompts: string[] }> {
+  const quoted = command(grants, dials)
+    .map((word) => `'${word.replaceAll("'", `'\\''`)}'`).join(" ");
+  await using process = new Deno.Command("script", {
+    args: ["-qec", quoted, "/dev/null"],
+    stdin: "piped",
+    stdout: "piped",
+  }).spawn();
+  const writer = process.stdin.getWriter();
+  let text = "";
+  const found = (pattern: RegExp) =>
+    [...text.matchAll(pattern)].map((match) => match[1]!);
+  const prompts = () => found(/Deno requests (.+)\.\r\n/g);
+  const answer = async () => {
+    const wanted = prompts();
+    if (wanted.length === found(/(Granted|Denied) /g).length) return;
+    const host = /"(.+)"/.exec(wanted.at(-1)!)?.[1] ?? "";
+    const word = allowed.includes(host) ? "y" : "n";
+    await writer.write(new TextEncoder().encode(`${word}\n`));
+  };
+  const timer = setInterval(answer, ANSWER_MS);
+  try {
+    const pieces = process.stdout.pipeThrough(new TextDecoderStream());
+    for await (const piece of pieces) {
+      // deno-lint-ignore no-control-regex -- colours and cursor movements
+      text = (text + piece).replaceAll(/\x1b\[\d*[A-Za-z]/g, "");
+    }
+  } finally {
+    clearInterval(timer);
+    await writer.close();
+  }
+  const told = outcomes(text);
+  assertEquals(told.length, dials.length, text);
+  return { found: told, prompts: prompts() };
+}
+/** One dial, and how it must go; `PORT` stands for the listener's port. */
+type Case = [name: string, dial: Dial, expected: Outcome];
+
+const name = { address: "localhost:PORT" };
+const literal = { address: "127.0.0.1:PORT" };
+const resolved = { address: "db.test:PORT", resolve: ["127.0.0.1"] };
+const socket: Dial = { network: "unix", address: "/nosuch.sock" };
+const tunnelled = { address: "db.test:PORT", connect: true };
+
+function connected(
+  mode: "race" | "native",
+  addr = "127.0.0.1:PORT",
+): Outcome {
+  return { mode, attempts: [`${addr} connected`] };
+}
+
+function denied(
+  mode: "race" | "native",
+  addr: string,
+  reason = `run again with --allow-net=${addr}`,
+): Outcome {
+  return {
+    mode,
+    attempts: [`${addr} denied`],
+    error: `dial tcp ${addr}: ${reason}`,
+    cause: "NotCapable",
+  };
+}
+
+/** Dials all of them in one process, and compares one by one. */
+async function check(
+  t: Deno.TestContext,
+  grants: string,
+  cases: Case[],
+  terminal?: { allowed?: string[]; prompts: string[] },
+): Promise<void> {
+  await using listener = await listen("tcp4", "127.0.0.1:0");
+  const { port } = listener.addr as Deno.NetAddr;
+  const fill = <T>(value: T): T =>
+    JSON.parse(JSON.stringify(value).replaceAll("PORT", `${port}`));
+  const flags = fill(grants.split(" ").filter((flag) => flag !== ""));
+  const dials = fill(cases.map(([, dial]) => dial));
+  const where = terminal ? "on a terminal" : "without a terminal";
+  await t.step(`${grants || "no grant"}, ${where}`, async (t) => {
+    let found: Outcome[];
+    if (terminal) {
+      const { allowed, prompts } = fill(terminal);
+      const told = await dialOnTerminal(flags, dials, allowed);
+      assertEquals(
+        told.prompts,
+        prompts.map((host) => `net access to "${host}"`),
+      );
+      found = told.found;
+    } else found = await dialAll(flags, dials);
+    for (const [i, [name, , expected]] of cases.entries()) {
+      await t.step(name, () => assertEquals(found[i], fill(expected)));
+    }
+  });
+}
+
+/** On a terminal, too: the user is asked nothing. */
+async function checkSilent(
+  t: Deno.TestContext,
+  grants: string,
+  cases: Case[],
+): Promise<void> {
+  await check(t, grants, cases);
+  if (hasTerminal) await check(t, grants, cases, { prompts: [] });
+}
+
+Deno.test("dial() races where net is granted", async (t) => {
+  await checkSilent(t, "--allow-net", [
+    ["a literal", literal, connected("race")],
+    ["the resolve option", resolved, connected("race")],
+    ["the connect option", { ...resolved, connect: true }, connected("race")],
+    ["a name", { ...name, network: "tcp4" }, connected("race")],
+    ["no host", { address: ":PORT" }, connected("race")],
+  ]);
+});
+
+Deno.test("dial() asks for each address under --deny-net", async (t) => {
+  const forbidden = "--deny-net forbids it";
+  await check(t, "--allow-net --deny-net=127.0.0.1:PORT", [
+    ["a literal", literal, denied("race", "127.0.0.1:PORT", forbidden)],
+    [
+      "a name",
+      { ...name, network: "tcp4" },
+      {
+        ...denied("race", "127.0.0.1:PORT"),
+        error: `dial tcp4 127.0.0.1:PORT: ${forbidden}`,
+      },
+    ],
+    [
+      "one address of several",
+      { ...resolved, resolve: ["127.0.0.1", "127.0.0.2"] },
+      {
+        mode: "race",
+        attempts: ["127.0.0.1:PORT denied", "127.0.0.2:PORT refused"],
+        error: "dial tcp db.test:PORT: all 2 addresses failed: " +
+          `127.0.0.1:PORT ${forbidden}; 127.0.0.2:PORT connection refused`,
+        cause: "NotCapable",
+      },
+    ],
+  ]);
+  await check(t, "--allow-net --deny-net=localhost", [
+    ["a literal", literal, connected("race")],
+    [
+      "the name that is denied",
+      name,
+      denied("native", "localhost:PORT", forbidden),
+    ],
+    [
+      "the name that is denied, by the resolver",
+      { ...name, resolve: "system" },
+      {
+        error: "dial tcp: lookup localhost: --deny-net forbids it",
+        cause: "NotCapable",
+      },
+    ],
+  ]);
+});
+
+/** What goes for a name whether it is granted with its port or without. */
+const nameGranted: Case[] = [
+  ["the name", name, connected("native", "localhost:PORT")],
+  [
+    "the name, tcp4",
+    { ...name, network: "tcp4" },
+    connected("native", "localhost:PORT"),
+  ],
+  [
+    "the name, tcp6, of an IPv4 address",
+    { ...name, network: "tcp6" },
+    {
+      mode: "native",
+      attempts: ["localhost:PORT failed"],
+      error: "dial tcp6 localhost:PORT: " +
+        "address localhost: no suitable address found",
+      cause: "AddrError",
+    },
+  ],
+  [
+    "an address that the resolve option gives",
+    resolved,
+    denied("race", "127.0.0.1:PORT"),
+  ],
+  ["the connect option", tunnelled, connected("native", "db.test:PORT")],
+];
+
+Deno.test("dial() leaves a name to the runtime where only that is granted", async (t) => {
+  await checkSilent(t, "--allow-net=localhost:PORT", nameGranted);
+  await checkSilent(t, "--allow-net=localhost", nameGranted);
+});
+
+Deno.test("dial() needs only its own grant for a literal", async (t) => {
+  await checkSilent(t, "--allow-net=127.0.0.1:PORT", [
+    ["the literal", literal, connected("race")],
+    ["the resolve option", resolved, connected("race")],
+    [
+      "one address of several",
+      { ...resolved, resolve: ["127.0.0.2", "127.0.0.1"] },
+      {
+        mode: "race",
+        attempts: ["127.0.0.2:PORT denied", "127.0.0.1:PORT connected"],
+      },
+    ],
+  ]);
+});
+
+/** What the user is never asked about, granted or not. */
+const neverAsked: Case[] = [
+  ["the resolve option", resolved, denied("race", "127.0.0.1:PORT")],
+  [
+    "systemResolver",
+    { ...resolved, resolve: "system" },
+    {
+      error: "dial tcp: lookup db.test: run again with --allow-net=db.test",
+      cause: "NotCapable",
+    },
+  ],
+  [
+    "dnsResolver() of a server",
+    { ...resolved, resolve: "dns 127.0.0.1" },
+    {
+      error: "dial tcp: lookup db.test on 127.0.0.1:53: " +
+        "run again with --allow-net=127.0.0.1:53",
+      cause: "NotCapable",
+    },
+  ],
+  ["the connect option", tunnelled, connected("native", "db.test:PORT")],
+  [
+    "both options",
+    { ...resolved, connect: true },
+    connected("race"),
+  ],
+];
+
+Deno.test("dial() names the flag where nothing is granted", async (t) => {
+  await check(t, "", [
+    ["a name", name, denied("native", "localhost:PORT")],
+    ["a literal", literal, denied("race", "127.0.0.1:PORT")],
+    ["an IPv6 literal", { address: "[::1]:80" }, denied("race", "[::1]:80")],
+    ["a unix socket", socket, {
+      ...denied("race", "/nosuch.sock"),
+      error: "dial unix /nosuch.sock: run again with " +
+        "--allow-read=/nosuch.sock --allow-write=/nosuch.sock " +
+        "--allow-net=unix:/nosuch.sock",
+    }],
+    ...neverAsked,
+  ]);
+  await check(t, "--allow-read=/nosuch.sock --allow-write=/nosuch.sock", [
+    ["a unix socket, for what it lacks", socket, {
+      ...denied("race", "/nosuch.sock"),
+      error: "dial unix /nosuch.sock: run again with " +
+        "--allow-net=unix:/nosuch.sock",
+    }],
+  ]);
+  const forbidden = "--deny-net forbids it";
+  await check(t, "--deny-net", [
+    ["a name", name, denied("native", "localhost:PORT", forbidden)],
+    ["a literal", literal, denied("race", "127.0.0.1:PORT", forbidden)],
+  ]);
+});
+
+Deno.test("dial() fails with an OpError for a name that no grant can have", async (t) => {
+  for (const grants of ["--allow-net=localhost", "--deny-net=localhost"]) {
+    const [found] = await dialAll([grants], [{
+      address: "b\u00fccher.test:80",
+    }]);
+    await t.step(grants, () => {
+      assertEquals(found?.cause, "URIError");
+      assertEquals(
+        found?.error?.startsWith("dial tcp: lookup b\u00fccher.test: "),
+        true,
+        found?.error,
+      );
+    });
+  }
+});
+
+Deno.test({
+  name:
+    "dial() has the runtime ask for exactly what the caller named (needs script)",
+  ignore: !hasTerminal,
+  async fn(t) {
+    await check(t, "", [
+      ...neverAsked,
+      [
+        "dnsResolver() of the system's server",
+        { ...resolved, resolve: "dns" },
+        {
+          error: "dial tcp: lookup db.test: " +
+            "run again with --allow-net, or set nameServer and allow it",
+          cause: "NotCapable",
+        },
+      ],
+      ["a name, yes", name, connected("native", "localhost:PORT")],
+      ["a literal, yes", literal, connected("race")],
+      ["the resolve option, now granted", resolved, connected("race")],
+      [
+        "a name, no",
+        { address: "localhost:1" },
+        denied(
+          "native",
+          "localhost:1",
+          "--deny-net forbids it, or an answer at the prompt",
+        ),
+      ],
+      [
+        "a name server, after a no",
+        { ...resolved, resolve: "dns" },
+        {
+          error: "dial tcp: lookup db.test: " +
+            "run again with --allow-net, or set nameServer and allow it",
+          cause: "NotCapable",
+        },
+      ],
+    ], {
+      allowed: ["localhost:PORT", "127.0.0.1:PORT"],
+      prompts: ["localhost:PORT", "127.0.0.1:PORT", "localhost:1"],
+    });
+  },
+});
