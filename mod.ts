@@ -39,7 +39,7 @@ export type {
 } from "./listener.ts";
 
 export { dial, Dialer, DialError } from "./dialer.ts";
-export type { Connector, DialOptions } from "./dialer.ts";
+export type { Connector, DialErrorInit, DialOptions } from "./dialer.ts";
 export type { DialAttempt, DialTrace } from "./net/dial_trace.ts";
 
 export { handle, serve, Server } from "./handler.ts";
