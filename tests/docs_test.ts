@@ -1,0 +1,95 @@
+import { assert, assertEquals } from "@std/assert";
+import config from "../deno.json" with { type: "json" };
+
+const root = new URL("..", import.meta.url);
+
+/** The files of a folder and of those below it, by their path from the root. */
+async function* files(folder: string): AsyncGenerator<string> {
+  for await (
+    const { name, isDirectory } of Deno.readDir(new URL(folder, root))
+  ) {
+    if (isDirectory) yield* files(`${folder}${name}/`);
+    else yield folder + name;
+  }
+}
+
+const read = (path: string) => Deno.readTextFile(new URL(path, root));
+
+/** Where prose for readers is. */
+async function pages(): Promise<string[]> {
+  const docs = await Array.fromAsync(files("docs/"));
+  return ["README.md", "CHANGELOG.md", "CONTRIBUTING.md", ...docs];
+}
+
+/** The library's own modules. */
+async function modules(): Promise<string[]> {
+  const inner = [
+    ...await Array.fromAsync(files("net/")),
+    ...await Array.fromAsync(files("testing/")),
+  ];
+  return ["mod.ts", "listener.ts", "dialer.ts", "handler.ts", ...inner];
+}
+
+Deno.test("every link between our pages leads somewhere", async (t) => {
+  for (const page of await pages()) {
+    await t.step(page, async () => {
+      const text = await read(page);
+      for (const [, target] of text.matchAll(/\]\(([^)\s#]+)[^)]*\)/g)) {
+        if (/^[a-z]+:/.test(target!)) continue;
+        const url = new URL(target!, new URL(page, root));
+        await Deno.stat(url).catch(() => {
+          throw new Error(`${page}: no ${target}`);
+        });
+      }
+    });
+  }
+});
+
+Deno.test("README.md names every page in docs/", async () => {
+  const text = await read("README.md");
+  for await (const page of files("docs/")) {
+    assert(text.includes(`(${page})`), page);
+  }
+});
+
+Deno.test("tasks that our pages name exist", async (t) => {
+  for (const page of await pages()) {
+    await t.step(page, async () => {
+      const named = (await read(page)).matchAll(/deno(?:@\S+)? task (\w+)/g);
+      for (const [, task] of named) assert(task! in config.tasks, task);
+    });
+  }
+});
+
+Deno.test("no snippet is left out when snippets are run", async () => {
+  for (const path of [...await pages(), ...await modules()]) {
+    // `ts ignore` and its like make `deno test --doc` skip a block.
+    const fence = /```(?:ts|js|tsx|jsx|typescript|javascript)[ ,]+\S/;
+    assert(!fence.test(await read(path)), path);
+  }
+});
+
+Deno.test("the library imports nothing from tests, examples or bench", async () => {
+  const allowed = new Set(["mod", "listener", "dialer", "handler"]);
+  for (const path of await modules()) {
+    const code = (await read(path)).replaceAll(/^ \*.*$/gm, "");
+    for (const [, from] of code.matchAll(/ from "([^"]+)"/g)) {
+      if (!from!.startsWith(".")) continue;
+      const target = new URL(from!, new URL(path, root)).href
+        .slice(root.href.length);
+      const [, folder] = /^(?:(net|testing)\/)?\w+\.ts$/.exec(target) ?? [];
+      const top = target.replace(/\.ts$/, "");
+      assert(folder !== undefined || allowed.has(top), `${path}: ${from}`);
+      // Arrows never turn back: nothing imports what stands on it.
+      if (path.startsWith("net/")) assertEquals(folder, "net", path);
+      if (!path.startsWith("testing/")) assert(folder !== "testing", path);
+    }
+  }
+});
+
+Deno.test("the version is that of CHANGELOG.md, or has none there yet", async () => {
+  const text = await read("CHANGELOG.md");
+  const headings = [...text.matchAll(/^## \[?([^\]\s]+)/gm)].map((m) => m[1]);
+  const released = headings.find((heading) => heading !== "Unreleased");
+  assert(released === undefined || released === config.version, released);
+});
