@@ -522,52 +522,6 @@ Deno.test("dial() aborted while a real connect hangs leaves nothing", {
   assertEquals(error.message, `dial tcp 127.0.0.1:${hole.port}: i/o timeout`);
 });
 
-Deno.test("500 dials aborted at random moments leave no socket", {
-  ignore: Deno.build.os !== "linux",
-}, async () => {
-  const sockets = () => {
-    let count = 0;
-    for (const { name } of Deno.readDirSync("/proc/self/fd")) {
-      try {
-        const target = Deno.readLinkSync(`/proc/self/fd/${name}`);
-        if (target.startsWith("socket:")) count++;
-      } catch (error) {
-        // The descriptor of this very listing.
-        if (!(error instanceof Deno.errors.NotFound)) throw error;
-      }
-    }
-    return count;
-  };
-  const listener = await listen("tcp", "127.0.0.1:0");
-  const accepting = (async () => {
-    for await (const conn of listener) conn.close();
-  })();
-  const before = sockets();
-  const outcome = { connected: 0, aborted: 0 };
-  let left = 500;
-  const worker = async () => {
-    while (left-- > 0) {
-      const controller = new AbortController();
-      const { signal } = controller;
-      const timer = setTimeout(() => controller.abort(), Math.random() * 4);
-      try {
-        (await dial("tcp", String(listener.addr), { signal })).close();
-        outcome.connected++;
-      } catch (error) {
-        assertStrictEquals(error, signal.reason);
-        outcome.aborted++;
-      } finally {
-        clearTimeout(timer);
-      }
-    }
-  };
-  await Promise.all(Array.from({ length: 50 }, worker));
-  await listener.close();
-  await accepting;
-  assertEquals(outcome.connected + outcome.aborted, 500);
-  assertEquals(sockets(), before - 1); // the listener's own has gone
-});
-
 /** A platform connection that keeps a record. */
 function recorded(
   local: Deno.NetAddr,
