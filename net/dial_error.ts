@@ -82,59 +82,57 @@ interface Failed {
   /** What the caller named, if it stands for several addresses. */
   addr: Addr;
   /** The caller's time was up, whatever the first address failed of. */
-  timedOut: boolean;
+  timeUp: Error | undefined;
   /** All of it as JSON. */
   trace: DialTrace;
 }
 
 /** The error of a dial that reached nobody. */
 export function dialError(failed: Failed): DialError {
-  const { attempts, trace, untried } = failed;
+  const { attempts, timeUp, trace, untried } = failed;
   const { network } = trace;
   const failures = [
-    ...attempts.map(({ candidate, error }) => ({ candidate, cause: error })),
-    // Whatever ended the last of the others kept these from their turn.
-    ...untried.map((candidate) => ({
-      candidate,
-      cause: attempts.at(-1)!.error,
-    })),
-  ].map((failure) => ({ ...failure, reason: reasonOf(failure) }));
-  const errors = failures.map(({ candidate: { addr }, cause, reason }) =>
+    ...attempts.map(({ candidate, error }) => failure(candidate, error)),
+    ...untried.map((candidate) => failure(candidate, timeUp)),
+  ];
+  const errors = failures.map(({ addr, cause, reason }) =>
     new OpError({ network, addr, cause, reason })
   );
-  const [first] = failures;
-  const init = {
-    network,
-    errors,
-    trace,
-    cause: first!.cause,
-    timeout: failed.timedOut || undefined,
-  };
-  if (failures.length === 1) {
-    return new DialError({
-      ...init,
-      addr: first!.candidate.addr,
-      reason: first!.reason,
-    });
-  }
+  const { addr, cause, reason } = failures[0]!;
+  const timeout = timeUp !== undefined || undefined;
+  const init = { network, errors, trace, cause, timeout };
   const tried = attempts.length;
+  // With all of them tried, and none cut short, more were to be found.
+  const inLookup = timeUp !== undefined && untried.length === 0 &&
+    attempts.every(({ error }) => error !== timeUp);
+  if (failures.length === 1 && !inLookup) {
+    return new DialError({ ...init, addr, reason });
+  }
   const named = failures.slice(0, Math.min(tried, NAMED))
-    .map(({ candidate, reason }) => `${candidate.text} ${reason}`);
+    .map(({ addr, reason }) => `${addr} ${reason}`);
   if (tried > NAMED) named.push(`${tried - NAMED} more`);
-  const head = untried.length === 0
-    ? `all ${tried} addresses failed`
-    : `i/o timeout after ${tried} of ${failures.length} addresses`;
-  const reason = `${head}: ${named.join("; ")}`;
-  return new DialError({ ...init, addr: failed.addr, reason });
+  const head = inLookup
+    ? `i/o timeout in lookup after ${tried} failed`
+    : untried.length > 0
+    ? `i/o timeout after ${tried} of ${failures.length} addresses`
+    : `all ${tried} addresses failed`;
+  return new DialError({
+    ...init,
+    addr: failed.addr,
+    reason: `${head}: ${named.join("; ")}`,
+  });
 }
 
-function reasonOf(
-  { candidate, cause }: { candidate: Target; cause: unknown },
-): string {
-  if (!(cause instanceof Deno.errors.NotCapable)) return reasonText(cause);
+function failure(
+  candidate: Target,
+  cause: unknown,
+): { addr: Addr; cause: unknown; reason: string } {
   const { addr } = candidate;
+  if (!(cause instanceof Deno.errors.NotCapable)) {
+    return { addr, cause, reason: reasonText(cause) };
+  }
   const subject = addr.transport === "unix"
     ? { path: addr.path }
     : hostPort(candidate);
-  return deniedReason(subject, cause);
+  return { addr, cause, reason: deniedReason(subject, cause) };
 }

@@ -9,7 +9,7 @@
 import { parseAddress, type ParsedAddress, TcpAddr, UnixAddr } from "./addr.ts";
 import { Alarm, type Clock } from "./clock.ts";
 import { Conn } from "./conn.ts";
-import { type DialError, dialError, type Tried } from "./dial_error.ts";
+import { dialError, type Tried } from "./dial_error.ts";
 import {
   type DialTrace,
   milliseconds,
@@ -24,11 +24,12 @@ import {
   OpError,
 } from "./errors.ts";
 import { parseIp } from "./ip.ts";
-import { Race } from "./race.ts";
+import { clampDelay, Race } from "./race.ts";
 import { type Resolver, systemResolver } from "./resolver.ts";
 import { netGrant, notCapable } from "./sandbox.ts";
 import {
   type Connector,
+  discard,
   hostPort,
   ipTarget,
   literalTargets,
@@ -77,14 +78,12 @@ export class Dialing {
   readonly #start: number;
   #mode: DialTrace["mode"] = "race";
   #resolveMs = 0;
-  /** Cancels the lookup. */
-  readonly #lookup = new AbortController();
   /** The lookup gave addresses, if only of the wrong family. */
   #found = false;
   /** Why it gave no more. */
   #lookupError: unknown;
-  /** The caller has called it off, or time is up. */
-  #stopped: { error: unknown } | null = null;
+  /** The caller's time was up before the dial was over. */
+  #timeUp: DeadlineExceededError | undefined;
 
   /** A dial that has not begun. */
   constructor(network: string, address: string, settings: DialSettings) {
@@ -103,13 +102,14 @@ export class Dialing {
   async run(): Promise<Conn> {
     const { attemptTimeout, signal, timeout } = this.#settings;
     const parsed = this.#parse();
-    signal?.throwIfAborted();
+    if (signal?.aborted) throw signal.reason;
     const targets = literalTargets(parsed) ??
       this.#nativeTarget(parsed as NamedAddress);
-    if (
-      targets?.length === 1 && signal === undefined &&
-      timeout === Infinity && attemptTimeout === Infinity
-    ) return await this.#connectOnly(parsed, targets[0]!);
+    const callOff = signal !== undefined || timeout !== Infinity ||
+      attemptTimeout !== Infinity;
+    if (!callOff && targets?.length === 1 && targets[0]!.named) {
+      return await this.#connectOnly(parsed, targets[0]!);
+    }
     return await this.#raceAll(parsed, targets);
   }
 
@@ -148,7 +148,9 @@ export class Dialing {
       keepAlive,
       noDelay,
       family: native ? parsed.family : undefined,
-      attemptDelay: native ? Math.min(attemptDelay, NEVER_MS) : undefined,
+      attemptDelay: native
+        ? Math.min(clampDelay(attemptDelay), NEVER_MS)
+        : undefined,
     };
   }
 
@@ -169,7 +171,7 @@ export class Dialing {
       attempt.end = clock.monotonic();
       attempt.state = "failed";
       attempt.error = error;
-      throw this.#dialError(parsed, [attempt], []);
+      throw this.#failure(parsed, [attempt], []);
     }
   }
 
@@ -181,33 +183,30 @@ export class Dialing {
     const { clock, signal, timeout } = this.#settings;
     const deadline = clock.now() + timeout;
     const race = this.#newRace(parsed, deadline);
-    const stop = (error: unknown) => {
-      this.#stopped ??= { error };
-      race.stop(error);
-    };
-    const alarm = new Alarm(
-      clock,
-      () => stop(new DeadlineExceededError()),
-      true,
-    );
-    const unfollow = signal && onAbort(signal, () => stop(signal.reason));
+    const lookup = new AbortController();
+    const alarm = new Alarm(clock, () => this.#expire(race), true);
+    const unfollow = signal && onAbort(signal, () => race.stop(signal.reason));
     try {
-      if (timeout <= 0) stop(new DeadlineExceededError());
+      if (timeout <= 0) this.#expire(race);
       else alarm.set(deadline);
       if (targets) {
         race.add(targets);
         race.seal();
-      } else if (!race.over) this.#feed(race, parsed as NamedAddress);
+      } else if (!race.over) {
+        this.#feed(race, parsed as NamedAddress, lookup.signal);
+      }
       const inner = await race.done;
+      // Perhaps it had won, and only the losers had to be waited for.
+      if (signal?.aborted) {
+        if (inner) discard(inner);
+        throw signal.reason;
+      }
       if (inner) return this.#conn(inner, race.attempts, race.untried);
-      if (this.#stopped && signal?.aborted) throw signal.reason;
-      throw race.attempts.length > 0
-        ? this.#dialError(parsed, race.attempts, race.untried)
-        : this.#noAddress(parsed, targets);
+      throw this.#failure(parsed, race.attempts, race.untried);
     } finally {
       alarm.clear();
       unfollow?.();
-      this.#lookup.abort();
+      lookup.abort();
     }
   }
 
@@ -229,8 +228,14 @@ export class Dialing {
       settleLosers: connect === undefined,
       refuse: connect === undefined ? refuse : undefined,
       connect: (target, signal) => open(target, options, signal),
-      close: (conn) => conn.close(),
+      close: discard,
     });
+  }
+
+  #expire(race: Race<Target, Deno.Conn>): void {
+    if (race.over) return;
+    this.#timeUp = new DeadlineExceededError();
+    race.stop(this.#timeUp);
   }
 
   /**
@@ -240,26 +245,39 @@ export class Dialing {
   async #feed(
     race: Race<Target, Deno.Conn>,
     { family, host, port }: NamedAddress,
+    signal: AbortSignal,
   ): Promise<void> {
     const { clock, resolve = systemResolver } = this.#settings;
-    const { signal } = this.#lookup;
     try {
       const answer = resolve(host, family ? { family, signal } : { signal });
-      const batches = Symbol.asyncIterator in answer ? answer : [answer];
-      for await (const batch of batches) {
-        const targets = targetsOf(batch, host, port);
+      for await (const batch of isBatches(answer) ? answer : [answer]) {
+        if (race.over) return;
+        const targets = this.#targetsOf(batch, host, port);
         if (!this.#found) this.#resolveMs = clock.monotonic() - this.#start;
         this.#found ||= targets.length > 0;
         race.add(
           targets.filter((target) => !family || target.family === family),
         );
-        if (race.over) return;
       }
     } catch (error) {
       this.#lookupError = error;
     } finally {
       race.seal();
     }
+  }
+
+  /** The addresses of a batch; whatever else a resolver gave is its failure. */
+  #targetsOf(batch: unknown, hostname: string, port: number): Target[] {
+    const targets: Target[] = [];
+    for (const text of Array.isArray(batch) ? batch : [batch]) {
+      const ip = typeof text === "string" ? parseIp(text) : null;
+      if (ip !== null) targets.push(ipTarget(ip, port, false));
+      else {
+        const reason = `the resolver gave ${Deno.inspect(text)}, no IP address`;
+        this.#lookupError = new DnsError({ hostname, reason });
+      }
+    }
+    return targets;
   }
 
   #conn(
@@ -290,41 +308,44 @@ export class Dialing {
     };
   }
 
-  #dialError(
+  #failure(
     parsed: ParsedAddress,
     attempts: readonly Tried[],
     untried: readonly Target[],
-  ): DialError {
+  ): OpError {
+    const network = this.#network;
+    if (attempts.length === 0) return this.#noAttempt(parsed);
+    const { error } = attempts[0]!;
+    if (this.#mode === "native" && error instanceof DnsError) {
+      return new OpError({ network, cause: error }); // as if we had looked it up
+    }
     return dialError({
       attempts,
       untried,
       addr: parsed.kind === "tcp"
         ? new TcpAddr(parsed.host, parsed.port)
         : new UnixAddr(parsed.path),
-      timedOut: this.#stopped !== null,
+      timeUp: this.#timeUp,
       trace: this.#trace(attempts, untried),
     });
   }
 
   /** Why nobody was even tried. */
-  #noAddress(
-    parsed: ParsedAddress,
-    targets: readonly Target[] | undefined,
-  ): OpError {
+  #noAttempt(parsed: ParsedAddress): OpError {
     const network = this.#network;
-    const failure = this.#stopped?.error ?? this.#lookupError;
-    if (targets) {
-      return new OpError({ network, addr: targets[0]!.addr, cause: failure });
+    const [target] = literalTargets(parsed) ?? [];
+    const failure = this.#timeUp ?? this.#lookupError;
+    if (target) {
+      return new OpError({ network, addr: target.addr, cause: failure });
     }
     const { host: hostname } = parsed as NamedAddress;
-    if (failure === undefined) {
-      const cause = this.#found
-        ? new AddrError("no suitable address found", hostname)
-        : new DnsError({ hostname, notFound: true });
+    if (failure === undefined && this.#found) {
+      const cause = new AddrError("no suitable address found", hostname);
       return new OpError({ network, cause });
     }
     const cause = failure instanceof DnsError ? failure : new DnsError({
       hostname,
+      notFound: failure === undefined,
       timeout: isTimeout(failure),
       cause: failure,
     });
@@ -341,12 +362,9 @@ function refuse(target: Target): Error | undefined {
   return notCapable(host);
 }
 
-/** What a resolver gave, for the race. */
-function targetsOf(batch: string[], hostname: string, port: number): Target[] {
-  return batch.map((text) => {
-    const ip = parseIp(text);
-    if (ip !== null) return ipTarget(ip, port);
-    const reason = `the resolver gave ${JSON.stringify(text)}, no IP address`;
-    throw new DnsError({ hostname, reason });
-  });
+function isBatches(
+  answer: ReturnType<Resolver>,
+): answer is AsyncIterable<string[]> {
+  return typeof answer === "object" && answer !== null &&
+    Symbol.asyncIterator in answer;
 }

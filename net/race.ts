@@ -76,8 +76,13 @@ export interface RaceInit<T extends Candidate, C> {
   refuse?: ((candidate: T) => unknown) | undefined;
   /** Connects; rejects soon after `signal` aborts, if it can. */
   connect(candidate: T, signal: AbortSignal): Promise<C>;
-  /** Closes a connection that nobody wants. */
+  /** Closes a connection that nobody wants; does not throw. */
   close(conn: C): void;
+}
+
+/** The delay between two starts, for any that a caller asks for. */
+export function clampDelay(ms: number): number {
+  return ms === Infinity ? ms : Math.min(Math.max(ms, MIN_DELAY), MAX_DELAY);
 }
 
 /** One race; see the top of this file. */
@@ -106,9 +111,7 @@ export class Race<T extends Candidate, C> {
   /** A race without runners; {@linkcode add} starts it. */
   constructor(init: RaceInit<T, C>) {
     this.#init = init;
-    this.#delay = init.attemptDelay === Infinity
-      ? Infinity
-      : Math.min(Math.max(init.attemptDelay, MIN_DELAY), MAX_DELAY);
+    this.#delay = clampDelay(init.attemptDelay);
     this.#alarm = new Alarm(init.clock, () => {
       this.#nextStart = -Infinity;
       this.#pump();
@@ -236,9 +239,7 @@ export class Race<T extends Candidate, C> {
       if (attempt.state === "running") this.#win(attempt, conn);
       else close(conn);
     } catch (error) {
-      // Of a loser: the abort itself, or a close() that failed because there
-      // was nothing left to close. Nobody is waiting for either.
-      this.#fail(attempt, error);
+      this.#fail(attempt, error); // of a loser: the abort itself
     } finally {
       alarm.clear();
     }

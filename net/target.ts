@@ -8,10 +8,11 @@ import {
   type Addr,
   joinHostPort,
   type ParsedAddress,
+  platformPath,
   TcpAddr,
   UnixAddr,
 } from "./addr.ts";
-import { AddrError, errorCode } from "./errors.ts";
+import { AddrError, DnsError, errorCode } from "./errors.ts";
 import { type Ip, parseIp } from "./ip.ts";
 import type { Candidate } from "./race.ts";
 
@@ -32,7 +33,7 @@ export type Connector = (
 export interface Target extends Candidate {
   /** What errors and the trace show, and a connector gets. */
   readonly addr: Addr;
-  /** What `Deno.connect` gets; differs from `addr` for a wildcard only. */
+  /** What `Deno.connect` gets: `addr`, but for wildcards and idle zones. */
   readonly hostname: string;
   /** The caller wrote it: it is his to ask for at the sandbox's prompt. */
   readonly named: boolean;
@@ -52,12 +53,18 @@ export interface OpenOptions {
   keepAlive: boolean;
 }
 
-/** An address that was resolved. */
-export function ipTarget(ip: Ip, port: number): Target {
-  const addr = new TcpAddr(ip.zone ? `${ip.text}%${ip.zone}` : ip.text, port);
-  const { family } = ip;
-  const { hostname } = addr;
-  return { addr, family, hostname, named: false, text: String(addr) };
+/** One IP address. `named`: the caller wrote it himself. */
+export function ipTarget(ip: Ip, port: number, named: boolean): Target {
+  const { family, text, zone } = ip;
+  const addr = new TcpAddr(zone ? `${text}%${zone}` : text, port);
+  // Elsewhere a zone means nothing, and getaddrinfo refuses its name.
+  const hostname = zone && !isLinkLocal(ip) ? text : addr.hostname;
+  return { addr, family, hostname, named, text: String(addr) };
+}
+
+/** fe80::/10 (RFC 4291, section 2.5.6). */
+function isLinkLocal({ text }: Ip): boolean {
+  return /^fe[89ab]/.test(text);
 }
 
 /** Exactly what the caller named: a name for the runtime, or a socket. */
@@ -68,34 +75,50 @@ export function namedTarget(addr: Addr): Target {
 
 /**
  * The targets that need no resolver: literals, unix sockets, and the local
- * system, which has no name (`:80`) or is a wildcard. The kernel takes a
- * wildcard for loopback (and so does the sandbox's grant need to: it is for
- * what the caller wrote). Windows does not, and gets the real address.
+ * system, which has no name (`:80`) or is a wildcard.
  *
  * @returns `undefined` for a name.
  */
 export function literalTargets(parsed: ParsedAddress): Target[] | undefined {
   if (parsed.kind === "unix") return [namedTarget(new UnixAddr(parsed.path))];
   const { family, host, ip, port } = parsed;
-  const local = (text: string, wildcard: string) => {
-    const { addr, ...target } = ipTarget(parseIp(text)!, port);
-    const named = ip === null || ip.text === wildcard;
-    const hostname = ip === null || Deno.build.os === "windows"
-      ? text
-      : wildcard;
-    return { ...target, addr, hostname, named };
-  };
-  const local4 = () => local("127.0.0.1", "0.0.0.0");
-  const local6 = () => local("::1", "::");
   if (ip === null) {
     if (host !== "") return undefined;
-    return [family === 6 ? local6() : local4()];
+    return [localTarget(family ?? 4, null, port)];
   }
-  if (ip.text === "0.0.0.0") return [local4()];
-  if (ip.text !== "::") return [{ ...ipTarget(ip, port), named: true }];
+  if (ip.text === "0.0.0.0") return [localTarget(4, ip, port)];
+  if (ip.text !== "::") return [ipTarget(ip, port, true)];
   // A lone `::` means both families (Go appends 0.0.0.0 to it).
-  if (family === 4) return [local4()];
-  return family === 6 ? [local6()] : [local6(), local4()];
+  const families = family === undefined ? [6, 4] as const : [family];
+  return families.map((family) => localTarget(family, ip, port));
+}
+
+/** This host, and what stands for it. */
+const LOCAL = {
+  4: { loopback: "127.0.0.1", wildcard: "0.0.0.0" },
+  6: { loopback: "::1", wildcard: "::" },
+};
+
+/**
+ * This host. The kernel takes a wildcard for loopback, and so does the
+ * sandbox's grant need to: it is for what the caller wrote. Windows does not,
+ * and gets the real address.
+ */
+function localTarget(
+  family: 4 | 6,
+  written: Ip | null,
+  port: number,
+): Target {
+  const { loopback, wildcard } = LOCAL[family];
+  const addr = new TcpAddr(loopback, port);
+  const real = written === null || Deno.build.os === "windows";
+  return {
+    addr,
+    family,
+    hostname: real ? loopback : wildcard,
+    named: written === null || written.text === wildcard,
+    text: String(addr),
+  };
 }
 
 /** What the sandbox is asked about a TCP target. */
@@ -116,6 +139,7 @@ const MAX_ACCIDENTS = 2;
  * @param options See {@linkcode OpenOptions}.
  * @param signal Of our own making, one for each call; `undefined` if nobody
  * can cancel it.
+ * @throws {DnsError} If the runtime could not look a name up.
  */
 export async function open(
   target: Target,
@@ -129,11 +153,25 @@ export async function open(
       : await connect(target.addr, {
         signal: signal ?? new AbortController().signal,
       });
-    if (!isSelfConnected(conn)) return prepare(conn, target, options);
-    conn.close();
+    try {
+      if (!isSelfConnected(conn)) return prepared(conn, target, options);
+    } catch (error) {
+      discard(conn);
+      throw error;
+    }
+    discard(conn);
     // Nobody listens there: two ends met that were both opened actively
     // (RFC 9293, section 3.5, simultaneous open).
     if (accidents === MAX_ACCIDENTS || signal?.aborted) throw refused();
+  }
+}
+
+/** Closes a connection that nobody wants; one that cannot be closed is gone. */
+export function discard(conn: Deno.Conn): void {
+  try {
+    conn.close();
+  } catch {
+    // It was closed already, or is no connection: a connector's business.
   }
 }
 
@@ -143,35 +181,74 @@ function refused(): Error {
 }
 
 async function platformConnect(
-  { addr, hostname }: Target,
+  { addr, family, hostname }: Target,
   { attemptDelay }: OpenOptions,
   signal: AbortSignal | undefined,
 ): Promise<Deno.Conn> {
   if (addr.transport === "unix") {
-    return await Deno.connect({ transport: "unix", path: addr.path });
+    const path = platformPath(addr.path);
+    return await Deno.connect({ transport: "unix", path });
   }
+  const { port } = addr;
   // The kernel would refuse it; Deno throws a RangeError instead.
-  if (addr.port === 0) throw refused();
-  // Deno.connect() ends with signal.throwIfAborted(), and leaks a socket that
-  // was connected just before the abort (a third of them when aborts come from
-  // timers, 50 in flight). Without it the socket comes back to be closed.
-  if (signal !== undefined) signal.throwIfAborted = () => {};
-  const options = {
-    hostname,
-    port: addr.port,
-    ...signal && { signal },
-    ...attemptDelay !== undefined &&
-      { autoSelectFamilyAttemptDelay: attemptDelay },
-  };
+  if (port === 0) throw refused();
+  const options: Deno.ConnectOptions = { hostname, port };
+  if (signal !== undefined) options.signal = lateAbort(signal);
+  if (attemptDelay !== undefined) {
+    options.autoSelectFamilyAttemptDelay = attemptDelay;
+  }
   for (let accidents = 0;; accidents++) {
     try {
       return await Deno.connect(options);
     } catch (error) {
       const again = accidents < MAX_ACCIDENTS && !signal?.aborted &&
         errorCode(error) === "EADDRNOTAVAIL";
-      if (!again) throw error;
+      if (!again) throw lookupFailure(hostname, family, error) ?? error;
     }
   }
+}
+
+/**
+ * Deno.connect() ends with signal.throwIfAborted(), and leaks a socket that was
+ * connected just before the abort (a third of them when aborts come from
+ * timers, 50 in flight). Without it the socket comes back to be closed.
+ */
+function lateAbort(signal: AbortSignal): AbortSignal {
+  signal.throwIfAborted = noThrow;
+  return signal;
+}
+
+function noThrow(): void {}
+
+/**
+ * What the runtime says when getaddrinfo fails; there is no code. It looks up
+ * names, of family 0 here, and the zone of a literal.
+ */
+const LOOKUP_FAILED = /^failed to lookup address information: (.*)/;
+
+/** The failed lookup behind an error, if that is what it is. */
+function lookupFailure(
+  hostname: string,
+  family: number,
+  cause: unknown,
+): Error | undefined {
+  // A name that no grant could be written for.
+  if (cause instanceof URIError) return new DnsError({ hostname, cause });
+  const text = LOOKUP_FAILED.exec((cause as Error).message)?.[1];
+  if (text === undefined) return undefined;
+  if (family !== 0) {
+    const error = new Error(`no such zone: ${hostname}`, { cause });
+    return Object.assign(error, { code: "EINVAL" });
+  }
+  // EAI_NONAME, in the words of glibc, macOS and Windows: the only one that
+  // is sure.
+  const notFound = /not known$|^No such host/.test(text);
+  const reason = notFound ? undefined : lowerFirst(text);
+  return new DnsError({ hostname, notFound, reason, cause });
+}
+
+function lowerFirst(text: string): string {
+  return text.slice(0, 1).toLowerCase() + text.slice(1);
 }
 
 function isSelfConnected({ localAddr, remoteAddr }: Deno.Conn): boolean {
@@ -180,24 +257,19 @@ function isSelfConnected({ localAddr, remoteAddr }: Deno.Conn): boolean {
     localAddr.hostname === remoteAddr.hostname;
 }
 
-function prepare(
+function prepared(
   conn: Deno.Conn,
   target: Target,
   { connect, family, keepAlive, noDelay }: OpenOptions,
 ): Deno.Conn {
-  try {
-    if (family !== undefined && connect === undefined) {
-      const { hostname } = conn.remoteAddr as Deno.NetAddr;
-      if (parseIp(hostname)?.family !== family) {
-        throw new AddrError("no suitable address found", target.hostname);
-      }
+  if (family !== undefined && connect === undefined) {
+    const { hostname } = conn.remoteAddr as Deno.NetAddr;
+    if (parseIp(hostname)?.family !== family) {
+      throw new AddrError("no suitable address found", target.hostname);
     }
-    const { setNoDelay, setKeepAlive } = conn as Partial<Deno.TcpConn>;
-    if (noDelay) setNoDelay?.call(conn, true);
-    if (keepAlive) setKeepAlive?.call(conn, true);
-    return conn;
-  } catch (error) {
-    conn.close();
-    throw error;
   }
+  const { setNoDelay, setKeepAlive } = conn as Partial<Deno.TcpConn>;
+  if (noDelay) setNoDelay?.call(conn, true);
+  if (keepAlive) setKeepAlive?.call(conn, true);
+  return conn;
 }

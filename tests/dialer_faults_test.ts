@@ -1,0 +1,418 @@
+/** Resolvers, connectors and callers that do what nobody should. */
+import {
+  assert,
+  assertEquals,
+  assertInstanceOf,
+  assertMatch,
+  assertStrictEquals,
+} from "@std/assert";
+import {
+  type Connector,
+  dial,
+  Dialer,
+  DialError,
+  type DialOptions,
+} from "../dialer.ts";
+import type { Conn } from "../net/conn.ts";
+import {
+  DeadlineExceededError,
+  DnsError,
+  isTimeout,
+  OpError,
+} from "../net/errors.ts";
+import type { Resolver } from "../net/resolver.ts";
+import { FakeClock } from "../testing/mod.ts";
+import { Scenario } from "./scenario.ts";
+import { countedSignal } from "./support.ts";
+
+/** A connection that counts how often it is closed. */
+function counted(): { conn: Deno.Conn; closed: () => number } {
+  let count = 0;
+  const addr = (port: number) =>
+    ({ transport: "tcp", hostname: "10.0.0.1", port }) as const;
+  const conn = {
+    localAddr: addr(9),
+    remoteAddr: addr(1),
+    close: () => count++,
+  };
+  return { conn: conn as unknown as Deno.Conn, closed: () => count };
+}
+
+const refuse: Connector = () =>
+  Promise.reject(new Deno.errors.ConnectionRefused("no"));
+
+function failureOf(options: DialOptions, address = "db.test:1") {
+  return dial("tcp", address, options).then(
+    () => {
+      throw new Error("connected");
+    },
+    (error) => error,
+  );
+}
+
+Deno.test("what a resolver gives instead of addresses is told", async (t) => {
+  const cases: Record<string, [resolve: unknown, gave: string]> = {
+    "nothing": [() => undefined, "undefined"],
+    "null": [() => null, "null"],
+    "a promise of nothing": [() => Promise.resolve(), "undefined"],
+    "a name": [() => Promise.resolve(["other.test"]), '"other.test"'],
+    "half an address": [() => Promise.resolve(["127.1"]), '"127.1"'],
+    "numbers": [() => Promise.resolve([2130706433n]), "2130706433n"],
+    "records": [
+      () => Promise.resolve([{ address: "10.0.0.1" }]),
+      '{ address: "10.0.0.1" }',
+    ],
+  };
+  for (const [name, [resolve, gave]] of Object.entries(cases)) {
+    await t.step(name, async () => {
+      const error = await failureOf({
+        resolve: resolve as Resolver,
+        connect: refuse,
+      });
+      assertInstanceOf(error, OpError);
+      assertInstanceOf(error.cause, DnsError);
+      assertEquals(
+        error.message,
+        `dial tcp: lookup db.test: the resolver gave ${gave}, no IP address`,
+      );
+    });
+  }
+  await t.step("addresses among it are dialled all the same", async () => {
+    const { conn } = counted();
+    const tried: string[] = [];
+    using _conn = await dial("tcp", "db.test:1", {
+      resolve: () => Promise.resolve(["nonsense", "10.0.0.1"]),
+      connect: (addr) => {
+        tried.push(String(addr));
+        return Promise.resolve(conn);
+      },
+    });
+    assertEquals(tried, ["10.0.0.1:1"]);
+  });
+  await t.step("one address without its list is taken", async () => {
+    const resolve = () => Promise.resolve("10.0.0.1" as unknown as string[]);
+    const error = await failureOf({ resolve, connect: refuse });
+    assertEquals(error.message, "dial tcp 10.0.0.1:1: connection refused");
+  });
+});
+
+/** Batches of which `return()` is a nuisance. */
+function batches(
+  list: unknown[],
+  onReturn: () => Promise<IteratorResult<string[]>>,
+): Resolver {
+  return () => ({
+    [Symbol.asyncIterator]: () => ({
+      next: () => {
+        const value = list.shift() as string[];
+        return value === undefined
+          ? new Promise<never>(() => {})
+          : Promise.resolve({ done: false, value });
+      },
+      return: onReturn,
+    }),
+  });
+}
+
+Deno.test("a resolver that does not end holds no dial up", async (t) => {
+  const hangs = () => new Promise<never>(() => {});
+  const rejects = () => Promise.reject(new Error("return() failed"));
+  for (const [name, onReturn] of Object.entries({ hangs, rejects })) {
+    await t.step(`return() ${name} after the race`, async () => {
+      const { conn, closed } = counted();
+      const won = await dial("tcp", "db.test:1", {
+        resolve: batches([["10.0.0.1"], ["10.0.0.2"]], onReturn),
+        connect: () => Promise.resolve(conn),
+      });
+      won.close();
+      assertEquals(closed(), 1);
+    });
+    await t.step(`return() ${name} after nonsense`, async () => {
+      const clock = new FakeClock(0);
+      const dialling = failureOf({
+        clock,
+        timeout: 50,
+        resolve: batches([[17]], onReturn),
+        connect: refuse,
+      });
+      await clock.advance(50);
+      assertInstanceOf(await dialling, OpError);
+      assertEquals(clock.pending, 0);
+    });
+  }
+  await t.step("it delivers when all is over", async () => {
+    const clock = new FakeClock(0);
+    const later = Promise.withResolvers<string[]>();
+    const tried: string[] = [];
+    const dialling = failureOf({
+      clock,
+      timeout: 50,
+      resolve: () => later.promise,
+      connect: (addr) => {
+        tried.push(String(addr));
+        return Promise.reject(new Error("tried"));
+      },
+    });
+    await clock.advance(50);
+    assert(isTimeout(await dialling));
+    later.resolve(["10.0.0.1"]);
+    await clock.advance(50);
+    assertEquals([tried, clock.pending], [[], 0]);
+  });
+  await t.step("it fails when all is over", async () => {
+    const clock = new FakeClock(0);
+    const later = Promise.withResolvers<string[]>();
+    const resolve = () => later.promise;
+    const dialling = failureOf({ clock, timeout: 50, resolve });
+    await clock.advance(50);
+    assert(isTimeout(await dialling));
+    later.reject(new Error("late")); // an unhandled rejection fails the test
+    await clock.advance(50);
+  });
+  await t.step("it throws from its iterator", async () => {
+    const resolve = () => ({
+      [Symbol.asyncIterator]: () => {
+        throw new Error("no iterator");
+      },
+    });
+    const error = await failureOf({ resolve });
+    assertEquals(error.message, "dial tcp: lookup db.test: no iterator");
+  });
+});
+
+Deno.test("time is up in the lookup after the first addresses have failed", async () => {
+  const clock = new FakeClock(0);
+  const dialling = failureOf({
+    clock,
+    timeout: 50,
+    resolve: batches([["10.0.0.1", "::1"]], () => new Promise(() => {})),
+    connect: refuse,
+  });
+  await clock.advance(50);
+  const error = await dialling;
+  assertInstanceOf(error, DialError);
+  assertEquals(
+    error.message,
+    "dial tcp db.test:1: i/o timeout in lookup after 2 failed: " +
+      "10.0.0.1:1 connection refused; [::1]:1 connection refused",
+  );
+  assertEquals([error.timeout, error.code], [true, "ECONNREFUSED"]);
+  assertEquals(error.errors.map((e) => e.timeout), [false, false]);
+});
+
+Deno.test("what had no turn failed of the timeout, not of another's failure", async () => {
+  const { error } = await new Scenario({
+    "10.0.0.1": [0, "hang"],
+    "10.0.0.2": [2, "refused"],
+    "10.0.0.3": [0, "ok"], // would start at 260
+  }).play({ timeout: 255 });
+  assertInstanceOf(error, DialError);
+  assertEquals(error.errors.map((e) => e.message), [
+    "dial tcp 10.0.0.1:80: i/o timeout",
+    "dial tcp 10.0.0.2:80: connection refused",
+    "dial tcp 10.0.0.3:80: i/o timeout",
+  ]);
+  assertInstanceOf(error.errors[2]!.cause, DeadlineExceededError);
+});
+
+Deno.test("what a connector does instead of connecting fails its address", async (t) => {
+  const cases: Record<string, unknown> = {
+    "throws": () => {
+      throw new Error("boom");
+    },
+    "gives nothing": () => undefined,
+    "gives a promise of nothing": () => Promise.resolve(),
+    "gives what is no connection": () => Promise.resolve({}),
+    "rejects with nothing": () => Promise.reject(),
+    "rejects with a symbol": () => Promise.reject(Symbol("no")),
+  };
+  for (const [name, connect] of Object.entries(cases)) {
+    for (const [way, options] of [["alone", {}], ["race", { timeout: 9e9 }]]) {
+      await t.step(`${name}, ${way}`, async () => {
+        const clock = new FakeClock(0);
+        const error = await failureOf(
+          { clock, connect: connect as Connector, ...options as DialOptions },
+          "10.0.0.1:1",
+        );
+        assertInstanceOf(error, DialError);
+        assertMatch(error.message, /^dial tcp 10\.0\.0\.1:1: ./);
+        assertEquals(error.trace.attempts[0]!.outcome, "failed");
+        assertEquals(clock.pending, 0);
+      });
+    }
+  }
+  await t.step("gives one without an address: it is closed", async () => {
+    const { conn, closed } = counted();
+    const broken = Object.defineProperty(conn, "localAddr", {
+      get: () => {
+        throw new Error("no address");
+      },
+    });
+    const connect = () => Promise.resolve(broken);
+    const error = await failureOf({ connect }, "10.0.0.1:1");
+    assertEquals(error.message, "dial tcp 10.0.0.1:1: no address");
+    assertEquals(closed(), 1);
+  });
+  await t.step("gives one that fails and cannot be closed", async () => {
+    const { conn } = counted();
+    Object.assign(conn, {
+      setNoDelay: () => {
+        throw new Error("not this one");
+      },
+      close: () => {
+        throw new Deno.errors.BadResource("closed already");
+      },
+    });
+    const connect = () => Promise.resolve(conn);
+    const error = await failureOf({ connect }, "10.0.0.1:1");
+    assertEquals(error.message, "dial tcp 10.0.0.1:1: not this one");
+  });
+  await t.step("settles twice", async () => {
+    const { conn, closed } = counted();
+    const connect = () =>
+      new Promise<Deno.Conn>((resolve, reject) => {
+        resolve(conn);
+        reject(new Error("after all"));
+      });
+    (await dial("tcp", "10.0.0.1:1", { connect })).close();
+    assertEquals(closed(), 1);
+  });
+});
+
+Deno.test("an abort at the moment of success: a connection or its end", async (t) => {
+  // Whichever microtask it hits, a dial that rejects has closed what it had.
+  for (const settleFirst of [true, false]) {
+    await t.step(settleFirst ? "after" : "before", async () => {
+      const outcomes = new Set<string>();
+      for (let ticks = 0; ticks < 16; ticks++) {
+        const { conn, closed } = counted();
+        const { controller, listeners, signal } = countedSignal();
+        const pending = Promise.withResolvers<Deno.Conn>();
+        const dialling = dial("tcp", "10.0.0.1:1", {
+          signal,
+          connect: () => pending.promise,
+        });
+        const ended = dialling.then(() => "connected", () => "aborted");
+        if (settleFirst) pending.resolve(conn);
+        for (let i = 0; i < ticks; i++) await Promise.resolve();
+        controller.abort("enough");
+        if (!settleFirst) pending.resolve(conn);
+        const outcome = await ended;
+        await new Promise((resolve) => setTimeout(resolve, 0));
+        assertEquals(closed(), outcome === "connected" ? 0 : 1, `${ticks}`);
+        assertEquals(listeners(), 0);
+        outcomes.add(outcome);
+      }
+      assertEquals(
+        outcomes,
+        new Set(settleFirst ? ["aborted", "connected"] : ["aborted"]),
+      );
+    });
+  }
+  await t.step("while the connection is made ready", async () => {
+    const { conn, closed } = counted();
+    const { controller, listeners, signal } = countedSignal();
+    Object.assign(conn, { setNoDelay: () => controller.abort("enough") });
+    const error = await failureOf(
+      { signal, connect: () => Promise.resolve(conn) },
+      "10.0.0.1:1",
+    );
+    assertEquals([error, closed(), listeners()], ["enough", 1, 0]);
+  });
+  await t.step("from the abort of one of its own attempts", async () => {
+    const clock = new FakeClock(0);
+    const { controller, listeners, signal } = countedSignal();
+    const dialling = failureOf(
+      {
+        clock,
+        signal,
+        timeout: 50,
+        connect: (_, { signal }) =>
+          new Promise((_, reject) =>
+            signal.addEventListener("abort", () => {
+              controller.abort("me, too");
+              reject(signal.reason);
+            })
+          ),
+      },
+      "10.0.0.1:1",
+    );
+    await clock.advance(50);
+    assertEquals(await dialling, "me, too");
+    assertEquals([listeners(), clock.pending], [0, 0]);
+  });
+});
+
+Deno.test("one signal serves many dials at once", async () => {
+  const { controller, listeners, signal } = countedSignal();
+  const reason = new Error("enough");
+  const connect: Connector = (_, { signal }) =>
+    new Promise((_, reject) =>
+      signal.addEventListener("abort", () => reject(signal.reason))
+    );
+  const dialling = Array.from(
+    { length: 20 },
+    (_, i) => failureOf({ signal, connect }, `10.0.0.${i}:1`),
+  );
+  await Promise.resolve();
+  controller.abort(reason);
+  for (const error of await Promise.all(dialling)) {
+    assertStrictEquals(error, reason);
+  }
+  assertEquals(listeners(), 0);
+});
+
+Deno.test("timeout and connection in the same millisecond: one of them", async (t) => {
+  for (const option of ["timeout", "attemptTimeout"]) {
+    await t.step(option, async () => {
+      const scenario = new Scenario({ "10.0.0.1": [100, "deaf"] });
+      const { endMs } = await scenario.play({ [option]: 100 });
+      assertEquals(endMs, 100); // and play() has looked for open connections
+    });
+  }
+});
+
+Deno.test("Dialer: an undefined option of a call hides no default", async () => {
+  const clock = new FakeClock(0);
+  const dialer = new Dialer({
+    clock,
+    timeout: 50,
+    connect: () => new Promise(() => {}),
+  });
+  const options: unknown = { timeout: undefined };
+  const dialling = dialer.dial("tcp", "10.0.0.1:1", options as DialOptions)
+    .then((conn: Conn) => conn.close(), (error) => error);
+  await clock.advance(50);
+  assert(isTimeout(await dialling));
+  assertEquals(clock.pending, 0);
+});
+
+Deno.test("Dialer keeps its memory on an abort, and when a lookup fails", async () => {
+  const clock = new FakeClock(0);
+  const tried: string[] = [];
+  let found = Promise.resolve(["10.0.0.1", "10.0.0.2"]);
+  const dialer = new Dialer({
+    clock,
+    resolve: () => found,
+    connect: (addr) => {
+      const { hostname } = addr as Deno.NetAddr;
+      tried.push(hostname);
+      return hostname === "10.0.0.2"
+        ? Promise.resolve(counted().conn)
+        : refuse(addr, { signal: new AbortController().signal });
+    },
+  });
+  const start = async (options: DialOptions = {}) => {
+    tried.length = 0;
+    await dialer.dial("tcp", "db.test:1", options)
+      .then((conn) => conn.close(), () => {});
+    return tried;
+  };
+  assertEquals(await start(), ["10.0.0.1", "10.0.0.2"]);
+  assertEquals(await start({ signal: AbortSignal.abort() }), []);
+  const addresses = found;
+  found = Promise.reject(new Error("name server down"));
+  assertEquals(await start(), []);
+  found = addresses;
+  assertEquals(await start(), ["10.0.0.2"]);
+});
