@@ -181,7 +181,8 @@ export class Dialer {
    *
    * @param network `"tcp"`, `"tcp4"`, `"tcp6"` or `"unix"`.
    * @param address Whom to call.
-   * @param options They go before the dialer's defaults.
+   * @param options They go before the dialer's defaults; one that is
+   * `undefined` is absent.
    * @returns An open connection. The caller closes it.
    * @throws {OpError} As {@linkcode dial}.
    */
@@ -190,7 +191,7 @@ export class Dialer {
     address: string,
     options: DialOptions = {},
   ): Promise<Conn> {
-    const merged = { ...this.#defaults, ...options };
+    const merged = { ...this.#defaults, ...given(options) };
     const { clock = systemClock } = merged;
     const key = `${network} ${address}`;
     const prefer = this.#recall(key, clock.monotonic());
@@ -222,6 +223,12 @@ export class Dialer {
     const [oldest] = this.#memory.keys();
     this.#memory.delete(oldest!);
   }
+}
+
+/** Options without those that are `undefined`: they hide no default. */
+function given(options: DialOptions): DialOptions {
+  const entries = Object.entries(options);
+  return Object.fromEntries(entries.filter(([, value]) => value !== undefined));
 }
 
 // deno-lint-ignore require-await -- what is wrong with the options rejects
