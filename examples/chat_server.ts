@@ -1,0 +1,58 @@
+// A chat room: what one says goes to all others. Who takes nothing for a while
+// is dropped by a write deadline, so that nobody holds up the room for long.
+//
+//   deno run --allow-net=127.0.0.1 examples/chat_server.ts --listen 127.0.0.1:7001
+//
+// In two more terminals: nc 127.0.0.1 7001
+
+import { parseArgs } from "@std/cli/parse-args";
+import { type Conn, isTimeout, listen, serve } from "@switchboard/tcp";
+
+const args = parseArgs(Deno.args, {
+  string: ["listen", "patience"],
+  default: { listen: "127.0.0.1:7001", patience: "2000" },
+});
+const patience = Number(args.patience); // ms
+const room = new Map<Conn, { name: string; unsent: number }>();
+let guests = 0;
+
+async function say(from: Conn, text: string): Promise<void> {
+  const others = [...room.keys()].filter((conn) => conn !== from);
+  await Promise.all(others.map((to) => send(to, text)));
+}
+
+async function send(to: Conn, text: string): Promise<void> {
+  const guest = room.get(to)!;
+  try {
+    if (guest.unsent++ === 0) to.setWriteDeadline(Date.now() + patience);
+    await to.write(new TextEncoder().encode(`${text}\n`));
+    if (--guest.unsent > 0) to.setWriteDeadline(Date.now() + patience);
+  } catch (error) {
+    const why = isTimeout(error) ? "reads too slowly" : "is gone";
+    if (room.delete(to)) console.log(`${guest.name} ${why}`);
+    to.close(); // its handler reads no more, and ends
+  }
+}
+
+const server = serve(await listen("tcp", args.listen), async (conn) => {
+  const name = `guest${++guests}`;
+  room.set(conn, { name, unsent: 0 });
+  send(conn, `you are ${name}`);
+  say(conn, `* ${name} has joined`);
+  try {
+    let rest = "";
+    const decoder = new TextDecoder();
+    for await (const chunk of conn) {
+      rest += decoder.decode(chunk, { stream: true });
+      const lines = rest.split("\n");
+      rest = lines.pop()!;
+      for (const line of lines) await say(conn, `${name}: ${line}`);
+    }
+  } finally {
+    room.delete(conn);
+    say(conn, `* ${name} has left`);
+  }
+}, { onError: (error) => console.log((error as Error).message) });
+console.log(`listening on ${server.addr}`);
+Deno.addSignalListener("SIGINT", () => server.shutdown({ timeout: 100 }));
+await server.finished;

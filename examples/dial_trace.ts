@@ -1,0 +1,57 @@
+// Draws what a dial did: one bar per address, its outcome at its end. Only
+// with all of the network granted does the dialer see the addresses of a name.
+//
+//   deno run --allow-net examples/dial_trace.ts localhost:7000
+//
+// In another terminal, before, or not at all (to see them refused):
+//
+//   nc -lk 127.0.0.1 7000
+//
+// `--json` prints the raw trace; `--delay` and `--timeout` are milliseconds.
+
+import { parseArgs } from "@std/cli/parse-args";
+import { dial, DialError, type DialTrace } from "@switchboard/tcp";
+
+const { _: [address], json, delay, timeout } = parseArgs(Deno.args, {
+  string: ["_", "delay", "timeout"],
+  boolean: ["json"],
+  default: { delay: "250", timeout: "10000" },
+});
+if (address === undefined) {
+  console.error("usage: dial_trace.ts [--json] [--delay ms] host:port");
+  Deno.exit(2);
+}
+
+const WIDTH = 50;
+function draw({ resolveMs, totalMs, attempts, ...trace }: DialTrace): void {
+  const column = (ms: number) => Math.round(ms / totalMs * WIDTH);
+  const width = Math.max(7, ...attempts.map(({ addr }) => addr.length));
+  const row = (name: string, from: number, to: number, end: string) => {
+    const bar = "=".repeat(Math.max(1, column(to) - column(from)));
+    const took = `${(to - from).toFixed(1)} ms`;
+    const line = `${" ".repeat(column(from))}${bar} ${end} ${took}`;
+    console.log(`${name.padEnd(width)} |${line}`);
+  };
+  console.log(`${trace.address} (${trace.mode}): ${totalMs.toFixed(1)} ms`);
+  if (resolveMs > 0) row("resolve", 0, resolveMs, "found");
+  for (const { addr, startMs, durationMs, outcome, code } of attempts) {
+    const end = outcome === "failed" ? `failed (${code})` : outcome;
+    if (outcome === "not-started") {
+      console.log(`${addr.padEnd(width)} | ${end}`);
+    } else row(addr, startMs, startMs + durationMs, end);
+  }
+}
+
+const aborter = new AbortController();
+Deno.addSignalListener("SIGINT", () => aborter.abort(new Error("interrupted")));
+const options = { attemptDelay: Number(delay), timeout: Number(timeout) };
+const show = json ? (t: DialTrace) => console.log(JSON.stringify(t)) : draw;
+try {
+  const { signal } = aborter;
+  using conn = await dial("tcp", address, { ...options, signal });
+  show(conn.dialTrace!);
+} catch (error) {
+  if (error instanceof DialError) show(error.trace);
+  console.error((error as Error).message);
+  Deno.exitCode = 1;
+}

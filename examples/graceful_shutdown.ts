@@ -1,0 +1,46 @@
+// Answers each line after a while. Ctrl-C drains: requests under way are
+// answered, new clients refused, and the receipt is printed. Ctrl-C again
+// does not wait any more.
+//
+//   deno run --allow-net=127.0.0.1 examples/graceful_shutdown.ts \
+//     --listen 127.0.0.1:7004 --work 3000 --timeout 10000
+//
+// In a second terminal, type a line, then press Ctrl-C in the first:
+//
+//   nc 127.0.0.1 7004
+
+import { delay } from "@std/async/delay";
+import { parseArgs } from "@std/cli/parse-args";
+import { listen, serve } from "@switchboard/tcp";
+
+const args = parseArgs(Deno.args, {
+  string: ["listen", "work", "timeout"],
+  default: { listen: "127.0.0.1:7004", work: "3000", timeout: "10000" },
+});
+
+const server = serve(
+  await listen("tcp", args.listen),
+  async (conn, { signal }) => {
+    const p = new Uint8Array(1024);
+    while (!signal.aborted) {
+      const n = await conn.read(p, { signal }); // waits no longer than needed
+      if (n === null) return;
+      console.log(`${conn.remoteAddr} has asked`);
+      await delay(Number(args.work)); // a request under way is finished
+      await conn.write(p.subarray(0, n));
+    }
+    await conn.write(new TextEncoder().encode("bye\n"));
+  },
+);
+console.log(`listening on ${server.addr}`);
+
+let draining = false;
+Deno.addSignalListener("SIGINT", async () => {
+  if (draining) return server.close();
+  draining = true;
+  const receipt = server.shutdown({ timeout: Number(args.timeout) });
+  console.log(`draining ${server.connections.size} connections`);
+  const report = await receipt;
+  console.log(report);
+  Deno.exit(report.forced > 0 ? 1 : 0); // a forced handler may still work
+});

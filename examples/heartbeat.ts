@@ -1,0 +1,42 @@
+// A server that pings a silent peer, and gives up on one that stays silent:
+// every byte moves the read deadline, as in the Go book's pinger.
+//
+//   deno run --allow-net=127.0.0.1 examples/heartbeat.ts \
+//     --listen 127.0.0.1:7003 --interval 1000 --misses 3
+//
+// In a second terminal (type a line now and then, or do not):
+//
+//   nc 127.0.0.1 7003
+
+import { parseArgs } from "@std/cli/parse-args";
+import { isTimeout, listen, serve } from "@switchboard/tcp";
+
+const args = parseArgs(Deno.args, {
+  string: ["listen", "interval", "misses"],
+  default: { listen: "127.0.0.1:7003", interval: "1000", misses: "3" },
+});
+const interval = Number(args.interval);
+const misses = Number(args.misses);
+const encoder = new TextEncoder();
+
+const server = serve(await listen("tcp", args.listen), async (conn) => {
+  const p = new Uint8Array(1024);
+  let silent = 0;
+  while (silent < misses) {
+    conn.setReadDeadline(Date.now() + interval);
+    try {
+      if (await conn.read(p) === null) return;
+      silent = 0;
+    } catch (error) {
+      if (!isTimeout(error)) throw error;
+      silent++; // the connection is as good as before: ask, and read on
+      await conn.write(encoder.encode(`ping ${silent}\n`));
+    }
+  }
+  await conn.write(encoder.encode("gone\n"));
+  console.log(`${conn.remoteAddr} missed ${misses} pings`);
+});
+console.log(`listening on ${server.addr}`);
+
+Deno.addSignalListener("SIGINT", () => server.shutdown({ timeout: 1_000 }));
+await server.finished;

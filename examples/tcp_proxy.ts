@@ -1,0 +1,38 @@
+// Passes connections on to another address, both ways, half-close included,
+// and counts the bytes. A name is dialled with fallback across its addresses.
+//
+//   deno run --allow-net=127.0.0.1,localhost examples/tcp_proxy.ts \
+//     --listen 127.0.0.1:7002 --to localhost:7000
+//
+// In two more terminals:
+//
+//   socat TCP-LISTEN:7000,fork EXEC:cat
+//   nc 127.0.0.1 7002
+
+import { parseArgs } from "@std/cli/parse-args";
+import { copyBidirectional, Dialer, listen, serve } from "@switchboard/tcp";
+
+const args = parseArgs(Deno.args, {
+  string: ["listen", "to"],
+  default: { listen: "127.0.0.1:7002", to: "localhost:7000" },
+});
+const dialer = new Dialer({ timeout: 5_000 });
+
+const server = serve(
+  await listen("tcp", args.listen),
+  async (client, { signal }) => {
+    const peer = String(client.remoteAddr);
+    await using upstream = await dialer.dial("tcp", args.to, { signal });
+    console.log(`${peer} -> ${upstream.remoteAddr}`);
+    const [up, down] = await copyBidirectional(client, upstream);
+    console.log(`${peer} done: ${up} bytes up, ${down} bytes down`);
+  },
+  {
+    onError: (error, conn) =>
+      console.log(`${conn?.remoteAddr} failed: ${(error as Error).message}`),
+  },
+);
+console.log(`listening on ${server.addr}`);
+
+Deno.addSignalListener("SIGINT", () => server.shutdown({ timeout: 1_000 }));
+await server.finished;

@@ -1,0 +1,133 @@
+/**
+ * Runs the examples as a reader would: with the flags that their headers name.
+ *
+ * @module
+ */
+
+/** The flags in the command that an example's header gives: permissions. */
+async function flagsOf(url: URL, name: string): Promise<string[]> {
+  const command = /^\/\/ +deno run (.*) examples\/(\w+)\.ts/m
+    .exec(await Deno.readTextFile(url));
+  if (command?.[2] !== name) {
+    throw new Error(`${name}: no command in its header`);
+  }
+  return command[1]!.split(" ").map((flag) => flag.replaceAll('"', ""));
+}
+
+/** A running program that is spoken to in lines; `await using` ends it. */
+export class Program implements AsyncDisposable {
+  readonly #child: Deno.ChildProcess;
+  readonly #input: WritableStreamDefaultWriter<Uint8Array>;
+  readonly #output: Lines;
+  readonly #errors: Lines;
+
+  /** Starts it. */
+  constructor(command: string, args: string[]) {
+    this.#child = new Deno.Command(command, {
+      args,
+      cwd: new URL("../", import.meta.url),
+      env: { NO_COLOR: "1" },
+      stdin: "piped",
+      stdout: "piped",
+      stderr: "piped",
+    }).spawn();
+    this.#input = this.#child.stdin.getWriter();
+    this.#output = new Lines(this.#child.stdout);
+    this.#errors = new Lines(this.#child.stderr);
+  }
+
+  /** Starts an example with the permissions that its header names, and no other. */
+  static async example(name: string, ...args: string[]): Promise<Program> {
+    const url = new URL(`../examples/${name}.ts`, import.meta.url);
+    return new Program(Deno.execPath(), [
+      ...["run", "--quiet", "--no-prompt", ...await flagsOf(url, name)],
+      ...[`examples/${name}.ts`, ...args],
+    ]);
+  }
+
+  /** The first line on stdout that matches, from where we stopped; its match. */
+  line(pattern: RegExp): Promise<RegExpExecArray> {
+    return this.#output.find(pattern);
+  }
+
+  /** The same on stderr. */
+  errorLine(pattern: RegExp): Promise<RegExpExecArray> {
+    return this.#errors.find(pattern);
+  }
+
+  /** The port that it says it listens on. */
+  async port(): Promise<number> {
+    return Number((await this.line(/^listening on .*:(\d+)$/))[1]);
+  }
+
+  /** Types something. */
+  async type(text: string): Promise<void> {
+    await this.#input.write(new TextEncoder().encode(text));
+  }
+
+  /** Ctrl-D. */
+  async endInput(): Promise<void> {
+    await this.#input.close();
+  }
+
+  /** Sends a signal: Ctrl-C. */
+  interrupt(): void {
+    this.#child.kill("SIGINT");
+  }
+
+  /** Waits for its end: exit code, and what it said that nobody has looked at. */
+  async ended(): Promise<{ code: number; stdout: string; stderr: string }> {
+    const [stdout, stderr, { code }] = await Promise.all([
+      this.#output.rest(),
+      this.#errors.rest(),
+      this.#child.status,
+    ]);
+    return { code, stdout, stderr };
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    try {
+      this.#child.kill("SIGKILL");
+    } catch (error) {
+      if (!(error instanceof TypeError)) throw error; // it has ended already
+    }
+    await this.ended();
+    await this.#input.abort().catch(() => {}); // endInput() has closed it
+  }
+}
+
+/** A stream of text, line by line. */
+class Lines {
+  readonly #reader: ReadableStreamDefaultReader<string>;
+  #seen = "";
+  #unread = "";
+  #done = false;
+
+  constructor(bytes: ReadableStream<Uint8Array<ArrayBuffer>>) {
+    this.#reader = bytes.pipeThrough(new TextDecoderStream()).getReader();
+  }
+
+  async find(pattern: RegExp): Promise<RegExpExecArray> {
+    for (;;) {
+      for (let end; (end = this.#unread.indexOf("\n")) >= 0;) {
+        const match = pattern.exec(this.#unread.slice(0, end));
+        this.#unread = this.#unread.slice(end + 1);
+        if (match) return match;
+      }
+      if (this.#done) throw new Error(`no ${pattern} in: ${this.#seen}`);
+      await this.#more();
+    }
+  }
+
+  async rest(): Promise<string> {
+    while (!this.#done) await this.#more();
+    return this.#unread;
+  }
+
+  async #more(): Promise<void> {
+    const { done, value = "" } = await this.#reader.read();
+    this.#done = done;
+    this.#seen += value;
+    this.#unread += value;
+  }
+}

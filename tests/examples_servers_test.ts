@@ -1,0 +1,251 @@
+import { assert, assertEquals, assertMatch } from "@std/assert";
+import { listen } from "../listener.ts";
+import { Conn } from "../net/conn.ts";
+import { serve } from "../handler.ts";
+import { copy } from "../net/copy.ts";
+import { Program } from "./example.ts";
+import { bytes, installed, textOf } from "./support.ts";
+
+const LOCAL = ["--listen", "127.0.0.1:0"];
+
+/** A test that sends SIGINT, which Windows does not have. */
+function test(name: string, fn: () => Promise<void>, ...needs: string[]): void {
+  const ignore = Deno.build.os === "windows" || !needs.every(installed);
+  Deno.test({ name, ignore, fn });
+}
+
+async function connectTo(port: number): Promise<Conn> {
+  return new Conn(await Deno.connect({ hostname: "127.0.0.1", port }));
+}
+
+/** What comes, line by line. */
+async function* linesOf(conn: Conn): AsyncGenerator<string> {
+  const decoder = new TextDecoder();
+  let rest = "";
+  for await (const chunk of conn) {
+    rest += decoder.decode(chunk, { stream: true });
+    const lines = rest.split("\n");
+    rest = lines.pop()!;
+    yield* lines;
+  }
+}
+
+/** The next line; `undefined` at EOF. */
+async function next(lines: AsyncGenerator<string>): Promise<unknown> {
+  return (await lines.next()).value;
+}
+
+test("echo_server echoes, counts, and ends on SIGINT", async () => {
+  await using server = await Program.example("echo_server", ...LOCAL);
+  const client = await connectTo(await server.port());
+  const peer = String(client.localAddr);
+  assertEquals((await server.line(/(.*) connected/))[1], peer);
+  await client.write(bytes("hello"));
+  await client.closeWrite();
+  assertEquals(await textOf(client), "hello");
+  client.close();
+  assertEquals((await server.line(/(.*) sent 5 bytes/))[1], peer);
+  server.interrupt();
+  assertEquals(await server.ended(), { code: 0, stdout: "", stderr: "" });
+});
+
+test("echo_server talks to nc (needs nc)", async () => {
+  await using server = await Program.example("echo_server", ...LOCAL);
+  const port = await server.port();
+  await using nc = new Program("nc", ["127.0.0.1", `${port}`]);
+  await nc.type("one\n");
+  await nc.line(/^one$/);
+  await nc.type("two\n");
+  await nc.line(/^two$/);
+}, "nc");
+
+test("chat_server passes lines on to all others", async () => {
+  await using server = await Program.example("chat_server", ...LOCAL);
+  const port = await server.port();
+  const ann = await connectTo(port);
+  const toAnn = linesOf(ann);
+  assertEquals(await next(toAnn), "you are guest1");
+  const bob = await connectTo(port);
+  const toBob = linesOf(bob);
+  assertEquals(await next(toBob), "you are guest2");
+  assertEquals(await next(toAnn), "* guest2 has joined");
+  await ann.write(bytes("hel"));
+  await ann.write(bytes("lo\nbob\n")); // lines, not packets
+  assertEquals(await next(toBob), "guest1: hello");
+  assertEquals(await next(toBob), "guest1: bob");
+  ann.close();
+  assertEquals(await next(toBob), "* guest1 has left");
+  server.interrupt();
+  assertEquals(await next(toBob), undefined);
+  bob.close();
+  assertEquals(await server.ended(), { code: 0, stdout: "", stderr: "" });
+});
+
+test("chat_server drops who reads nothing, and the room goes on", async () => {
+  await using server = await Program.example(
+    "chat_server",
+    ...LOCAL,
+    "--patience",
+    "300",
+  );
+  const port = await server.port();
+  const slow = await connectTo(port); // reads nothing
+  const bob = await connectTo(port);
+  const toBob = linesOf(bob);
+  const ann = await connectTo(port);
+  const toAnn = linesOf(ann);
+  assertEquals(await next(toAnn), "you are guest3");
+  let over = false;
+  const dropped = server.line(/^guest1 reads too slowly$/)
+    .then(() => over = true);
+  const flood = bytes(`${"x".repeat(999)}\n`.repeat(100));
+  const talking = (async () => {
+    while (!over) await ann.write(flood);
+    await ann.write(bytes("that was all\n"));
+  })();
+  let lines = 0;
+  for await (const line of toBob) {
+    if (line === "guest3: that was all") break;
+    if (line.startsWith("guest3: x")) lines++;
+  }
+  await Promise.all([dropped, talking]);
+  assert(lines > 1_000, `${lines} lines`); // bob got them all, meanwhile
+  assertEquals(await next(toAnn), "* guest1 has left");
+  for (const conn of [slow, bob, ann]) conn.close();
+  server.interrupt();
+  assertEquals((await server.ended()).code, 0);
+});
+
+test("tcp_proxy passes bytes and half-close on, and counts", async () => {
+  const upstream = serve(
+    await listen("tcp", "127.0.0.1:0"),
+    async (conn) => {
+      await copy(conn, conn);
+      await conn.write(bytes(" and goodbye"));
+    },
+  );
+  const { port } = upstream.addr as Deno.NetAddr;
+  await using proxy = await Program.example(
+    "tcp_proxy",
+    ...LOCAL,
+    "--to",
+    `localhost:${port}`,
+  );
+  const own = await proxy.port();
+  const client = await connectTo(own);
+  const peer = String(client.localAddr);
+  assertEquals(
+    (await proxy.line(/(.*) -> 127\.0\.0\.1:(\d+)/)).slice(1),
+    [peer, `${port}`],
+  );
+  await client.write(bytes("hello"));
+  await client.closeWrite();
+  assertEquals(await textOf(client), "hello and goodbye");
+  client.close();
+  const [, who, up, down] = await proxy.line(
+    /(.*) done: (\d+) bytes up, (\d+) bytes down/,
+  );
+  assertEquals([who, up, down], [peer, "5", "17"]);
+
+  await upstream.shutdown();
+  const late = await connectTo(own);
+  assertEquals(await textOf(late), "");
+  late.close();
+  await proxy.line(/ failed: dial tcp .*connection refused/);
+  proxy.interrupt();
+  assertEquals(await proxy.ended(), { code: 0, stdout: "", stderr: "" });
+});
+
+test(
+  "tcp_proxy stands between nc and socat (needs both)",
+  async () => {
+    const listening = "TCP-LISTEN:0,bind=127.0.0.1,fork";
+    await using socat = new Program("socat", ["-dd", listening, "EXEC:cat"]);
+    const [, port] = await socat.errorLine(/listening on .*:(\d+)/);
+    await using proxy = await Program.example(
+      "tcp_proxy",
+      ...LOCAL,
+      "--to",
+      `localhost:${port}`,
+    );
+    const own = await proxy.port();
+    await using nc = new Program("nc", ["-N", "127.0.0.1", `${own}`]);
+    await nc.type("through the proxy\n");
+    await nc.line(/^through the proxy$/);
+    await nc.endInput(); // -N: FIN
+    assertEquals((await nc.ended()).code, 0);
+    await proxy.line(/done: 18 bytes up, 18 bytes down/);
+    proxy.interrupt();
+    assertEquals((await proxy.ended()).code, 0);
+  },
+  "nc",
+  "socat",
+);
+
+test("heartbeat pings who is silent, until it has had enough", async () => {
+  await using server = await Program.example(
+    "heartbeat",
+    ...LOCAL,
+    "--interval",
+    "50",
+    "--misses",
+    "3",
+  );
+  const port = await server.port();
+  const silent = await connectTo(port);
+  const answering = await connectTo(port);
+  const pings = linesOf(answering);
+  for (let i = 0; i < 4; i++) {
+    assertMatch(String(await next(pings)), /^ping [12]$/);
+    await answering.write(bytes("pong"));
+  }
+  assertEquals(await textOf(silent), "ping 1\nping 2\nping 3\ngone\n");
+  await server.line(/missed 3 pings/);
+  silent.close();
+  answering.close();
+  server.interrupt();
+  assertEquals((await server.ended()).code, 0);
+});
+
+test("graceful_shutdown answers who has asked, and prints a receipt", async () => {
+  await using server = await Program.example(
+    "graceful_shutdown",
+    ...LOCAL,
+    "--work",
+    "300",
+  );
+  const port = await server.port();
+  const client = await connectTo(port);
+  await client.write(bytes("question\n"));
+  await server.line(/has asked/);
+  server.interrupt();
+  await server.line(/^draining 1 connections$/);
+  const refused = (error: unknown) =>
+    error instanceof Deno.errors.ConnectionRefused;
+  while (!await connectTo(port).then((c) => c.close(), refused));
+  assertEquals(await textOf(client), "question\nbye\n");
+  client.close();
+  const { code, stdout } = await server.ended();
+  assertMatch(stdout, /drained: 1, forced: 0, failed: 0, durationMs: \d+/);
+  assertEquals(code, 0);
+});
+
+test("graceful_shutdown does not wait after a second SIGINT", async () => {
+  await using server = await Program.example(
+    "graceful_shutdown",
+    ...LOCAL,
+    "--work",
+    "600000",
+  );
+  const client = await connectTo(await server.port());
+  await client.write(bytes("question\n"));
+  await server.line(/has asked/);
+  server.interrupt();
+  await server.line(/^draining 1 connections$/);
+  server.interrupt();
+  const { code, stdout } = await server.ended();
+  assertMatch(stdout, /drained: 0, forced: 1, failed: 0, durationMs: \d+/);
+  assertEquals(code, 1);
+  assertEquals(await textOf(client), "");
+  client.close();
+});
