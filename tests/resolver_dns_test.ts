@@ -78,8 +78,8 @@ Deno.test("dnsResolver() asks the name server for AAAA and A", async (t) => {
         : family === 6
         ? [`${name} AAAA`]
         : [`${name} A`, `${name} AAAA`];
-      // Absolute names: nothing but the name itself, once.
-      assertEquals(server.questions.toSorted(), asked);
+      // Absolute names: nothing but the name itself.
+      assertEquals([...new Set(server.questions)].toSorted(), asked);
     });
   }
 });

@@ -105,10 +105,9 @@ Deno.test({
       assert(found.lost.ms < 5_000, `${found.lost.ms}`);
     });
     await t.step("lookups that were given up are shared by the next", () => {
-      assertEquals(
-        found.questions.toSorted(),
-        ["silent.test A", "silent.test AAAA"],
-      );
+      // Not 20; and 4 if this took so long that each family was asked for.
+      const { length } = found.questions;
+      assert(length === 2 || length === 4, `${found.questions}`);
     });
     await t.step("no file descriptor left, which is not 'no such host'", () => {
       assertEquals(found.starved.error, {
