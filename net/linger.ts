@@ -17,19 +17,24 @@ const sink = new Uint8Array(64 * 1024);
  * read until it does, within limits; HTTP servers call it lingering close
  * (RFC 9112, section 9.6). `close()` cuts it short.
  */
-export async function closeGently(conn: Conn): Promise<void> {
+export function closeGently(conn: Conn): Promise<void> | void {
   const { wire, reader, writer } = partsOf(conn);
   if (wire.closed) return;
+  if (reader.eof && !writer.waiting) return conn.close();
+  return linger(conn);
+}
+
+async function linger(conn: Conn): Promise<void> {
+  const { wire, writer } = partsOf(conn);
+  const patience = () => conn.setDeadline(wire.clock.now() + LINGER_MS);
   try {
-    if (reader.eof && !writer.waiting) return;
-    const linger = () => conn.setDeadline(wire.clock.now() + LINGER_MS);
-    linger();
+    patience();
     if (writer.waiting) {
       // Not awaited by the handler. A slow reader may take its time for it.
       const { activity } = wire;
       wire.activity = () => {
         activity?.();
-        linger();
+        patience();
       };
       await conn.closeWrite();
       wire.activity = activity;
