@@ -13,7 +13,7 @@ import {
   type Server,
   type ShutdownReport,
 } from "../handler.ts";
-import { listen } from "../listener.ts";
+import { listen, Listener } from "../listener.ts";
 import type { Conn } from "../net/conn.ts";
 import { OpError } from "../net/errors.ts";
 import { FakeClock } from "../testing/fake_clock.ts";
@@ -443,6 +443,39 @@ Deno.test("shutdown() at the limit closes who waits in the queue", async () => {
     assertInstanceOf(e, OpError)
   );
   waiting.close();
+});
+
+Deno.test("shutdown() in the very moment of an accept leaves nothing open", async () => {
+  for (let ticks = 0; ticks < 12; ticks++) {
+    const accepted = Promise.withResolvers<Deno.Conn>();
+    const rest = Promise.withResolvers<Deno.Conn>();
+    rest.promise.catch(() => {}); // perhaps nobody asks
+    let accepts = 0;
+    let closes = 0;
+    const addr = { transport: "tcp", hostname: "127.0.0.1", port: 1 };
+    const conn = {
+      localAddr: addr,
+      remoteAddr: addr,
+      read: () => Promise.resolve(null),
+      close: () => void closes++,
+      closeWrite: () => Promise.resolve(),
+    } as unknown as Deno.Conn;
+    const inner = {
+      addr,
+      accept: () => accepts++ === 0 ? accepted.promise : rest.promise,
+      close: () => rest.reject(new Deno.errors.BadResource("closed")),
+    } as unknown as Deno.Listener;
+    const server = serve(new Listener(inner), async (conn) => {
+      await conn.read(new Uint8Array(1));
+    });
+    accepted.resolve(conn);
+    for (let i = 0; i < ticks; i++) await Promise.resolve();
+    const { drained, forced, failed } = await server.close();
+    await server.finished;
+    assertEquals([closes, failed], [1, 0], `after ${ticks} ticks`);
+    assert(drained + forced <= 1);
+    assertEquals(server.connections.size, 0);
+  }
 });
 
 Deno.test("shutdown() frees the port", async () => {
