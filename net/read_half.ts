@@ -78,8 +78,7 @@ export class ReadHalf {
 
   /** Whether a call can be answered without waiting. */
   get ready(): boolean {
-    return this.#waiters.head === null &&
-      (this.#end > this.#start || this.eof);
+    return this.#end > this.#start || this.eof;
   }
 
   /** Puts a caller at the end of the line. */
@@ -114,7 +113,7 @@ export class ReadHalf {
     const memory = this.#memory!;
     const bytes = memory.subarray(this.#start, this.#end);
     this.#start = this.#end = 0;
-    if (bytes.length < memory.length || this.#loans > 0) return bytes.slice();
+    if (bytes.length < memory.length) return bytes.slice();
     this.#memory = null;
     return bytes;
   }

@@ -68,6 +68,16 @@ Deno.test("a deadline that nobody waits for sets no timer", async () => {
   conn.close();
 });
 
+Deno.test("a deadline in the past fails calls that wait without a timer", async () => {
+  const { conn, clock } = setUp();
+  const reading = failure(conn.read(new Uint8Array(1)));
+  const writing = failure(conn.write(new Uint8Array(1)));
+  conn.setDeadline(clock.now());
+  assert(isTimeout(await reading) && isTimeout(await writing));
+  assertEquals(clock.count, 0);
+  conn.close();
+});
+
 Deno.test("no deadline, no timer", async () => {
   const { inner, conn, clock } = setUp();
   for (let i = 0; i < 10; i++) await readOnce(conn, inner);

@@ -187,6 +187,40 @@ Deno.test("Conn.write() keeps its piece until the operation is over", async () =
   conn.close();
 });
 
+Deno.test("Conn.write() that is aborted leaves the others their own count", async () => {
+  const { inner, conn } = setUp();
+  const controller = new AbortController();
+  const { signal } = controller;
+  const aborted = failure(conn.write(bytes("aaaaaaaaaa"), { signal }));
+  const other = conn.write(bytes("bbbbbbbbbb"));
+  const last = opError(conn.write(bytes("cccccccccc")));
+  await jobs();
+  await inner.take(2);
+  controller.abort();
+  assertStrictEquals(await aborted, signal.reason);
+  await inner.take(3);
+  await inner.take(3);
+  await inner.take(15);
+  assertEquals(await other, 10);
+  await inner.failWrite(new Deno.errors.ConnectionReset("reset"));
+  assertEquals((await last).bytesWritten, 3);
+  conn.close();
+});
+
+Deno.test("Conn.write() uses the memory of a piece again", async () => {
+  const { inner, conn } = setUp();
+  const buffers = new Set<ArrayBufferLike>();
+  for (let i = 0; i < 5; i++) {
+    const writing = conn.write(bytes("x"));
+    await jobs();
+    buffers.add(inner.writes[0]!.p.buffer);
+    await inner.take();
+    await writing;
+  }
+  assertEquals(buffers.size, 1);
+  conn.close();
+});
+
 Deno.test("Conn.write() tells each caller how much of theirs is out", async () => {
   const { inner, conn } = setUp();
   const [a, b, c] = ["aaaaaaaaaa", "bbbbbbbbbb", "cccccccccc"].map((text) =>
