@@ -22,7 +22,9 @@ import type { Candidate } from "./race.ts";
  * Gets one address at a time: an IP address or a unix socket's path; a name
  * only where the sandbox forbids to resolve it and there is no `resolve`
  * option. Rejects if there is no connection. Should reject soon after `signal`
- * aborts; whatever it still delivers then is closed.
+ * aborts; whatever it still delivers then is closed. `Deno.connect` is better
+ * left to finish than given the signal: it loses a connection that came up just
+ * before an abort, and what is delivered late is closed anyway.
  */
 export type Connector = (
   addr: Addr,

@@ -416,3 +416,73 @@ Deno.test("Dialer keeps its memory on an abort, and when a lookup fails", async 
   found = addresses;
   assertEquals(await start(), ["10.0.0.2"]);
 });
+
+Deno.test("AbortSignal.timeout() rejects with its own reason", async () => {
+  const signal = AbortSignal.timeout(5);
+  const connect = () => new Promise<never>(() => {});
+  const error = await failureOf({ signal, connect }, "10.0.0.1:1");
+  assertStrictEquals(error, signal.reason);
+  assertEquals(error.name, "TimeoutError");
+  assert(isTimeout(error));
+});
+
+Deno.test("batches may be empty, and all of them", async (t) => {
+  await t.step(
+    "the first: the lookup lasts until there are addresses",
+    async () => {
+      const scenario = new Scenario({ "10.0.0.1": [5, "ok"] });
+      const { clock } = scenario;
+      const dialling = scenario.dial({
+        async *resolve() {
+          yield [];
+          await new Promise<void>((done) => clock.setTimeout(done, 30));
+          yield ["10.0.0.1"];
+        },
+      });
+      await clock.advance(100);
+      const conn = await dialling;
+      const { attempts, resolveMs, totalMs } = conn.dialTrace!;
+      assertEquals([resolveMs, attempts[0]!.startMs, totalMs], [30, 30, 35]);
+      scenario.check(conn);
+    },
+  );
+  await t.step("all: no such host", async () => {
+    const error = await failureOf({
+      async *resolve() {
+        yield [];
+        yield [];
+      },
+    });
+    assertEquals(error.message, "dial tcp: lookup db.test: no such host");
+  });
+  await t.step("no batch at all", async () => {
+    const error = await failureOf({ async *resolve() {} });
+    assertEquals(error.message, "dial tcp: lookup db.test: no such host");
+  });
+});
+
+Deno.test("Dialer puts the remembered address first when it comes late", async () => {
+  const scenario = new Scenario({
+    "10.0.0.1": [0, "hang"],
+    "10.0.0.2": [0, "ok"],
+    "10.0.0.3": [0, "hang"],
+  });
+  const { clock, connect, starts } = scenario;
+  const dialer = new Dialer({ clock, connect });
+  const learning = dialer.dial("tcp", "target.test:80", {
+    resolve: () => Promise.resolve(["10.0.0.2", "10.0.0.3"]),
+  });
+  await clock.advance(0);
+  (await learning).close();
+  starts.length = 0;
+  const dialling = dialer.dial("tcp", "target.test:80", {
+    async *resolve() {
+      yield ["10.0.0.1"];
+      await new Promise<void>((done) => clock.setTimeout(done, 100));
+      yield ["10.0.0.3", "10.0.0.2"];
+    },
+  });
+  await clock.advance(1_000);
+  assertEquals(starts, [["10.0.0.1", 0], ["10.0.0.2", 250]]);
+  scenario.check(await dialling);
+});
