@@ -96,8 +96,10 @@ export class Conn
   /**
    * Takes over a connection; from now on only this object may use it.
    *
-   * @param inner Any `Deno.Conn`. Closing this object closes it.
+   * @param inner Any `Deno.Conn` over TCP or a unix socket, TLS included.
+   * Closing this object closes it.
    * @param options See {@linkcode ConnOptions}.
+   * @throws {TypeError} If it is over anything else.
    */
   constructor(inner: Deno.Conn, options: ConnOptions = {}) {
     this.#wire = new Wire(inner, options.clock ?? systemClock, () => {

@@ -20,8 +20,14 @@ export class Wire {
    * @param inner The platform's connection.
    * @param clock Whose time counts.
    * @param end Closes both halves; called at most once.
+   * @throws {TypeError} If it is neither TCP nor unix: no error could say
+   * where it happened, and that would show in a timer.
    */
   constructor(inner: Deno.Conn, clock: Clock, end: () => void) {
+    const { transport } = inner.localAddr;
+    if (transport !== "tcp" && transport !== "unix") {
+      throw new TypeError(`not a stream address: ${transport}`);
+    }
     this.inner = inner;
     this.clock = clock;
     this.#end = end;

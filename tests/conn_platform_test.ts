@@ -1,5 +1,5 @@
 /** What a connection asks of the platform, and what the platform asks of it. */
-import { assert, assertEquals } from "@std/assert";
+import { assert, assertEquals, assertThrows } from "@std/assert";
 import type { Addr } from "../mod.ts";
 import { Conn } from "../net/conn.ts";
 import { FakeClock } from "../testing/fake_clock.ts";
@@ -47,6 +47,14 @@ Deno.test("new Conn() needs no more than Deno.Conn promises", async () => {
   assertEquals(inner.closes, 1);
   await jobs();
   assertEquals(inner.readSizes.length, 1);
+});
+
+Deno.test("new Conn() refuses what is neither TCP nor unix", () => {
+  for (const localAddr of [{ transport: "vsock", cid: 1, port: 1 }, {}]) {
+    const inner = Object.assign(new InnerConn(), { localAddr });
+    assertThrows(() => new Conn(inner), TypeError, "not a stream address");
+    assertEquals(inner.closes, 0, "it is still the caller's");
+  }
 });
 
 Deno.test("Conn options: clock and dialTrace", () => {

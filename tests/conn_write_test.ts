@@ -167,6 +167,41 @@ Deno.test("Conn.write() that is aborted sends one piece more at most", async () 
   assertEquals(await next, 4);
 });
 
+Deno.test("Conn.write() removes its listener from the signal, however it ends", async () => {
+  const { inner, conn, clock } = setUp();
+  const { signal, listeners } = countedSignal();
+  const start = async () => {
+    const writing = conn.write(bytes("x"), { signal });
+    writing.catch(() => {});
+    await jobs();
+    assertEquals(listeners(), 1);
+    return [writing] as const;
+  };
+  const [served] = await start();
+  await inner.take();
+  assertEquals(await served, 1);
+  assertEquals(listeners(), 0);
+
+  const [broken] = await start();
+  await inner.failWrite(new Deno.errors.BrokenPipe("pipe"));
+  await opError(broken);
+  assertEquals(listeners(), 0);
+
+  const [late] = await start();
+  conn.setWriteDeadline(clock.now());
+  assert(isTimeout(await opError(late)));
+  assertEquals(listeners(), 0);
+  await opError(conn.write(bytes("x"), { signal }));
+  assertEquals(listeners(), 0, "refused: never added");
+  conn.setWriteDeadline(null);
+  await inner.take();
+
+  const [closed] = await start();
+  conn.close();
+  assert(isClosed(await opError(closed)));
+  assertEquals(listeners(), 0);
+});
+
 Deno.test("Conn.write() keeps its piece until the operation is over", async () => {
   const { inner, conn, clock } = setUp();
   conn.setWriteDeadline(clock.now() + 10);
@@ -331,7 +366,7 @@ Deno.test("Conn.write() with a signal that is none rejects", async () => {
   conn.close();
 });
 
-Deno.test("Conn.write() survives thousands of tiny writes that time out", async () => {
+Deno.test("Conn.write() takes thousands of small writes out of the line when they time out", async () => {
   const { inner, conn, clock } = setUp();
   conn.setWriteDeadline(clock.now() + 10);
   const p = new Uint8Array(1);

@@ -7,6 +7,9 @@
 import { assert, assertEquals, assertInstanceOf } from "@std/assert";
 import type { Conn } from "../../net/conn.ts";
 import { isClosed, isTimeout, OpError } from "../../net/errors.ts";
+import { turn } from "../support.ts";
+
+export { bytes, turn } from "../support.ts";
 
 /** Two ends of one connection. */
 export interface Pair {
@@ -41,11 +44,6 @@ export interface Suite {
 
 /** What may still go out after a write was reported as failed. */
 export const PIECE = 64 * 1024;
-
-/** A text's bytes. */
-export function bytes(text: string): Uint8Array<ArrayBuffer> {
-  return new TextEncoder().encode(text);
-}
 
 /** Bytes' text. */
 export function text(p: Uint8Array): string {
@@ -141,11 +139,6 @@ export function failure(promise: Promise<unknown>): Promise<unknown> {
   return promise.then((value) => {
     throw new Error(`it succeeded: ${value}`);
   }, (error) => error);
-}
-
-/** Lets the event loop turn once. */
-export function turn(): Promise<void> {
-  return new Promise((resolve) => setTimeout(resolve, 0));
 }
 
 /** Whether a promise settles before the event loop has turned. */
