@@ -369,9 +369,9 @@ Deno.test("Conn.write() with a signal that is none rejects", async () => {
 Deno.test("Conn.write() takes thousands of small writes out of the line when they time out", async () => {
   const { inner, conn, clock } = setUp();
   conn.setWriteDeadline(clock.now() + 10);
-  const p = new Uint8Array(1);
+  const p = new Uint8Array(64);
   const writes = Array.from(
-    { length: 3 * PIECE },
+    { length: 3000 },
     () => failure(conn.write(p)),
   );
   await jobs();
