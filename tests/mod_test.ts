@@ -33,8 +33,13 @@ const EXPORTS: { [entry: string]: string } = {
 
 const words = (text: string) => text.trim().split(/\s+/);
 
-/** All names that a module exports, types included, as `deno doc` sees them. */
-async function documented(path: string): Promise<string[]> {
+/** What `deno doc` says of a module. */
+interface Documentation {
+  module_doc: { doc?: string };
+  symbols: { name: string }[];
+}
+
+async function documentation(path: string): Promise<Documentation> {
   const { stdout, success } = await new Deno.Command(Deno.execPath(), {
     args: ["doc", "--json", path],
     cwd: new URL("..", import.meta.url),
@@ -42,8 +47,7 @@ async function documented(path: string): Promise<string[]> {
   }).output();
   assert(success);
   const { nodes } = JSON.parse(new TextDecoder().decode(stdout));
-  const [module] = Object.values<{ symbols: { name: string }[] }>(nodes);
-  return module!.symbols.map(({ name }) => name).toSorted();
+  return Object.values<Documentation>(nodes)[0]!;
 }
 
 Deno.test("deno.json exports these modules", () => {
@@ -53,8 +57,12 @@ Deno.test("deno.json exports these modules", () => {
 for (const [entry, path] of Object.entries(config.exports)) {
   Deno.test(`"${entry}" exports these names`, async (t) => {
     const names = words(EXPORTS[entry] ?? "");
-    await t.step("types included", async () => {
-      assertEquals(await documented(path), names);
+    const { module_doc, symbols } = await documentation(path);
+    await t.step("types included", () => {
+      assertEquals(symbols.map(({ name }) => name).toSorted(), names);
+    });
+    await t.step("and says what they are for", () => {
+      assert(module_doc.doc);
     });
     await t.step("values that are there", async () => {
       const module = await import(`../${path}`);
