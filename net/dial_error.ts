@@ -15,7 +15,7 @@ import { hostPort, type Target } from "./target.ts";
 const NAMED = 5;
 
 /** An address that had its turn, and how that ended. */
-export type Tried = Omit<Attempt<Target>, "abort">;
+export type Tried = Attempt<Target>;
 
 /** What a {@linkcode DialError} is made of; everything is optional. */
 export interface DialErrorInit extends OpErrorInit {

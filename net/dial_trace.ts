@@ -64,7 +64,7 @@ export interface DialTrace {
 
 /** The entry of an address that had its turn, in a dial begun at `start`. */
 export function triedEntry(
-  attempt: Omit<Attempt<Candidate>, "abort">,
+  attempt: Attempt<Candidate>,
   start: number,
 ): DialAttempt {
   const { candidate, end, error, state } = attempt;

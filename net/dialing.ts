@@ -188,13 +188,14 @@ export class Dialing {
     const unfollow = signal && onAbort(signal, () => race.stop(signal.reason));
     try {
       if (timeout <= 0) this.#expire(race);
-      else alarm.set(deadline);
       if (targets) {
         race.add(targets);
         race.seal();
       } else if (!race.over) {
         this.#feed(race, parsed as NamedAddress, lookup.signal);
       }
+      // Only now: a process's first timer takes Deno 20 ms.
+      if (!race.over) alarm.set(deadline);
       const inner = await race.done;
       // Perhaps it had won, and only the losers had to be waited for.
       if (signal?.aborted) {

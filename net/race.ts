@@ -54,8 +54,13 @@ export interface Attempt<T extends Candidate> {
   state: "running" | "connected" | "failed" | "canceled";
   /** Why it failed. */
   error?: unknown;
-  /** Cancels it. */
+}
+
+/** What can end an attempt early. */
+interface Run<T extends Candidate> extends Attempt<T> {
   readonly abort: AbortController;
+  /** Its time is up. Set only while `state` is "running". */
+  readonly alarm: Alarm;
 }
 
 /** What a {@linkcode Race} needs to know. */
@@ -88,9 +93,10 @@ export function clampDelay(ms: number): number {
 /** One race; see the top of this file. */
 export class Race<T extends Candidate, C> {
   /** Those that had their turn, in the order in which they started. */
-  readonly attempts: Attempt<T>[] = [];
+  readonly attempts: readonly Attempt<T>[];
   /** The winner, or `undefined` if there is none. Never rejects. */
   readonly done: Promise<C | undefined>;
+  readonly #runs: Run<T>[] = [];
   readonly #init: RaceInit<T, C>;
   readonly #delay: number;
   readonly #alarm: Alarm;
@@ -110,6 +116,7 @@ export class Race<T extends Candidate, C> {
 
   /** A race without runners; {@linkcode add} starts it. */
   constructor(init: RaceInit<T, C>) {
+    this.attempts = this.#runs;
     this.#init = init;
     this.#delay = clampDelay(init.attemptDelay);
     this.#alarm = new Alarm(init.clock, () => {
@@ -194,14 +201,15 @@ export class Race<T extends Candidate, C> {
   #start(): void {
     const now = this.#init.clock.monotonic();
     const patience = this.#patience(this.#untried.length);
-    const attempt: Attempt<T> = {
+    const attempt: Run<T> = {
       candidate: this.#untried.shift()!,
       start: now,
       end: now,
       state: "running",
       abort: new AbortController(),
+      alarm: new Alarm(this.#init.clock, () => this.#timeOut(attempt), true),
     };
-    this.attempts.push(attempt);
+    this.#runs.push(attempt);
     this.#inFlight++;
     const refusal = this.#init.refuse?.(attempt.candidate);
     if (refusal !== undefined) return this.#fail(attempt, refusal);
@@ -226,48 +234,50 @@ export class Race<T extends Candidate, C> {
   }
 
   /** Never rejects: it ends with its attempt, wanted or not. */
-  async #run(attempt: Attempt<T>, patience: number): Promise<void> {
-    const { clock, close, connect } = this.#init;
-    const alarm = new Alarm(clock, () => {
-      const error = new DeadlineExceededError();
-      this.#fail(attempt, error);
-      attempt.abort.abort(error);
-    }, true);
-    alarm.setIn(patience);
+  async #run(attempt: Run<T>, patience: number): Promise<void> {
+    const { close, connect } = this.#init;
     try {
-      const conn = await connect(attempt.candidate, attempt.abort.signal);
+      const connecting = connect(attempt.candidate, attempt.abort.signal);
+      // Afterwards: a process's first timer takes Deno 20 ms.
+      if (attempt.state === "running") attempt.alarm.setIn(patience);
+      const conn = await connecting;
       if (attempt.state === "running") this.#win(attempt, conn);
       else close(conn);
     } catch (error) {
       this.#fail(attempt, error); // of a loser: the abort itself
-    } finally {
-      alarm.clear();
     }
   }
 
-  #win(attempt: Attempt<T>, conn: C): void {
+  #win(attempt: Run<T>, conn: C): void {
     this.#end(attempt, "connected");
     this.#finish(conn, undefined);
   }
 
-  #fail(attempt: Attempt<T>, error: unknown): void {
+  #timeOut(attempt: Run<T>): void {
+    const error = new DeadlineExceededError();
+    this.#fail(attempt, error);
+    attempt.abort.abort(error);
+  }
+
+  #fail(attempt: Run<T>, error: unknown): void {
     if (attempt.state !== "running") return;
     this.#end(attempt, "failed", error);
     this.#nextStart = Math.min(this.#nextStart, this.#lastStart + MIN_DELAY);
     this.#pump();
   }
 
-  #end(attempt: Attempt<T>, state: Attempt<T>["state"], error?: unknown): void {
+  #end(attempt: Run<T>, state: Run<T>["state"], error?: unknown): void {
     attempt.state = state;
     attempt.end = this.#init.clock.monotonic();
     attempt.error = error;
+    attempt.alarm.clear();
     this.#inFlight--;
   }
 
   #finish(winner: C | undefined, error: unknown): void {
     this.#over = true;
     this.#alarm.clear();
-    for (const attempt of this.attempts) {
+    for (const attempt of this.#runs) {
       if (attempt.state !== "running") continue;
       this.#end(attempt, error === undefined ? "canceled" : "failed", error);
       attempt.abort.abort(error);

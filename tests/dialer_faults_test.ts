@@ -486,3 +486,27 @@ Deno.test("Dialer puts the remembered address first when it comes late", async (
   assertEquals(starts, [["10.0.0.1", 0], ["10.0.0.2", 250]]);
   scenario.check(await dialling);
 });
+
+Deno.test("a connector that never settles keeps no timer", async (t) => {
+  for (const end of ["won", "timed out", "aborted"]) {
+    await t.step(`when the race is ${end}`, async () => {
+      const clock = new FakeClock(0);
+      const { controller, signal } = countedSignal();
+      const dialling = dial("tcp", "db.test:1", {
+        clock,
+        signal,
+        attemptTimeout: 60_000,
+        timeout: end === "timed out" ? 300 : 60_000,
+        resolve: () => Promise.resolve(["10.0.0.1", "10.0.0.2"]),
+        connect: (addr) =>
+          end === "won" && String(addr) === "10.0.0.2:1"
+            ? Promise.resolve(counted().conn)
+            : new Promise(() => {}),
+      }).then((conn) => conn.close(), () => {});
+      await clock.advance(300);
+      if (end === "aborted") controller.abort();
+      await dialling;
+      assertEquals(clock.timers, []);
+    });
+  }
+});
