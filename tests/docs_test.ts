@@ -72,7 +72,7 @@ Deno.test("no snippet is left out when snippets are run", async () => {
 Deno.test("the library imports itself and node:, one way", async () => {
   const allowed = new Set(["mod", "listener", "dialer", "handler"]);
   for (const path of await modules()) {
-    const code = (await read(path)).replaceAll(/^ \*.*$/gm, "");
+    const code = (await read(path)).replaceAll(/^ *\*.*$/gm, "");
     for (const [, from] of code.matchAll(/(?: from |import\()"([^"]+)"/g)) {
       if (from!.startsWith("node:")) continue;
       const target = new URL(from!, new URL(path, root)).href
