@@ -139,6 +139,7 @@ export class Conn
    * @throws {OpError} With a cause of {@linkcode DeadlineExceededError},
    * {@linkcode ClosedError}, or the platform's error (ECONNRESET).
    * @throws {AbortSignal["reason"]} If `signal` aborts.
+   * @throws {TypeError} If `p` is no Uint8Array, or transferred meanwhile.
    */
   read(p: Uint8Array, options?: IoOptions): Promise<number | null> {
     if (!(p instanceof Uint8Array)) {
@@ -182,6 +183,7 @@ export class Conn
    * @throws {OpError} `bytesWritten` says how many bytes the kernel has taken.
    * After {@linkcode closeWrite}: EPIPE.
    * @throws {AbortSignal["reason"]} If `signal` aborts.
+   * @throws {TypeError} If `p` is no Uint8Array, or transferred meanwhile.
    */
   write(p: Uint8Array, options?: IoOptions): Promise<number> {
     if (!(p instanceof Uint8Array)) {
