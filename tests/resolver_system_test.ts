@@ -105,9 +105,10 @@ Deno.test({
       assert(found.lost.ms < 5_000, `${found.lost.ms}`);
     });
     await t.step("lookups that were given up are shared by the next", () => {
-      // Not 20; and 4 if this took so long that each family was asked for.
+      // Not 20; but each family may have been asked for as well by now, and
+      // getaddrinfo repeats what is not answered.
       const { length } = found.questions;
-      assert(length === 2 || length === 4, `${found.questions}`);
+      assert(length < 10, `${found.questions}`);
     });
     await t.step("no file descriptor left, which is not 'no such host'", () => {
       assertEquals(found.starved.error, {
