@@ -6,21 +6,16 @@ const asset = (name: string) =>
 
 async function tlsPair(): Promise<[client: Conn, server: Conn]> {
   const [cert, key] = [asset("cert.pem"), asset("key.pem")];
-  const listener = Deno.listenTls({
-    hostname: "127.0.0.1",
-    port: 0,
-    cert,
-    key,
-  });
+  const hostname = "127.0.0.1";
+  const listener = Deno.listenTls({ hostname, port: 0, cert, key });
   try {
-    const [client, server] = await Promise.all([
-      Deno.connectTls({
-        hostname: "127.0.0.1",
-        port: listener.addr.port,
-        caCerts: [cert],
-      }),
+    const [tcp, server] = await Promise.all([
+      Deno.connect({ hostname, port: listener.addr.port }),
       listener.accept(),
     ]);
+    // Without it (as in Deno.connectTls) a handshake takes 47 ms, not 1.
+    tcp.setNoDelay(true);
+    const client = await Deno.startTls(tcp, { hostname, caCerts: [cert] });
     await Promise.all([client.handshake(), server.handshake()]);
     return [new Conn(client), new Conn(server)];
   } finally {
