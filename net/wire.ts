@@ -24,7 +24,7 @@ export class Wire {
    * where it happened, and that would show in a timer.
    */
   constructor(inner: Deno.Conn, clock: Clock, end: () => void) {
-    const { transport } = inner.localAddr;
+    const { transport = "tcp" } = inner.localAddr;
     if (transport !== "tcp" && transport !== "unix") {
       throw new TypeError(`not a stream address: ${transport}`);
     }
@@ -35,12 +35,12 @@ export class Wire {
 
   /** Our address; made when somebody asks. It stays valid after close. */
   get local(): Addr {
-    return this.#local ??= toAddr(this.inner.localAddr);
+    return this.#local ??= addrOf(this.inner.localAddr);
   }
 
   /** The peer's address. */
   get remote(): Addr {
-    return this.#remote ??= toAddr(this.inner.remoteAddr);
+    return this.#remote ??= addrOf(this.inner.remoteAddr);
   }
 
   /** Closes both halves, then the platform's connection. Idempotent. */
@@ -79,4 +79,10 @@ export class Wire {
 export function onAbort(signal: AbortSignal, cancel: () => void): () => void {
   signal.addEventListener("abort", cancel);
   return () => signal.removeEventListener("abort", cancel);
+}
+
+/** `Deno.startTls()` leaves the transport out of its addresses (2.9.6). */
+function addrOf(addr: Deno.Addr): Addr {
+  if (addr.transport) return toAddr(addr);
+  return toAddr({ ...(addr as Deno.NetAddr), transport: "tcp" });
 }

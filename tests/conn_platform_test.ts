@@ -50,11 +50,24 @@ Deno.test("new Conn() needs no more than Deno.Conn promises", async () => {
 });
 
 Deno.test("new Conn() refuses what is neither TCP nor unix", () => {
-  for (const localAddr of [{ transport: "vsock", cid: 1, port: 1 }, {}]) {
-    const inner = Object.assign(new InnerConn(), { localAddr });
-    assertThrows(() => new Conn(inner), TypeError, "not a stream address");
-    assertEquals(inner.closes, 0, "it is still the caller's");
-  }
+  const localAddr = { transport: "vsock", cid: 1, port: 1 };
+  const inner = Object.assign(new InnerConn(), { localAddr });
+  assertThrows(() => new Conn(inner), TypeError, "not a stream address: vsock");
+  assertEquals(inner.closes, 0, "it is still the caller's");
+});
+
+Deno.test("new Conn() takes what Deno.startTls() gives: no transport", () => {
+  const hostname = "127.0.0.1";
+  const inner = Object.assign(new InnerConn(), {
+    localAddr: { hostname, port: 3 },
+    remoteAddr: { hostname, port: 4 },
+  });
+  const conn = new Conn(inner as Deno.Conn);
+  assertEquals(conn.network, "tcp");
+  assertEquals(String(conn.localAddr), "127.0.0.1:3");
+  assertEquals(String(conn.remoteAddr), "127.0.0.1:4");
+  assertEquals(conn.remoteAddr.transport, "tcp");
+  conn.close();
 });
 
 Deno.test("Conn options: clock and dialTrace", () => {
