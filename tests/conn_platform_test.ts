@@ -1,10 +1,17 @@
 /** What a connection asks of the platform, and what the platform asks of it. */
-import { assert, assertEquals, assertThrows } from "@std/assert";
+import {
+  assert,
+  assertEquals,
+  assertStrictEquals,
+  assertThrows,
+} from "@std/assert";
 import type { Addr } from "../mod.ts";
 import { Conn } from "../net/conn.ts";
+import { isClosed, OpError } from "../net/errors.ts";
 import { FakeClock } from "../testing/fake_clock.ts";
 import { InnerConn, jobs } from "./conn_inner.ts";
 import { bytes, pair, textOf } from "./support.ts";
+import { failure } from "./suites/conn_suite_kit.ts";
 
 // Compiled, not run: a Conn goes wherever a Deno.Conn is taken.
 const _asPlatform = (conn: Conn): Deno.Conn => conn;
@@ -68,6 +75,59 @@ Deno.test("new Conn() takes what Deno.startTls() gives: no transport", () => {
   assertEquals(String(conn.remoteAddr), "127.0.0.1:4");
   assertEquals(conn.remoteAddr.transport, "tcp");
   conn.close();
+});
+
+Deno.test("Conn passes socket options on, and says what failed", () => {
+  const calls: unknown[] = [];
+  const inner = Object.assign(new InnerConn(), {
+    setNoDelay: (on: boolean) => calls.push("noDelay", on),
+    setKeepAlive: (on: boolean) => {
+      calls.push("keepAlive", on);
+      if (!on) throw Object.assign(new Error("invalid"), { code: "EINVAL" });
+    },
+  });
+  const conn = new Conn(inner);
+  conn.setNoDelay();
+  conn.setNoDelay(false);
+  conn.setKeepAlive();
+  assertEquals(calls, ["noDelay", true, "noDelay", false, "keepAlive", true]);
+  const error = assertThrows(() => conn.setKeepAlive(false), OpError);
+  assertEquals([error.op, error.code], ["set", "EINVAL"]);
+  assertEquals(
+    error.message,
+    "set tcp 127.0.0.1:1->127.0.0.1:2: invalid argument",
+  );
+  conn.close();
+});
+
+Deno.test("Conn.close() passes on what it cannot explain, once, and is closed", async () => {
+  const broken = new Error("broken");
+  const inner = Object.assign(new InnerConn(), {
+    close: () => {
+      throw broken;
+    },
+  });
+  const conn = new Conn(inner);
+  const reading = failure(conn.read(new Uint8Array(1)));
+  assertStrictEquals(assertThrows(() => conn.close()), broken);
+  conn.close();
+  assert(isClosed(await reading));
+  await inner.deliver(bytes("too late")); // and of no interest to anybody
+  assert(isClosed(await failure(conn.read(new Uint8Array(1)))));
+});
+
+Deno.test("Conn's iterator can be iterated on, also after a break", async () => {
+  const [client, server] = await pair();
+  await client.write(bytes("one"));
+  const chunks = server[Symbol.asyncIterator]();
+  for await (const chunk of chunks) {
+    assertEquals(chunk, bytes("one"));
+    break;
+  }
+  await client.write(bytes("two"));
+  client.close();
+  for await (const chunk of chunks) assertEquals(chunk, bytes("two"));
+  server.close();
 });
 
 Deno.test("Conn options: clock and dialTrace", () => {
