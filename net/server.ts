@@ -17,6 +17,7 @@ import { Drain, type Drainable, type ShutdownReport } from "./drain.ts";
 import { isClosed, OpError } from "./errors.ts";
 import { watchIdle } from "./idle.ts";
 import { checkHandler, Context, type Handler, live } from "./life.ts";
+import { type Entry, Roster } from "./roster.ts";
 import { onAbort } from "./wire.ts";
 
 /** Options of {@linkcode serve}. */
@@ -67,7 +68,8 @@ export interface ShutdownOptions {
 const DEFAULT_SHUTDOWN_TIMEOUT = 10_000;
 
 /** One connection that is being served. */
-interface Session extends Drainable {
+interface Session extends Drainable, Entry {
+  readonly conn: Conn;
   readonly context: Context;
   readonly host: string | undefined;
   readonly unwatch: (() => void) | undefined;
@@ -87,11 +89,11 @@ export class Server implements AsyncDisposable {
   readonly #idleTimeout: number;
   readonly #onError: (error: unknown, conn?: Conn) => void | Promise<void>;
   readonly #clock: Clock;
-  readonly #sessions = new Map<Conn, Session>();
+  readonly #sessions = new Roster<Session>();
   /** How many sessions each host has, where hosts are limited; never 0. */
   readonly #hosts = new Map<string, number>();
-  /** The keys of `#sessions`, to be looked at by everybody. */
-  readonly #connections = new Set<Conn>();
+  /** Those of `#sessions`; kept up to date once somebody has asked for it. */
+  #connections: Set<Conn> | null = null;
   readonly #settleFinished: PromiseWithResolvers<void>;
   readonly #unfollow: (() => void) | undefined;
   #accepting = true;
@@ -145,7 +147,9 @@ export class Server implements AsyncDisposable {
 
   /** The connections whose handlers run, or that are being closed. */
   get connections(): ReadonlySet<Conn> {
-    return this.#connections;
+    return this.#connections ??= new Set(
+      this.#sessions.list().map(({ conn }) => conn),
+    );
   }
 
   /**
@@ -239,18 +243,25 @@ export class Server implements AsyncDisposable {
   #serve(conn: Conn): void {
     const host = this.#hostOf(conn);
     if (host !== undefined && !this.#admit(conn, host)) return;
-    const context = new Context(conn, () => this.#end(conn, session));
+    const context = new Context(conn, () => this.#end(session));
     const unwatch = this.#idleTimeout === Infinity
       ? undefined
       : watchIdle(conn, this.#idleTimeout);
-    const session: Session = { context, host, unwatch, outcome: "running" };
-    this.#sessions.set(conn, session);
-    this.#connections.add(conn);
+    const session: Session = {
+      conn,
+      context,
+      host,
+      unwatch,
+      outcome: "running",
+      index: -1,
+    };
+    this.#sessions.add(session);
+    this.#connections?.add(conn);
     live(conn, this.#handler, context).then(
-      () => this.#end(conn, session),
+      () => this.#end(session),
       (error) => {
         const silent = causedByShutdown(error, context.reason);
-        this.#end(conn, session, silent ? "drained" : "failed");
+        this.#end(session, silent ? "drained" : "failed");
         if (!silent) this.#report(error, conn);
       },
     );
@@ -284,14 +295,10 @@ export class Server implements AsyncDisposable {
   }
 
   /** A connection has been closed, or given away. The first call counts. */
-  #end(
-    conn: Conn,
-    session: Session,
-    outcome: "drained" | "failed" = "drained",
-  ): void {
+  #end(session: Session, outcome: "drained" | "failed" = "drained"): void {
     if (session.outcome === "running") session.outcome = outcome;
-    if (!this.#sessions.delete(conn)) return;
-    this.#connections.delete(conn);
+    if (!this.#sessions.delete(session)) return;
+    this.#connections?.delete(session.conn);
     session.unwatch?.();
     const { host } = session;
     if (host !== undefined) {
@@ -326,7 +333,7 @@ export class Server implements AsyncDisposable {
   #startDrain(): Drain {
     this.#accepting = false;
     this.#wake?.();
-    const sessions = [...this.#sessions.values()];
+    const sessions = this.#sessions.list();
     // A handler that hears of it may ask for the report at once.
     const drain = this.#drain = new Drain(
       this.#clock,
@@ -341,9 +348,9 @@ export class Server implements AsyncDisposable {
 
   #forceAll(): void {
     this.#unfollow?.();
-    for (const [conn, session] of this.#sessions) {
+    for (const session of this.#sessions.list()) {
       session.outcome = "forced";
-      conn.close();
+      session.conn.close();
     }
   }
 
