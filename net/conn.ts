@@ -196,24 +196,28 @@ export class Conn
     if (refusal) return tolerate(Promise.reject(refusal));
     if (p.length === 0) return Promise.resolve(0);
     const { promise, resolve, reject } = Promise.withResolvers<number>();
-    const fail = (error: unknown) => {
-      tolerate(promise);
-      reject(error);
-    };
     if (!signal) {
-      writer.add(new WriteJob(p, resolve, fail));
+      const job = new WriteJob(p, resolve, reject);
+      job.promise = promise;
+      writer.add(job);
       return promise;
     }
     if (!(signal instanceof AbortSignal)) {
       return Promise.reject(new TypeError("signal is not an AbortSignal"));
     }
-    const job = new WriteJob(p, (n) => {
-      unfollow();
-      resolve(n);
-    }, (error) => {
-      unfollow();
-      fail(error);
-    }, { abortable: true });
+    const job = new WriteJob(
+      p,
+      (n) => {
+        unfollow();
+        resolve(n);
+      },
+      (error) => {
+        unfollow();
+        reject(error);
+      },
+      false,
+      true,
+    );
     const unfollow = onAbort(signal, () => writer.abandon(job, signal.reason));
     writer.add(job);
     return promise;

@@ -166,11 +166,14 @@ class Pump implements ReadWaiter {
     // The bytes stay where they are, for whoever reads next.
     if (refusal) return this.fail(refusal);
     // After an abort a piece still goes out, whole; so it must be small.
-    const abandonable = this.#signal !== undefined || writer.deadline.armed;
+    const abandonable = this.#signal !== undefined || writer.abandonable;
     this.#piece = reader.lend(abandonable ? PIECE : MAX_SIZE);
-    this.#job = new WriteJob(this.#piece, this.#onWritten, this.#onFailure, {
-      owned: true,
-    });
+    this.#job = new WriteJob(
+      this.#piece,
+      this.#onWritten,
+      this.#onFailure,
+      true,
+    );
     writer.add(this.#job);
   }
 

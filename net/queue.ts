@@ -11,13 +11,17 @@ export interface Link<T> {
 export class Queue<T extends Link<T>> {
   /** Who is next. */
   head: T | null = null;
+  /** Who is last, if there are two at least: a line of one writes it never. */
   #tail: T | null = null;
 
   /** Puts `item` at the end of the line. */
   push(item: T): void {
-    if (this.#tail === null) this.head = item;
-    else this.#tail.next = item;
-    this.#tail = item;
+    if (this.head === null) {
+      this.head = item;
+    } else {
+      (this.#tail ?? this.head).next = item;
+      this.#tail = item;
+    }
   }
 
   /** Takes the head out of the line; there must be one. */

@@ -32,15 +32,16 @@ export interface ReadWaiter extends Link<ReadWaiter> {
 
 /** Reads with one queue, one operation and memory that follows the traffic. */
 export class ReadHalf {
-  /** Fails calls that wait too long. */
-  readonly deadline: Deadline;
   /** The peer has sent FIN, and everything before it is in our memory. */
   eof = false;
   readonly #wire: Wire;
   readonly #waiters = new Queue<ReadWaiter>();
+  #deadline: Deadline | null = null;
   #memory: Uint8Array<ArrayBuffer> | null = null;
   #start = 0;
   #end = 0;
+  /** The first bytes of the memory, as they were last looked at. */
+  #head: Uint8Array<ArrayBuffer> | null = null;
   /** How many have borrowed parts of the memory; no operation may use it. */
   #loans = 0;
   /** What the next operation reads into is this large. */
@@ -57,7 +58,14 @@ export class ReadHalf {
   /** Starts no operation before somebody asks. */
   constructor(wire: Wire) {
     this.#wire = wire;
-    this.deadline = new Deadline(wire.clock, () => this.#expire());
+  }
+
+  /** Fails calls that wait too long; made for the first who looks at it. */
+  get deadline(): Deadline {
+    return this.#deadline ??= new Deadline(
+      this.#wire.clock,
+      () => this.#expire(),
+    );
   }
 
   /** How many bytes can be taken at once. */
@@ -73,7 +81,7 @@ export class ReadHalf {
   /** Why a call must fail before it looks at data; `null` if it need not. */
   refusal(): Error | null {
     if (this.#wire.closed) return this.#wire.closedError("read");
-    return this.deadline.passed ? this.#timeout() : null;
+    return this.#deadline?.passed ? this.#timeout() : null;
   }
 
   /** Whether a call can be answered without waiting. */
@@ -85,7 +93,7 @@ export class ReadHalf {
   wait(waiter: ReadWaiter): void {
     this.#waiters.push(waiter);
     if (this.#pending) {
-      this.deadline.watch();
+      this.#deadline?.watch();
       if (this.#stale) this.#unstale();
     } else this.#serve();
   }
@@ -99,8 +107,7 @@ export class ReadHalf {
   /** Copies unread bytes to `p`; how many. */
   copyTo(p: Uint8Array): number {
     const n = Math.min(p.length, this.#end - this.#start);
-    const from = this.#start;
-    p.set(this.#memory!.subarray(from, from + n));
+    p.set(this.#viewTo(this.#start + n));
     this.#start += n;
     return n;
   }
@@ -114,16 +121,16 @@ export class ReadHalf {
     const bytes = memory.subarray(this.#start, this.#end);
     this.#start = this.#end = 0;
     if (bytes.length < memory.length) return bytes.slice();
-    this.#memory = null;
+    this.#memory = this.#head = null;
     return bytes;
   }
 
   /** The unread bytes, at most `limit`, until {@linkcode giveBack}. */
   lend(limit: number): Uint8Array<ArrayBuffer> {
-    const from = this.#start;
-    this.#start = Math.min(this.#end, from + limit);
+    const view = this.#viewTo(Math.min(this.#end, this.#start + limit));
+    this.#start += view.length;
     this.#loans++;
-    return this.#memory!.subarray(from, this.#start);
+    return view;
   }
 
   /** Ends a loan. Memory that we have replaced meanwhile is not ours again. */
@@ -150,7 +157,7 @@ export class ReadHalf {
 
   /** Ends the line; the wire says that it is closed. */
   close(): void {
-    this.deadline.clear();
+    this.#deadline?.clear();
     while (this.#waiters.head) {
       this.#waiters.shift().fail(this.#wire.closedError("read"));
     }
@@ -159,7 +166,7 @@ export class ReadHalf {
 
   #begin(): void {
     if (this.#loans > 0) {
-      this.#memory = null;
+      this.#memory = this.#head = null;
       this.#loans = 0;
     }
     if (this.#memory?.length !== this.#size) {
@@ -213,11 +220,19 @@ export class ReadHalf {
         this.#waiters.shift().fail(this.#wire.error("read", error));
       } else {
         if (!this.#pending) this.#begin();
-        this.deadline.watch();
+        this.#deadline?.watch();
         if (this.#stale) this.#unstale();
         return;
       }
     }
+  }
+
+  /** Unread bytes up to `to`. Often they are as many as they were last time. */
+  #viewTo(to: number): Uint8Array<ArrayBuffer> {
+    const from = this.#start;
+    if (from > 0) return this.#memory!.subarray(from, to);
+    if (this.#head?.length !== to) this.#head = this.#memory!.subarray(0, to);
+    return this.#head;
   }
 
   #timeout(): Error {
@@ -243,7 +258,7 @@ export class ReadHalf {
 
   #release(): void {
     if (this.#memory && this.#loans === 0) giveMemory(this.#memory);
-    this.#memory = null;
+    this.#memory = this.#head = null;
     this.#loans = 0;
     this.#start = this.#end = 0;
   }

@@ -52,37 +52,56 @@ export class WriteJob implements Link<WriteJob> {
   end: number;
   /** Nobody waits for it any more. */
   abandoned = false;
+  /** What the caller holds, if it need not be awaited. */
+  promise: Promise<unknown> | null = null;
   /** Called with `end` when all of it is out. */
   readonly resolve: (n: number) => void;
-  /** Called instead if it fails. */
-  readonly reject: (error: unknown) => void;
+  readonly #reject: (error: unknown) => void;
 
   /** A job that has not begun. */
   constructor(
     bytes: Uint8Array | null,
     resolve: (n: number) => void,
     reject: (error: unknown) => void,
-    { owned = false, abortable = false } = {},
+    owned = false,
+    abortable = false,
   ) {
     this.bytes = bytes;
     this.end = bytes === null ? 0 : bytes.length;
     this.owned = owned;
     this.abortable = abortable;
     this.resolve = resolve;
-    this.reject = reject;
+    this.#reject = reject;
+  }
+
+  /** It will not go out. A failure that nobody awaits is no rejection. */
+  reject(error: unknown): void {
+    this.promise?.catch(() => {});
+    this.#reject(error);
   }
 }
 
 const SETTLED = Promise.resolve();
 
+/**
+ * Those who have something to write when this tick ends. One job of the
+ * runtime's for all of them: with 64 busy connections it saves 1 %.
+ */
+let due: WriteHalf[] = [];
+
+function writeDue(): void {
+  const halves = due;
+  due = [];
+  for (const half of halves) half.begin();
+}
+
 /** Writes with one queue and one operation; see the top of this file. */
 export class WriteHalf {
-  /** Fails calls that wait too long. */
-  readonly deadline: Deadline;
   /** FIN has been sent, or waits behind the last write. */
   finished = false;
   readonly #wire: Wire;
   #jobs = new Queue<WriteJob>();
+  #deadline: Deadline | null = null;
   #pending = false;
   #scheduled = false;
   /** What is under way, `#from` on; the pool's memory, or a caller's. */
@@ -91,18 +110,25 @@ export class WriteHalf {
   #memory: Uint8Array<ArrayBuffer> | null = null;
   /** A caller's own memory is under way, and too much to be let go. */
   #inPlace = false;
-  readonly #onTick = (): void => {
-    this.#scheduled = false;
-    if (!this.#pending) this.#next();
-  };
   readonly #onWritten = (n: number): void => this.#written(n);
-  readonly #onFin = (): void => this.#finSent();
   readonly #onFailure = (error: unknown): void => this.#failed(error);
 
   /** Starts no operation before somebody asks. */
   constructor(wire: Wire) {
     this.#wire = wire;
-    this.deadline = new Deadline(wire.clock, () => this.#expire());
+  }
+
+  /** Fails calls that wait too long; made for the first who looks at it. */
+  get deadline(): Deadline {
+    return this.#deadline ??= new Deadline(
+      this.#wire.clock,
+      () => this.#expire(),
+    );
+  }
+
+  /** Whether a deadline may end a call that waits. */
+  get abandonable(): boolean {
+    return this.#deadline !== null && this.#deadline.armed;
   }
 
   /** Whether a call waits. */
@@ -119,20 +145,26 @@ export class WriteHalf {
     }
     // Go: FIN alone waits for nobody, so that no deadline can hurt it.
     if (op === "close" && !this.waiting) return null;
-    return this.deadline.passed ? this.#timeout(op, 0) : null;
+    return this.#deadline?.passed ? this.#timeout(op, 0) : null;
   }
 
   /** Puts a job at the end of the line; small ones start with the tick's end. */
   add(job: WriteJob): void {
     this.#jobs.push(job);
-    if (this.deadline.armed) this.deadline.watch();
+    this.#deadline?.watch();
     if (this.#pending || this.#scheduled) return;
     if (job.owned || job.bytes === null || job.end > PIECE) {
       this.#next();
     } else {
       this.#scheduled = true;
-      SETTLED.then(this.#onTick);
+      if (due.push(this) === 1) SETTLED.then(writeDue);
     }
+  }
+
+  /** The tick is over: what has been gathered goes out. */
+  begin(): void {
+    this.#scheduled = false;
+    if (!this.#pending) this.#next();
   }
 
   /** Takes a job back, but for what is under way. */
@@ -143,7 +175,7 @@ export class WriteHalf {
 
   /** Ends the line; the wire says that it is closed. */
   close(): void {
-    this.deadline.clear();
+    this.#deadline?.clear();
     while (this.#jobs.head) {
       const job = this.#jobs.shift();
       if (job.abandoned) continue;
@@ -164,11 +196,12 @@ export class WriteHalf {
     this.#pending = true;
     if (job.bytes === null) {
       job.taken = 1;
-      this.#wire.inner.closeWrite().then(this.#onFin, this.#onFailure);
+      this.#wire.inner.closeWrite()
+        .then(() => this.#finSent(), this.#onFailure);
       return;
     }
     const rest = job.end - job.done;
-    const abandonable = job.abortable || this.deadline.armed;
+    const abandonable = job.abortable || this.abandonable;
     if (job.owned || (rest > PIECE && !abandonable)) {
       const size = abandonable ? Math.min(rest, PIECE) : rest;
       job.taken = job.done + size;
@@ -180,7 +213,18 @@ export class WriteHalf {
       this.#gather(job);
     }
     this.#from = 0;
-    this.#wire.inner.write(this.#piece!).then(this.#onWritten, this.#onFailure);
+    this.#write(this.#piece!);
+  }
+
+  #write(piece: Uint8Array): void {
+    let written: Promise<number>;
+    try {
+      written = this.#wire.inner.write(piece);
+    } catch (error) {
+      // Only an odd Deno.Conn throws here; the others' turn must still come.
+      written = Promise.reject(error);
+    }
+    written.then(this.#onWritten, this.#onFailure);
   }
 
   /** Copies as much of the line as fits in one piece. */
@@ -207,7 +251,7 @@ export class WriteHalf {
       at += n;
     }
     this.#memory = memory;
-    this.#piece = memory.subarray(0, size);
+    this.#piece = memory.length === size ? memory : memory.subarray(0, size);
   }
 
   #written(n: number): void {
@@ -219,8 +263,7 @@ export class WriteHalf {
       this.#settle(n);
     }
     if (this.#from < piece.length && !this.#inPlace && !this.#wire.closed) {
-      this.#wire.inner.write(piece.subarray(this.#from))
-        .then(this.#onWritten, this.#onFailure);
+      this.#write(piece.subarray(this.#from));
     } else this.#idle();
   }
 
