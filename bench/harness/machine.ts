@@ -6,7 +6,7 @@
 
 /** A line for under the table: CPU, cores, kernel, runtime, date. */
 export async function describeMachine(): Promise<string> {
-  const info = await Deno.readTextFile("/proc/cpuinfo").catch(() => "");
+  const info = await readProc("cpuinfo");
   const cpu = info.match(/^model name\s*:\s*(.*)$/m)?.[1] ?? Deno.build.arch;
   return [
     `${cpu}, ${navigator.hardwareConcurrency} cores`,
@@ -29,7 +29,7 @@ export interface Cores {
  * the load generator is measured by the scheduler's mood.
  */
 export async function findCores(): Promise<Cores> {
-  const status = await Deno.readTextFile("/proc/self/status").catch(() => "");
+  const status = await readProc("self/status");
   const list = status.match(/^Cpus_allowed_list:\s*(.*)$/m)?.[1] ?? "";
   const [first, second] = list.split(",").flatMap((range) => {
     const [from = NaN, to = from] = range.split("-").map(Number);
@@ -68,15 +68,20 @@ export async function output(command: string[]): Promise<string | null> {
   }
 }
 
+/** A file of /proc, `""` where there is none: Deno reads there only with -A. */
+async function readProc(path: string): Promise<string> {
+  return await output(["cat", `/proc/${path}`]) ?? "";
+}
+
 /** Resident memory of a process, in bytes. */
 export async function residentBytes(pid: number): Promise<number> {
-  const status = await Deno.readTextFile(`/proc/${pid}/status`);
+  const status = await readProc(`${pid}/status`);
   return Number(status.match(/^VmRSS:\s*(\d+) kB$/m)?.[1]) * 1024;
 }
 
 /** CPU time that a process has used, in seconds. */
 export async function cpuSeconds(pid: number): Promise<number> {
-  const stat = await Deno.readTextFile(`/proc/${pid}/stat`);
+  const stat = await readProc(`${pid}/stat`);
   // Fields 14 and 15, in ticks; the name, field 2, may hold blanks.
   const fields = stat.slice(stat.lastIndexOf(")") + 2).split(" ");
   // USER_HZ is 100 on every Linux that Deno runs on.
