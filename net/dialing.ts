@@ -288,7 +288,12 @@ export class Dialing {
   ): Conn {
     const { clock } = this.#settings;
     const dialTrace = this.#trace(attempts, untried);
-    return new Conn(inner, { clock, dialTrace });
+    try {
+      return new Conn(inner, { clock, dialTrace });
+    } catch (error) {
+      discard(inner); // a connector's, neither TCP nor unix
+      throw error;
+    }
   }
 
   #trace(

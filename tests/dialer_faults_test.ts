@@ -4,6 +4,7 @@ import {
   assertEquals,
   assertInstanceOf,
   assertMatch,
+  assertRejects,
   assertStrictEquals,
 } from "@std/assert";
 import {
@@ -509,4 +510,19 @@ Deno.test("a connector that never settles keeps no timer", async (t) => {
       assertEquals(clock.timers, []);
     });
   }
+});
+
+Deno.test("a connector's connection that is neither TCP nor unix is closed", async () => {
+  let closed = 0;
+  const addr = { transport: "vsock", cid: 1, port: 1 };
+  const conn = { localAddr: addr, remoteAddr: addr, close: () => closed++ };
+  await assertRejects(
+    () =>
+      dial("tcp", "10.0.0.1:1", {
+        connect: () => Promise.resolve(conn as unknown as Deno.Conn),
+      }),
+    TypeError,
+    "not a stream address",
+  );
+  assertEquals(closed, 1);
 });
