@@ -127,10 +127,13 @@ export interface DialOptions {
 export function dial(
   network: Network,
   address: string,
-  options: DialOptions = {},
+  options: DialOptions = NO_OPTIONS,
 ): Promise<Conn> {
   return run(network, address, options, undefined);
 }
+
+/** What need not be looked at. */
+const NO_OPTIONS: DialOptions = Object.freeze({});
 
 /** So many addresses are remembered, */
 const REMEMBERED = 256;
@@ -231,16 +234,18 @@ function given(options: DialOptions): DialOptions {
   return Object.fromEntries(entries.filter(([, value]) => value !== undefined));
 }
 
-// deno-lint-ignore require-await -- what is wrong with the options rejects
-async function run(
+function run(
   network: Network,
   address: string,
   options: DialOptions,
   prefer: string | undefined,
 ): Promise<Conn> {
-  if (typeof network !== "string") throw new TypeError("network is no string");
-  if (typeof address !== "string") throw new TypeError("address is no string");
-  checkOptions(options);
+  try {
+    checkStrings(network, address);
+    if (options !== NO_OPTIONS) checkOptions(options);
+  } catch (error) {
+    return Promise.reject(error);
+  }
   const dialing = new Dialing(network, address, {
     signal: options.signal,
     timeout: options.timeout ?? Infinity,
@@ -254,6 +259,11 @@ async function run(
     prefer,
   });
   return dialing.run();
+}
+
+function checkStrings(network: unknown, address: unknown): void {
+  if (typeof network !== "string") throw new TypeError("network is no string");
+  if (typeof address !== "string") throw new TypeError("address is no string");
 }
 
 function checkOptions(options: DialOptions): void {

@@ -69,7 +69,7 @@ export function triedEntry(
 ): DialAttempt {
   const { candidate, end, error, state } = attempt;
   const code = state === "failed" ? errorCode(error) : undefined;
-  return {
+  const entry: DialAttempt = {
     addr: candidate.text,
     startMs: milliseconds(attempt.start - start),
     durationMs: milliseconds(end - attempt.start),
@@ -78,8 +78,9 @@ export function triedEntry(
       : state === "connected"
       ? "connected"
       : "canceled",
-    ...code !== undefined && { code },
   };
+  if (code !== undefined) entry.code = code;
+  return entry;
 }
 
 /** The entry of an address that had no turn. */

@@ -99,18 +99,23 @@ export class Dialing {
    * @throws {OpError} With op "dial".
    * @throws {AbortSignal["reason"]} If the caller's signal aborts.
    */
-  async run(): Promise<Conn> {
+  run(): Promise<Conn> {
     const { attemptTimeout, signal, timeout } = this.#settings;
-    const parsed = this.#parse();
-    if (signal?.aborted) throw signal.reason;
+    let parsed: ParsedAddress;
+    try {
+      parsed = this.#parse();
+    } catch (error) {
+      return Promise.reject(error);
+    }
+    if (signal?.aborted) return Promise.reject(signal.reason);
     const targets = literalTargets(parsed) ??
       this.#nativeTarget(parsed as NamedAddress);
     const callOff = signal !== undefined || timeout !== Infinity ||
       attemptTimeout !== Infinity;
     if (!callOff && targets?.length === 1 && targets[0]!.named) {
-      return await this.#connectOnly(parsed, targets[0]!);
+      return this.#connectOnly(parsed, targets[0]!);
     }
-    return await this.#raceAll(parsed, targets);
+    return this.#raceAll(parsed, targets);
   }
 
   #parse(): ParsedAddress {

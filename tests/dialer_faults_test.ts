@@ -521,7 +521,7 @@ Deno.test("a connector's connection that is neither TCP nor unix is closed", asy
       dial("tcp", "10.0.0.1:1", {
         connect: () => Promise.resolve(conn as unknown as Deno.Conn),
       }),
-    TypeError,
+    Error,
     "not a stream address",
   );
   assertEquals(closed, 1);
