@@ -205,19 +205,12 @@ export class Conn
     if (!(signal instanceof AbortSignal)) {
       return Promise.reject(new TypeError("signal is not an AbortSignal"));
     }
-    const job = new WriteJob(
-      p,
-      (n) => {
-        unfollow();
-        resolve(n);
-      },
-      (error) => {
-        unfollow();
-        reject(error);
-      },
-      false,
-      true,
-    );
+    const settled = <T>(settle: (value: T) => void) => (value: T) => {
+      unfollow();
+      settle(value);
+    };
+    const job = new WriteJob(p, settled(resolve), settled(reject), false, true);
+    job.promise = promise;
     const unfollow = onAbort(signal, () => writer.abandon(job, signal.reason));
     writer.add(job);
     return promise;

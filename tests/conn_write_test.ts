@@ -8,7 +8,7 @@ import { Conn } from "../net/conn.ts";
 import { isClosed, isTimeout, OpError } from "../net/errors.ts";
 import { FakeClock } from "../testing/fake_clock.ts";
 import { InnerConn, jobs } from "./conn_inner.ts";
-import { bytes, countedSignal } from "./support.ts";
+import { bytes, countedSignal, pair, turn } from "./support.ts";
 import { failure } from "./suites/conn_suite_kit.ts";
 
 const PIECE = 64 * 1024;
@@ -446,4 +446,23 @@ Deno.test("Conn.close() before the tick is over starts nothing", async () => {
   assert(isClosed(await writing));
   await jobs();
   assertEquals(inner.writeSizes, []);
+});
+
+Deno.test("write() that its signal abandons need not be awaited", async () => {
+  const unhandled: unknown[] = [];
+  const note = (event: PromiseRejectionEvent) => {
+    event.preventDefault();
+    unhandled.push(event.reason);
+  };
+  addEventListener("unhandledrejection", note);
+  const [client, server] = await pair();
+  const aborter = new AbortController();
+  client.write(new Uint8Array(64), { signal: aborter.signal });
+  aborter.abort(new Error("nobody waits"));
+  await turn();
+  await turn();
+  removeEventListener("unhandledrejection", note);
+  client.close();
+  server.close();
+  assertEquals(unhandled, []);
 });
