@@ -87,8 +87,8 @@ export class Conn
   /** What the dialer tried on the way to this connection, if it was dialled. */
   readonly dialTrace?: DialTrace;
   readonly #wire: Wire;
-  readonly #reader: ReadHalf;
-  readonly #writer: WriteHalf;
+  #readHalf: ReadHalf | null = null;
+  #writeHalf: WriteHalf | null = null;
   #fin: Promise<void> | null = null;
   #readable: ReadableStream<Uint8Array<ArrayBuffer>> | null = null;
   #writable: WritableStream<Uint8Array> | null = null;
@@ -102,12 +102,7 @@ export class Conn
    * @throws {TypeError} If it is over anything else.
    */
   constructor(inner: Deno.Conn, options: ConnOptions = {}) {
-    this.#wire = new Wire(inner, options.clock ?? systemClock, () => {
-      this.#reader.close();
-      this.#writer.close();
-    });
-    this.#reader = new ReadHalf(this.#wire);
-    this.#writer = new WriteHalf(this.#wire);
+    this.#wire = new Wire(inner, options.clock ?? systemClock);
     if (options.dialTrace) this.dialTrace = options.dialTrace;
   }
 
@@ -365,6 +360,15 @@ export class Conn
   [Symbol.asyncDispose](): Promise<void> {
     this.close();
     return Promise.resolve();
+  }
+
+  /** Each half is made for its first call: many connections need only one. */
+  get #reader(): ReadHalf {
+    return this.#readHalf ??= new ReadHalf(this.#wire);
+  }
+
+  get #writer(): WriteHalf {
+    return this.#writeHalf ??= new WriteHalf(this.#wire);
   }
 
   #deadlineTime(t: Date | number | null): number {

@@ -20,7 +20,7 @@ import { Deadline } from "./deadline.ts";
 import { DeadlineExceededError } from "./errors.ts";
 import { giveMemory, GROWTH, MAX_SIZE, MIN_SIZE, takeMemory } from "./pool.ts";
 import { type Link, Queue } from "./queue.ts";
-import type { Wire } from "./wire.ts";
+import type { Half, Wire } from "./wire.ts";
 
 /** Somebody who waits for bytes. Exactly one of the methods is called, once. */
 export interface ReadWaiter extends Link<ReadWaiter> {
@@ -31,7 +31,7 @@ export interface ReadWaiter extends Link<ReadWaiter> {
 }
 
 /** Reads with one queue, one operation and memory that follows the traffic. */
-export class ReadHalf {
+export class ReadHalf implements Half {
   /** The peer has sent FIN, and everything before it is in our memory. */
   eof = false;
   readonly #wire: Wire;
@@ -58,6 +58,7 @@ export class ReadHalf {
   /** Starts no operation before somebody asks. */
   constructor(wire: Wire) {
     this.#wire = wire;
+    wire.reader = this;
   }
 
   /** Fails calls that wait too long; made for the first who looks at it. */
@@ -155,7 +156,7 @@ export class ReadHalf {
     else this.#wire.inner.unref();
   }
 
-  /** Ends the line; the wire says that it is closed. */
+  /** See {@linkcode Half}. */
   close(): void {
     this.#deadline?.clear();
     while (this.#waiters.head) {

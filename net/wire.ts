@@ -2,6 +2,12 @@ import { type Addr, toAddr } from "./addr.ts";
 import type { Clock } from "./clock.ts";
 import { ClosedError, OpError } from "./errors.ts";
 
+/** One direction of a connection, as far as its end is concerned. */
+export interface Half {
+  /** Fails all calls that wait; the wire says that it is closed. */
+  close(): void;
+}
+
 /** What the two halves of a connection have in common. */
 export class Wire {
   /** The platform's connection. */
@@ -12,25 +18,26 @@ export class Wire {
   closed = false;
   /** Told of every byte that came or went; for idle timeouts. */
   activity: (() => void) | null = null;
-  readonly #end: () => void;
+  /** The reading half, once somebody has read. */
+  reader: Half | null = null;
+  /** The writing half, once somebody has written. */
+  writer: Half | null = null;
   #local: Addr | null = null;
   #remote: Addr | null = null;
 
   /**
    * @param inner The platform's connection.
    * @param clock Whose time counts.
-   * @param end Closes both halves; called at most once.
    * @throws {TypeError} If it is neither TCP nor unix: no error could say
    * where it happened, and that would show in a timer.
    */
-  constructor(inner: Deno.Conn, clock: Clock, end: () => void) {
+  constructor(inner: Deno.Conn, clock: Clock) {
     const { transport = "tcp" } = inner.localAddr;
     if (transport !== "tcp" && transport !== "unix") {
       throw new TypeError(`not a stream address: ${transport}`);
     }
     this.inner = inner;
     this.clock = clock;
-    this.#end = end;
   }
 
   /** Our address; made when somebody asks. It stays valid after close. */
@@ -47,7 +54,8 @@ export class Wire {
   close(): void {
     if (this.closed) return;
     this.closed = true;
-    this.#end();
+    this.reader?.close();
+    this.writer?.close();
     try {
       this.inner.close();
     } catch (error) {

@@ -29,7 +29,7 @@ import { Deadline } from "./deadline.ts";
 import { DeadlineExceededError } from "./errors.ts";
 import { giveMemory, takeMemory } from "./pool.ts";
 import { type Link, Queue } from "./queue.ts";
-import type { Wire } from "./wire.ts";
+import type { Half, Wire } from "./wire.ts";
 
 /** What may still go out after its write was abandoned. */
 export const PIECE = 64 * 1024;
@@ -96,7 +96,7 @@ function writeDue(): void {
 }
 
 /** Writes with one queue and one operation; see the top of this file. */
-export class WriteHalf {
+export class WriteHalf implements Half {
   /** FIN has been sent, or waits behind the last write. */
   finished = false;
   readonly #wire: Wire;
@@ -116,6 +116,7 @@ export class WriteHalf {
   /** Starts no operation before somebody asks. */
   constructor(wire: Wire) {
     this.#wire = wire;
+    wire.writer = this;
   }
 
   /** Fails calls that wait too long; made for the first who looks at it. */
@@ -173,7 +174,7 @@ export class WriteHalf {
     giveUp(job, error);
   }
 
-  /** Ends the line; the wire says that it is closed. */
+  /** See {@linkcode Half}. */
   close(): void {
     this.#deadline?.clear();
     while (this.#jobs.head) {
