@@ -10,6 +10,7 @@
  * @module
  */
 
+import { AcceptCall, type AcceptWaiter, NextCall } from "./accept_calls.ts";
 import { acceptErrorKind } from "./accept_errors.ts";
 import {
   type AcceptErrorEvent,
@@ -19,8 +20,8 @@ import {
 import { type Addr, toAddr } from "./addr.ts";
 import { Alarm, type Clock, systemClock } from "./clock.ts";
 import { Conn } from "./conn.ts";
-import { ClosedError, isClosed, OpError } from "./errors.ts";
-import { type Link, Queue } from "./queue.ts";
+import { ClosedError, OpError } from "./errors.ts";
+import { Queue } from "./queue.ts";
 import { onAbort } from "./wire.ts";
 
 /** The back-off of Go's `net/http`: 5 ms, doubling, at most 1 s. */
@@ -81,7 +82,7 @@ export class Listener implements AsyncIterable<Conn>, AsyncDisposable {
   readonly #inner: Deno.Listener;
   readonly #options: ListenerOptions;
   readonly #clock: Clock;
-  readonly #callers = new Queue<AcceptCall>();
+  readonly #callers = new Queue<AcceptWaiter>();
   #retry: Alarm;
   #ipv6Only = false;
   #unfollow: (() => void) | null = null;
@@ -133,20 +134,12 @@ export class Listener implements AsyncIterable<Conn>, AsyncDisposable {
   accept(options?: { signal?: AbortSignal }): Promise<Conn> {
     const signal = options?.signal;
     if (signal?.aborted) return Promise.reject(signal.reason);
-    if (this.#closing) return Promise.reject(this.#epitaph());
-    if (this.#spare) {
-      const conn = this.#spare;
-      this.#spare = null;
-      return Promise.resolve(conn);
-    }
     return new Promise((resolve, reject) => {
       const call = new AcceptCall(resolve, reject);
       if (signal) {
-        call.unfollow = onAbort(signal, () => this.#leave(call, signal));
+        call.follow(signal, () => this.#leave(call, signal));
       }
-      this.#callers.push(call);
-      if (this.#stale) this.#setStale(false);
-      this.#pump();
+      this.#enter(call);
     });
   }
 
@@ -170,12 +163,8 @@ export class Listener implements AsyncIterable<Conn>, AsyncDisposable {
   [Symbol.asyncIterator](): AsyncIterableIterator<Conn> {
     return {
       next: () =>
-        this.accept().then(
-          (value) => ({ done: false, value }),
-          (error): IteratorResult<Conn, undefined> => {
-            if (isClosed(error)) return { done: true, value: undefined };
-            throw error;
-          },
+        new Promise((resolve, reject) =>
+          this.#enter(new NextCall(resolve, reject))
         ),
       return: async (value) => {
         await this.close();
@@ -202,6 +191,19 @@ export class Listener implements AsyncIterable<Conn>, AsyncDisposable {
   /** {@linkcode close} */
   [Symbol.asyncDispose](): Promise<void> {
     return this.close();
+  }
+
+  /** Serves a caller, now or in turn. */
+  #enter(caller: AcceptWaiter): void {
+    if (this.#closing) return caller.reject(this.#epitaph());
+    if (this.#spare) {
+      const conn = this.#spare;
+      this.#spare = null;
+      return caller.resolve(conn);
+    }
+    this.#callers.push(caller);
+    if (this.#stale) this.#setStale(false);
+    this.#pump();
   }
 
   /** Starts an accept if a caller waits and none is under way. */
@@ -297,7 +299,7 @@ export class Listener implements AsyncIterable<Conn>, AsyncDisposable {
   }
 
   /** A caller has lost interest. */
-  #leave(call: AcceptCall, { reason }: AbortSignal): void {
+  #leave(call: AcceptWaiter, { reason }: AbortSignal): void {
     this.#callers.remove(call);
     call.reject(reason);
     if (this.#callers.head) return;
@@ -364,32 +366,6 @@ export class Listener implements AsyncIterable<Conn>, AsyncDisposable {
   #error(cause: unknown): OpError {
     const { addr } = this;
     return new OpError({ op: "accept", network: addr.transport, addr, cause });
-  }
-}
-
-/** One accept() that waits. */
-class AcceptCall implements Link<AcceptCall> {
-  next: AcceptCall | null = null;
-  unfollow: (() => void) | null = null;
-  readonly #resolve: (conn: Conn) => void;
-  readonly #reject: (error: unknown) => void;
-
-  constructor(
-    resolve: (conn: Conn) => void,
-    reject: (error: unknown) => void,
-  ) {
-    this.#resolve = resolve;
-    this.#reject = reject;
-  }
-
-  resolve(conn: Conn): void {
-    this.unfollow?.();
-    this.#resolve(conn);
-  }
-
-  reject(error: unknown): void {
-    this.unfollow?.();
-    this.#reject(error);
   }
 }
 

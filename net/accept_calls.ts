@@ -1,0 +1,75 @@
+import type { Conn } from "./conn.ts";
+import { isClosed } from "./errors.ts";
+import type { Link } from "./queue.ts";
+import { onAbort } from "./wire.ts";
+
+/** Somebody who waits for a connection. One of the methods is called, once. */
+export interface AcceptWaiter extends Link<AcceptWaiter> {
+  /** Here is a connection. */
+  resolve(conn: Conn): void;
+  /** There will be none. */
+  reject(error: unknown): void;
+}
+
+/** One accept() that waits. */
+export class AcceptCall implements AcceptWaiter {
+  /** See {@linkcode Link}. */
+  next: AcceptWaiter | null = null;
+  readonly #resolve: (conn: Conn) => void;
+  readonly #reject: (error: unknown) => void;
+  #unfollow: (() => void) | null = null;
+
+  /** Settles a promise with the connection. */
+  constructor(
+    resolve: (conn: Conn) => void,
+    reject: (error: unknown) => void,
+  ) {
+    this.#resolve = resolve;
+    this.#reject = reject;
+  }
+
+  /** Calls `leave` when `signal` aborts before there is a connection. */
+  follow(signal: AbortSignal, leave: () => void): void {
+    this.#unfollow = onAbort(signal, leave);
+  }
+
+  /** See {@linkcode AcceptWaiter}. */
+  resolve(conn: Conn): void {
+    this.#unfollow?.();
+    this.#resolve(conn);
+  }
+
+  /** See {@linkcode AcceptWaiter}. */
+  reject(error: unknown): void {
+    this.#unfollow?.();
+    this.#reject(error);
+  }
+}
+
+/** One step of an iteration that waits; the listener's close is its end. */
+export class NextCall implements AcceptWaiter {
+  /** See {@linkcode Link}. */
+  next: AcceptWaiter | null = null;
+  readonly #resolve: (result: IteratorResult<Conn, undefined>) => void;
+  readonly #reject: (error: unknown) => void;
+
+  /** Settles a promise with the iterator's result. */
+  constructor(
+    resolve: (result: IteratorResult<Conn, undefined>) => void,
+    reject: (error: unknown) => void,
+  ) {
+    this.#resolve = resolve;
+    this.#reject = reject;
+  }
+
+  /** See {@linkcode AcceptWaiter}. */
+  resolve(value: Conn): void {
+    this.#resolve({ done: false, value });
+  }
+
+  /** See {@linkcode AcceptWaiter}. */
+  reject(error: unknown): void {
+    if (isClosed(error)) this.#resolve({ done: true, value: undefined });
+    else this.#reject(error);
+  }
+}
