@@ -254,7 +254,7 @@ export function parseAddress(network: string, address: string): ParsedAddress {
 
 /** Go's networks that carry no stream are known, but of the wrong kind. */
 function checkNetwork(network: string, address: string): void {
-  if (/^tcp[46]?$/.test(network)) return;
+  if (network === "tcp" || network === "tcp4" || network === "tcp6") return;
   if (/^(udp[46]?|unixgram)$/.test(network)) {
     throw new AddrError("unexpected address type", address);
   }

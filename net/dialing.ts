@@ -146,17 +146,10 @@ export class Dialing {
   }
 
   #openOptions(parsed: ParsedAddress): OpenOptions {
-    const { attemptDelay, connect, keepAlive, noDelay } = this.#settings;
-    const native = this.#mode === "native" && parsed.kind === "tcp";
-    return {
-      connect,
-      keepAlive,
-      noDelay,
-      family: native ? parsed.family : undefined,
-      attemptDelay: native
-        ? Math.min(clampDelay(attemptDelay), NEVER_MS)
-        : undefined,
-    };
+    const settings = this.#settings;
+    if (this.#mode !== "native" || parsed.kind === "unix") return settings;
+    const delay = Math.min(clampDelay(settings.attemptDelay), NEVER_MS);
+    return { ...settings, family: parsed.family, nativeDelay: delay };
   }
 
   /** One address, and nobody who could call it off: no race is needed. */
@@ -171,12 +164,12 @@ export class Dialing {
     try {
       const inner = await open(candidate, this.#openOptions(parsed), undefined);
       attempt.end = clock.monotonic();
-      return this.#conn(inner, [attempt], []);
+      return this.#conn(inner, [attempt], [], attempt.end);
     } catch (error) {
       attempt.end = clock.monotonic();
       attempt.state = "failed";
       attempt.error = error;
-      throw this.#failure(parsed, [attempt], []);
+      throw this.#failure(parsed, [attempt], [], attempt.end);
     }
   }
 
@@ -207,8 +200,9 @@ export class Dialing {
         if (inner) discard(inner);
         throw signal.reason;
       }
-      if (inner) return this.#conn(inner, race.attempts, race.untried);
-      throw this.#failure(parsed, race.attempts, race.untried);
+      const end = clock.monotonic();
+      if (inner) return this.#conn(inner, race.attempts, race.untried, end);
+      throw this.#failure(parsed, race.attempts, race.untried, end);
     } finally {
       alarm.clear();
       unfollow?.();
@@ -290,9 +284,10 @@ export class Dialing {
     inner: Deno.Conn,
     attempts: readonly Tried[],
     untried: readonly Target[],
+    end: number,
   ): Conn {
     const { clock } = this.#settings;
-    const dialTrace = this.#trace(attempts, untried);
+    const dialTrace = this.#trace(attempts, untried, end);
     try {
       return new Conn(inner, { clock, dialTrace });
     } catch (error) {
@@ -304,6 +299,7 @@ export class Dialing {
   #trace(
     attempts: readonly Tried[],
     untried: readonly Target[],
+    end: number,
   ): DialTrace {
     const start = this.#start;
     return {
@@ -311,7 +307,7 @@ export class Dialing {
       address: this.#address,
       mode: this.#mode,
       resolveMs: milliseconds(this.#resolveMs),
-      totalMs: milliseconds(this.#settings.clock.monotonic() - start),
+      totalMs: milliseconds(end - start),
       attempts: [
         ...attempts.map((attempt) => triedEntry(attempt, start)),
         ...untried.map(({ text }) => untriedEntry(text)),
@@ -323,6 +319,7 @@ export class Dialing {
     parsed: ParsedAddress,
     attempts: readonly Tried[],
     untried: readonly Target[],
+    end: number,
   ): OpError {
     const network = this.#network;
     if (attempts.length === 0) return this.#noAttempt(parsed);
@@ -337,7 +334,7 @@ export class Dialing {
         ? new TcpAddr(parsed.host, parsed.port)
         : new UnixAddr(parsed.path),
       timeUp: this.#timeUp,
-      trace: this.#trace(attempts, untried),
+      trace: this.#trace(attempts, untried, end),
     });
   }
 

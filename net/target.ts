@@ -48,7 +48,7 @@ export interface OpenOptions {
   /** The family that a name must turn out to have. */
   family?: 4 | 6 | undefined;
   /** For a name: the delay between the runtime's own attempts. */
-  attemptDelay?: number | undefined;
+  nativeDelay?: number | undefined;
   /** Whether to set TCP_NODELAY. */
   noDelay: boolean;
   /** Whether to set SO_KEEPALIVE. */
@@ -61,7 +61,7 @@ export function ipTarget(ip: Ip, port: number, named: boolean): Target {
   const addr = new TcpAddr(zone ? `${text}%${zone}` : text, port);
   // Elsewhere a zone means nothing, and getaddrinfo refuses its name.
   const hostname = zone && !isLinkLocal(ip) ? text : addr.hostname;
-  return { addr, family, hostname, named, text: String(addr) };
+  return { addr, family, hostname, named, text: addr.toString() };
 }
 
 /** fe80::/10 (RFC 4291, section 2.5.6). */
@@ -72,7 +72,7 @@ function isLinkLocal({ text }: Ip): boolean {
 /** Exactly what the caller named: a name for the runtime, or a socket. */
 export function namedTarget(addr: Addr): Target {
   const hostname = addr.transport === "tcp" ? addr.hostname : addr.path;
-  return { addr, family: 0, hostname, named: true, text: String(addr) };
+  return { addr, family: 0, hostname, named: true, text: addr.toString() };
 }
 
 /**
@@ -119,7 +119,7 @@ function localTarget(
     family,
     hostname: real ? loopback : wildcard,
     named: written === null || written.text === wildcard,
-    text: String(addr),
+    text: addr.toString(),
   };
 }
 
@@ -150,11 +150,20 @@ export async function open(
 ): Promise<Deno.Conn> {
   const { connect } = options;
   for (let accidents = 0;; accidents++) {
-    const conn = connect === undefined
-      ? await platformConnect(target, options, signal)
-      : await connect(target.addr, {
-        signal: signal ?? new AbortController().signal,
-      });
+    let conn: Deno.Conn;
+    try {
+      conn = await (connect === undefined
+        ? platformConnect(target, options, signal)
+        : connect(target.addr, {
+          signal: signal ?? new AbortController().signal,
+        }));
+    } catch (error) {
+      if (connect !== undefined) throw error;
+      const again = errorCode(error) === "EADDRNOTAVAIL" &&
+        accidents < MAX_ACCIDENTS && !signal?.aborted;
+      if (again) continue;
+      throw lookupFailure(target, error) ?? error;
+    }
     try {
       if (!isSelfConnected(conn)) return prepared(conn, target, options);
     } catch (error) {
@@ -182,32 +191,24 @@ function refused(): Error {
   return new Deno.errors.ConnectionRefused("Connection refused");
 }
 
-async function platformConnect(
-  { addr, family, hostname }: Target,
-  { attemptDelay }: OpenOptions,
+function platformConnect(
+  { addr, hostname }: Target,
+  { nativeDelay }: OpenOptions,
   signal: AbortSignal | undefined,
 ): Promise<Deno.Conn> {
   if (addr.transport === "unix") {
     const path = platformPath(addr.path);
-    return await Deno.connect({ transport: "unix", path });
+    return Deno.connect({ transport: "unix", path });
   }
   const { port } = addr;
   // The kernel would refuse it; Deno throws a RangeError instead.
   if (port === 0) throw refused();
   const options: Deno.ConnectOptions = { hostname, port };
   if (signal !== undefined) options.signal = lateAbort(signal);
-  if (attemptDelay !== undefined) {
-    options.autoSelectFamilyAttemptDelay = attemptDelay;
+  if (nativeDelay !== undefined) {
+    options.autoSelectFamilyAttemptDelay = nativeDelay;
   }
-  for (let accidents = 0;; accidents++) {
-    try {
-      return await Deno.connect(options);
-    } catch (error) {
-      const again = accidents < MAX_ACCIDENTS && !signal?.aborted &&
-        errorCode(error) === "EADDRNOTAVAIL";
-      if (!again) throw lookupFailure(hostname, family, error) ?? error;
-    }
-  }
+  return Deno.connect(options);
 }
 
 /**
@@ -230,10 +231,10 @@ const LOOKUP_FAILED = /^failed to lookup address information: (.*)/;
 
 /** The failed lookup behind an error, if that is what it is. */
 function lookupFailure(
-  hostname: string,
-  family: number,
+  { addr, family, hostname }: Target,
   cause: unknown,
 ): Error | undefined {
+  if (addr.transport === "unix") return undefined;
   // A name that no grant could be written for.
   if (cause instanceof URIError) return new DnsError({ hostname, cause });
   const text = LOOKUP_FAILED.exec((cause as Error).message)?.[1];
