@@ -22,6 +22,7 @@ import { Alarm, type Clock, systemClock } from "./clock.ts";
 import { Conn } from "./conn.ts";
 import { ClosedError, OpError } from "./errors.ts";
 import { Queue } from "./queue.ts";
+import { setSocketOptions } from "./socket_options.ts";
 import { onAbort } from "./wire.ts";
 
 /** The back-off of Go's `net/http`: 5 ms, doubling, at most 1 s. */
@@ -228,17 +229,14 @@ export class Listener implements AsyncIterable<Conn>, AsyncDisposable {
 
   /** Prepares a connection; `null` if it is not for the caller. */
   #admit(inner: Deno.Conn): Conn | null {
-    const { noDelay = true, keepAlive = true } = this.#options;
-    const conn = new Conn(inner, { clock: this.#clock });
     try {
-      if (noDelay) conn.setNoDelay(true);
-      if (keepAlive) conn.setKeepAlive(true);
+      setSocketOptions(inner, this.#options);
     } catch (error) {
-      // The peer has reset it already (EINVAL on macOS).
-      conn.close();
-      this.#badPeer(error);
+      inner.close();
+      this.#badPeer(error); // which has reset it
       return null;
     }
+    const conn = new Conn(inner, { clock: this.#clock });
     if (!this.#ipv6Only || isIpv6(conn.remoteAddr)) return conn;
     conn.close();
     this.#passOver();

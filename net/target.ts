@@ -15,6 +15,7 @@ import {
 import { AddrError, DnsError, errorCode } from "./errors.ts";
 import { type Ip, parseIp } from "./ip.ts";
 import type { Candidate } from "./race.ts";
+import { setSocketOptions, type SocketOptions } from "./socket_options.ts";
 
 /**
  * Opens one connection for {@linkcode dial}: `Deno.connect`, a tunnel, a test.
@@ -42,17 +43,13 @@ export interface Target extends Candidate {
 }
 
 /** What opening a {@linkcode Target} takes. */
-export interface OpenOptions {
+export interface OpenOptions extends SocketOptions {
   /** Instead of `Deno.connect`. */
   connect?: Connector | undefined;
   /** The family that a name must turn out to have. */
   family?: 4 | 6 | undefined;
   /** For a name: the delay between the runtime's own attempts. */
   nativeDelay?: number | undefined;
-  /** Whether to set TCP_NODELAY. */
-  noDelay: boolean;
-  /** Whether to set SO_KEEPALIVE. */
-  keepAlive: boolean;
 }
 
 /** One IP address. `named`: the caller wrote it himself. */
@@ -263,16 +260,15 @@ function isSelfConnected({ localAddr, remoteAddr }: Deno.Conn): boolean {
 function prepared(
   conn: Deno.Conn,
   target: Target,
-  { connect, family, keepAlive, noDelay }: OpenOptions,
+  options: OpenOptions,
 ): Deno.Conn {
+  const { connect, family } = options;
   if (family !== undefined && connect === undefined) {
     const { hostname } = conn.remoteAddr as Deno.NetAddr;
     if (parseIp(hostname)?.family !== family) {
       throw new AddrError("no suitable address found", target.hostname);
     }
   }
-  const { setNoDelay, setKeepAlive } = conn as Partial<Deno.TcpConn>;
-  if (noDelay) setNoDelay?.call(conn, true);
-  if (keepAlive) setKeepAlive?.call(conn, true);
+  setSocketOptions(conn, options);
   return conn;
 }

@@ -1,0 +1,22 @@
+/** What a connection begins with, whichever side has made it. */
+export interface SocketOptions {
+  /** Sets TCP_NODELAY. @default {true} */
+  noDelay?: boolean;
+  /** Sets SO_KEEPALIVE. @default {true} */
+  keepAlive?: boolean;
+}
+
+/**
+ * Sets the options of a new connection. What is no TCP has none of them.
+ *
+ * @throws {Error} The platform's, if the connection has been reset already
+ * (EINVAL on macOS).
+ */
+export function setSocketOptions(
+  inner: Deno.Conn,
+  { noDelay = true, keepAlive = true }: SocketOptions,
+): void {
+  const conn = inner as Partial<Deno.TcpConn>;
+  if (noDelay) conn.setNoDelay?.(true);
+  if (keepAlive) conn.setKeepAlive?.(true);
+}
