@@ -10,10 +10,13 @@ import { MemoryNetwork, pipe } from "../testing/mod.ts";
 import { connSuite } from "./suites/conn_suite.ts";
 import { listenerSuite } from "./suites/listener_suite.ts";
 
+/** By default a connection holds 64 KiB, and one end as much in copies. */
+const flood = 1024 * 1024;
+
 connSuite("pipe()", () => {
   const [a, b] = pipe();
   return Promise.resolve({ a, b });
-});
+}, { flood });
 
 const WORLDS = [
   ["memory tcp4", "tcp4", "10.0.0.1:0"],
@@ -32,7 +35,7 @@ for (const [name, network, address] of WORLDS) {
     ]);
     await listener.close();
     return { a, b, stop: () => net.check() };
-  });
+  }, { flood });
 
   const net = new MemoryNetwork();
   listenerSuite(name, {

@@ -30,7 +30,7 @@ export function connSuite(
   makePair: () => Promise<Pair>,
   options: ConnSuiteOptions = {},
 ): void {
-  const { ignore = false, flood = 16 * 1024 * 1024 } = options;
+  const { ignore = false, flood = 8 * 1024 * 1024 } = options;
   const suite: Suite = {
     flood,
     test(behaviour, run) {

@@ -6,6 +6,7 @@ import {
   bytes,
   drain,
   failure,
+  ones,
   readFull,
   readText,
   settlesAtOnce,
@@ -104,7 +105,7 @@ export function endTests({ test, flood }: Suite): void {
   test(
     "a write that close() ends sends nothing from its array any more",
     async (a, b) => {
-      const p = new Uint8Array(flood).fill(1);
+      const p = ones(flood);
       const writing = failure(a.write(p));
       const first = (await b.read(new Uint8Array(1)))!; // it is under way
       a.close();
