@@ -424,123 +424,124 @@ Deno.test("a signal ends the lookup of a name", async () => {
   await using _ = await listen("tcp", "localhost:0");
 });
 
-/** Listens in a child, and prints the address or the error. */
-const LISTEN = (network: string, address: string) => `
-  import { listen } from "./listener.ts";
-  try {
-    await using listener = await listen("${network}", "${address}");
-    console.log(String(listener.addr).replace(/:\\d+$/, ""));
-  } catch (error) {
-    console.log(error.message);
-  }
-`;
+/** Listens in a child; each time the address without its port, or the error. */
+async function listenInChild(
+  asked: [network: Network, address: string][],
+  options: Parameters<typeof runChild>[1],
+): Promise<string[]> {
+  const { stdout, stderr } = await runChild(
+    `
+    import { listen } from "./listener.ts";
+    const found = [];
+    for (const [network, address] of ${JSON.stringify(asked)}) {
+      try {
+        await using listener = await listen(network, address);
+        found.push(String(listener.addr).replace(/:\\d+$/, ""));
+      } catch (error) {
+        found.push(error.message);
+      }
+    }
+    console.log(JSON.stringify(found));
+    `,
+    options,
+  );
+  assert(stdout !== "", stderr);
+  return JSON.parse(stdout);
+}
 
 Deno.test("listen() needs no grant but for what it binds", async (t) => {
-  const rows: [string, string[], Network, string, string][] = [
-    [
-      "only IPv4's wildcard: that is bound",
-      ["--allow-net=0.0.0.0"],
-      "tcp",
-      ":0",
-      "0.0.0.0",
-    ],
-    [
-      "a port of IPv4's wildcard",
-      ["--allow-net=0.0.0.0:0"],
-      "tcp",
-      ":0",
-      "0.0.0.0",
-    ],
-    ["IPv6's wildcard", ["--allow-net=[::]:0"], "tcp", ":0", "[::]"],
-    [
-      "both wildcards",
-      ["--allow-net=0.0.0.0,[::]"],
-      "tcp",
-      ":0",
-      "[::]",
-    ],
-    [
-      "all but IPv6's wildcard",
-      ["--allow-net", "--deny-net=[::]"],
-      "tcp",
-      ":0",
-      "0.0.0.0",
-    ],
-    ["a name", ["--allow-net=localhost"], "tcp", "localhost:0", "127.0.0.1"],
-    [
-      "a name and a port",
-      ["--allow-net=localhost:0"],
-      "tcp4",
-      "localhost:0",
-      "127.0.0.1",
-    ],
-    [
-      "a name of the wrong family",
-      ["--allow-net=localhost:0"],
-      "tcp6",
-      "localhost:0",
-      "listen tcp6: address localhost: no suitable address found",
-    ],
-    [
-      "an address",
-      ["--allow-net=127.0.0.1"],
-      "tcp",
-      "[::ffff:127.0.0.1]:0",
-      "127.0.0.1",
-    ],
-    [
-      "nothing",
-      [],
-      "tcp",
-      ":8000",
-      "listen tcp [::]:8000: run again with --allow-net=[::]:8000",
-    ],
-    [
-      "nothing, tcp4",
-      [],
-      "tcp4",
-      ":8000",
-      "listen tcp4 0.0.0.0:8000: run again with --allow-net=0.0.0.0:8000",
-    ],
-    [
-      "nothing, a name",
-      [],
-      "tcp",
-      "localhost:8000",
-      "listen tcp localhost:8000: run again with --allow-net=localhost:8000",
-    ],
-    [
-      "a denial",
-      ["--allow-net", "--deny-net=127.0.0.1:8000"],
-      "tcp",
-      "127.0.0.1:8000",
-      "listen tcp 127.0.0.1:8000: --deny-net forbids it",
-    ],
-    [
-      "nothing, a unix socket",
-      [],
-      "unix",
-      "/nosuch/socket",
-      "listen unix /nosuch/socket: run again with --allow-read=/nosuch/socket " +
-      "--allow-write=/nosuch/socket --allow-net=unix:/nosuch/socket",
-    ],
-    [
-      "a name that is none",
-      ["--allow-net=nosuch.invalid:0"],
-      "tcp",
-      "nosuch.invalid:0",
-      "listen tcp: lookup nosuch.invalid",
-    ],
+  type Row = [name: string, network: Network, address: string, found: string];
+  const granted: [flags: string[], rows: Row[]][] = [
+    [["--allow-net=0.0.0.0"], [
+      ["only IPv4's wildcard: that is bound", "tcp", ":0", "0.0.0.0"],
+    ]],
+    [["--allow-net=0.0.0.0:0"], [
+      ["a port of IPv4's wildcard", "tcp", ":0", "0.0.0.0"],
+    ]],
+    [["--allow-net=[::]:0"], [
+      ["IPv6's wildcard", "tcp", ":0", "[::]"],
+    ]],
+    [["--allow-net=0.0.0.0,[::]"], [
+      ["both wildcards", "tcp", ":0", "[::]"],
+    ]],
+    [["--allow-net", "--deny-net=[::]"], [
+      ["all but IPv6's wildcard", "tcp", ":0", "0.0.0.0"],
+    ]],
+    [["--allow-net=localhost"], [
+      ["a name", "tcp", "localhost:0", "127.0.0.1"],
+    ]],
+    [["--allow-net=localhost:0"], [
+      ["a name and a port", "tcp4", "localhost:0", "127.0.0.1"],
+      [
+        "a name of the wrong family",
+        "tcp6",
+        "localhost:0",
+        "listen tcp6: address localhost: no suitable address found",
+      ],
+    ]],
+    [["--allow-net=127.0.0.1"], [
+      ["an address", "tcp", "[::ffff:127.0.0.1]:0", "127.0.0.1"],
+    ]],
+    [[], [
+      [
+        "nothing",
+        "tcp",
+        ":8000",
+        "listen tcp [::]:8000: run again with --allow-net=[::]:8000",
+      ],
+      [
+        "nothing, tcp4",
+        "tcp4",
+        ":8000",
+        "listen tcp4 0.0.0.0:8000: run again with --allow-net=0.0.0.0:8000",
+      ],
+      [
+        "nothing, a name",
+        "tcp",
+        "localhost:8000",
+        "listen tcp localhost:8000: run again with --allow-net=localhost:8000",
+      ],
+      [
+        "nothing, a unix socket",
+        "unix",
+        "/nosuch/socket",
+        "listen unix /nosuch/socket: run again with " +
+        "--allow-read=/nosuch/socket --allow-write=/nosuch/socket " +
+        "--allow-net=unix:/nosuch/socket",
+      ],
+    ]],
+    [["--allow-net", "--deny-net=127.0.0.1:8000"], [
+      [
+        "a denial",
+        "tcp",
+        "127.0.0.1:8000",
+        "listen tcp 127.0.0.1:8000: --deny-net forbids it",
+      ],
+    ]],
+    [["--allow-net=nosuch.invalid:0"], [
+      [
+        "a name that is none",
+        "tcp",
+        "nosuch.invalid:0",
+        "listen tcp: lookup nosuch.invalid",
+      ],
+    ]],
   ];
   // Together: each child takes a tenth of a second to start.
-  const outputs = rows.map(([, flags, network, address]) =>
-    runChild(LISTEN(network, address), { flags })
+  const outputs = await Promise.all(
+    granted.map(([flags, rows]) =>
+      listenInChild(rows.map(([, network, address]) => [network, address]), {
+        flags,
+      })
+    ),
   );
-  for (const [i, [name, , , , expected]] of rows.entries()) {
-    await t.step(name, async () => {
-      const { stdout, stderr } = await outputs[i]!;
-      assertEquals(stdout.slice(0, expected.length), expected, stdout + stderr);
-    });
+  for (const [i, [, rows]] of granted.entries()) {
+    for (const [j, [name, , , expected]] of rows.entries()) {
+      await t.step(name, () => {
+        const found = outputs[i]![j]!;
+        assertEquals(found.slice(0, expected.length), expected, found);
+      });
+    }
   }
 });
 
@@ -571,19 +572,11 @@ Deno.test({
       assert(success);
       const wrap = ["env", `LD_PRELOAD=${folder}/no_ipv6.so`];
       const flags = ["--allow-net"];
-      const run = async (network: string, address: string) => {
-        const { stdout } = await runChild(LISTEN(network, address), {
-          flags,
-          wrap,
-        });
-        return stdout.trim();
-      };
       assertEquals(
-        await Promise.all([
-          run("tcp", ":0"),
-          run("tcp", "[::1]:0"),
-          run("tcp6", ":0"),
-        ]),
+        await listenInChild(
+          [["tcp", ":0"], ["tcp", "[::1]:0"], ["tcp6", ":0"]],
+          { flags, wrap },
+        ),
         [
           "0.0.0.0",
           "listen tcp [::1]:0: address family not supported by protocol",
@@ -626,7 +619,7 @@ Deno.test({
 });
 
 Deno.test("reusePort without --unstable-net is an error, not the end", async () => {
-  const raw = await runChild(
+  const dying = runChild(
     `
     try {
       Deno.listen({ hostname: "127.0.0.1", port: 0, reusePort: true });
@@ -636,8 +629,7 @@ Deno.test("reusePort without --unstable-net is an error, not the end", async () 
     `,
     { flags: ["--allow-net"] },
   );
-  assertEquals([raw.code, raw.stdout], [70, ""], "the hazard");
-  const ours = await runChild(
+  const mending = runChild(
     `
     import { listen } from "./listener.ts";
     const error = await listen("tcp", "127.0.0.1:0", { reusePort: true })
@@ -647,6 +639,8 @@ Deno.test("reusePort without --unstable-net is an error, not the end", async () 
     `,
     { flags: ["--allow-net"] },
   );
+  const [raw, ours] = await Promise.all([dying, mending]);
+  assertEquals([raw.code, raw.stdout], [70, ""], "the hazard");
   assertEquals(
     [ours.code, ours.stdout],
     [

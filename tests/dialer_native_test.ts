@@ -16,29 +16,32 @@ const canUnshare = linux && installed("unshare") &&
     stderr: "null",
   }).output()).success;
 
-/** Dials in a child with these grants; what came of it. */
+/** A dial in a child; its options are code, since JSON knows no Infinity. */
+type Dial = [network: string, address: string, options?: string];
+
+/** Dials in a child with these grants, one after another; what came of each. */
 async function dialled(
-  network: string,
-  address: string,
-  { options = "{}", flags, wrap = [] }: {
-    options?: string;
-    flags: string[];
-    wrap?: string[];
-  },
+  dials: Dial[],
+  { flags, wrap = [] }: { flags: string[]; wrap?: string[] },
 ) {
+  const calls = dials.map(([network, address, options = "{}"]) =>
+    `() => dial("${network}", "${address}", ${options}),`
+  );
   const { stdout, stderr } = await runChild(
     `
     import { dial } from "./mod.ts";
-    const [network, address] = ${JSON.stringify([network, address])};
-    const outcome = await dial(network, address, ${options}).then((conn) => {
-      conn.close();
-      return { trace: conn.dialTrace };
-    }, (error) => {
-      const { name, message, code, timeout, trace, cause } = error;
-      const because = cause && { name: cause.name, notFound: cause.notFound };
-      return { name, message, code, timeout, trace, because };
-    });
-    console.log(JSON.stringify(outcome));
+    const outcomes = [];
+    for (const call of [${calls.join("")}]) {
+      outcomes.push(await call().then((conn) => {
+        conn.close();
+        return { trace: conn.dialTrace };
+      }, (error) => {
+        const { name, message, code, timeout, trace, cause } = error;
+        const because = cause && { name: cause.name, notFound: cause.notFound };
+        return { name, message, code, timeout, trace, because };
+      }));
+    }
+    console.log(JSON.stringify(outcomes));
     `,
     { flags, wrap },
   );
@@ -52,21 +55,27 @@ Deno.test("dial() of a name that alone is granted: the runtime dials", async (t)
   const accepting = (async () => {
     for await (const conn of listener) conn.close();
   })();
-  const flags = ["--allow-net=localhost,nosuch.invalid"];
-  const native = {
-    addr: `localhost:${port}`,
-    startMs: 0,
-    outcome: "connected",
-  };
-  for (const attemptDelay of ["undefined", "-1", "0.5", "1e9", "Infinity"]) {
-    await t.step(`attemptDelay ${attemptDelay}`, async () => {
-      const options = attemptDelay === "undefined"
-        ? "{}"
-        : `{ attemptDelay: ${attemptDelay} }`;
-      const { trace } = await dialled("tcp", `localhost:${port}`, {
-        flags,
-        options,
-      });
+  const name = `localhost:${port}`;
+  const native = { addr: name, startMs: 0, outcome: "connected" };
+  const delays = ["undefined", "-1", "0.5", "1e9", "Infinity"];
+  const lookups = ["{}", "{ timeout: 1e9 }"];
+  const outcomes = await dialled([
+    ...delays.map((attemptDelay): Dial => {
+      const given = attemptDelay !== "undefined";
+      return ["tcp", name, given ? `{ attemptDelay: ${attemptDelay} }` : "{}"];
+    }),
+    ["tcp", name, "{ attemptTimeout: 1e-9 }"],
+    ["tcp", name, "{ timeout: 0 }"],
+    ["tcp4", name],
+    ["tcp6", name],
+    ["tcp", "localhost:0"],
+    ...lookups.map((options): Dial => ["tcp", "nosuch.invalid:80", options]),
+    ["tcp", "ä.invalid:80"],
+  ], { flags: ["--allow-net=localhost,nosuch.invalid"] });
+  const next = () => outcomes.shift();
+  for (const attemptDelay of delays) {
+    const { trace } = next();
+    await t.step(`attemptDelay ${attemptDelay}`, () => {
       const [{ durationMs, ...attempt }] = trace.attempts;
       assertEquals([trace.mode, trace.resolveMs, attempt], [
         "native",
@@ -76,61 +85,48 @@ Deno.test("dial() of a name that alone is granted: the runtime dials", async (t)
       assert(durationMs > 0 && durationMs <= trace.totalMs);
     });
   }
-  await t.step("attemptTimeout does not apply", async () => {
-    const options = "{ attemptTimeout: 1e-9 }";
-    const { trace } = await dialled("tcp", `localhost:${port}`, {
-      flags,
-      options,
-    });
-    assertEquals(trace.attempts[0].outcome, "connected");
+  const untimed = next();
+  await t.step("attemptTimeout does not apply", () => {
+    assertEquals(untimed.trace.attempts[0].outcome, "connected");
   });
-  await t.step("timeout does", async () => {
-    const options = "{ timeout: 0 }";
-    const error = await dialled("tcp", `localhost:${port}`, { flags, options });
+  const timed = next();
+  await t.step("timeout does", () => {
     assertEquals(
-      [error.message, error.timeout],
+      [timed.message, timed.timeout],
       ["dial tcp: lookup localhost: i/o timeout", true],
     );
   });
-  await t.step("tcp4 and tcp6 are checked afterwards", async () => {
-    const { trace } = await dialled("tcp4", `localhost:${port}`, { flags });
-    assertEquals(trace.attempts[0].outcome, "connected");
-    const error = await dialled("tcp6", `localhost:${port}`, { flags });
-    assertEquals(error.name, "DialError");
+  const [four, six] = [next(), next()];
+  await t.step("tcp4 and tcp6 are checked afterwards", () => {
+    assertEquals(four.trace.attempts[0].outcome, "connected");
+    assertEquals(six.name, "DialError");
     assertEquals(
-      error.message,
-      `dial tcp6 localhost:${port}: address localhost: ` +
-        "no suitable address found",
+      six.message,
+      `dial tcp6 ${name}: address localhost: no suitable address found`,
     );
-    assertEquals(error.trace.attempts[0].outcome, "failed");
+    assertEquals(six.trace.attempts[0].outcome, "failed");
   });
-  await t.step("port 0", async () => {
-    const error = await dialled("tcp", "localhost:0", { flags });
-    assertEquals(error.code, "ECONNREFUSED");
-  });
-  for (const options of ["{}", "{ timeout: 1e9 }"]) {
-    await t.step(`a failed lookup is no attempt, ${options}`, async () => {
+  const refused = next();
+  await t.step("port 0", () => assertEquals(refused.code, "ECONNREFUSED"));
+  for (const options of lookups) {
+    const { because, message, name } = next();
+    await t.step(`a failed lookup is no attempt, ${options}`, () => {
       // Whether there is a name server where this runs, nobody knows.
-      const error = await dialled("tcp", "nosuch.invalid:80", {
-        flags,
-        options,
-      });
-      const { notFound } = error.because;
-      assertEquals(error.name, "OpError");
+      const reason = because.notFound
+        ? "no such host"
+        : "temporary failure in name resolution";
       assertEquals(
-        [error.because.name, error.message],
-        [
-          "DnsError",
-          "dial tcp: lookup nosuch.invalid: " +
-          (notFound ? "no such host" : "temporary failure in name resolution"),
-        ],
+        [name, because.name, message],
+        ["OpError", "DnsError", `dial tcp: lookup nosuch.invalid: ${reason}`],
       );
     });
   }
-  await t.step("a name that no grant can be written for", async () => {
-    const error = await dialled("tcp", "ä.invalid:80", { flags });
-    assertEquals([error.name, error.because.name], ["OpError", "DnsError"]);
+  const impossible = next();
+  await t.step("a name that no grant can be written for", () => {
+    const { because, name } = impossible;
+    assertEquals([name, because.name], ["OpError", "DnsError"]);
   });
+  assertEquals(outcomes, []);
   await listener.close();
   await accepting;
 });
@@ -140,7 +136,10 @@ Deno.test("a name server out of reach: not found is not certain", {
 }, async () => {
   const wrap = ["unshare", "-rn"];
   const flags = ["--allow-net=nosuch.invalid"];
-  const error = await dialled("tcp", "nosuch.invalid:80", { flags, wrap });
+  const [error] = await dialled([["tcp", "nosuch.invalid:80"]], {
+    flags,
+    wrap,
+  });
   assertEquals(error.because, { name: "DnsError", notFound: false });
   assertEquals(
     error.message,
@@ -162,7 +161,7 @@ Deno.test("dial() of [::] over tcp4 does not ask at the prompt for 0.0.0.0", {
     `,
   );
   const deno = `timeout --foreground 20 ${Deno.execPath()}`;
-  const run = ["run", "--quiet", "--no-lock", "--allow-net=[::]", program];
+  const run = ["run", "--quiet", "--no-config", "--allow-net=[::]", program];
   // script(1) gives it a terminal, at which nobody answers.
   const { stdout } = await new Deno.Command("script", {
     args: ["-qec", [deno, ...run].join(" "), "/dev/null"],
@@ -177,7 +176,7 @@ Deno.test("dial() of [::] over tcp4 does not ask at the prompt for 0.0.0.0", {
 });
 
 Deno.test("dial() of a literal leaves the refusal to the runtime", async () => {
-  const error = await dialled("tcp", "127.0.0.1:1", { flags: [] });
+  const [error] = await dialled([["tcp", "127.0.0.1:1"]], { flags: [] });
   assertEquals(error.trace.attempts[0].outcome, "denied");
   assertEquals(
     error.message,

@@ -83,13 +83,15 @@ export function countedSignal(): {
 
 /**
  * Runs a program in a Deno of its own, at the root of this package, without a
- * prompt. `wrap` is what starts it, if not we: `["sh", "-c", "...", "sh"]`.
+ * prompt; without deno.json, too: reading it and what it links is a quarter of
+ * what a child costs. `wrap` is what starts it, if not we:
+ * `["sh", "-c", "...", "sh"]`.
  */
 export async function runChild(
   program: string,
   { flags = [], wrap = [] }: { flags?: string[]; wrap?: string[] } = {},
 ): Promise<{ code: number; stdout: string; stderr: string }> {
-  const run = ["run", "--quiet", "--no-prompt", "--no-lock", ...flags, "-"];
+  const run = ["run", "--quiet", "--no-prompt", "--no-config", ...flags, "-"];
   const [command, ...args] = [...wrap, Deno.execPath(), ...run];
   const child = new Deno.Command(command!, {
     args,
