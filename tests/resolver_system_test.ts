@@ -37,7 +37,10 @@ async function lookUpAll(): Promise<
     const limited = 'ulimit -n 64 && exec "$@"';
     const [program = "", ...args] = await enterNamespace(
       { temporary, files, network: true },
-      ["sh", "-c", limited, "sh", Deno.execPath(), "run", "-A", child],
+      [
+        ...["sh", "-c", limited, "sh"],
+        ...[Deno.execPath(), "run", "-A", "--no-config", child],
+      ],
     );
     const { code, stdout, stderr } = await new Deno.Command(program, { args })
       .output();
