@@ -13,7 +13,7 @@ const hasTerminal = Deno.build.os === "linux" && installed("script");
 const child = new URL("sandbox_child.ts", import.meta.url).pathname;
 
 function command(grants: string[], dials: Dial[]): string[] {
-  const run = ["run", "--no-check", ...grants, child, JSON.stringify(dials)];
+  const run = ["run", "--no-config", ...grants, child, JSON.stringify(dials)];
   return [Deno.execPath(), ...run];
 }
 
