@@ -9,6 +9,7 @@ import { copy } from "../net/copy.ts";
 import { OpError } from "../net/errors.ts";
 import { FakeClock } from "../testing/fake_clock.ts";
 import { InnerConn } from "./conn_inner.ts";
+import { same } from "./suites/conn_suite_kit.ts";
 
 const PIECE = 64 * 1024;
 
@@ -48,7 +49,10 @@ async function readRandomly(seed: number): Promise<void> {
   const calls: Promise<void>[] = [];
   /** Bytes that a caller has got: the next ones of the stream, all of them. */
   const take = (p: Uint8Array) => {
-    for (const byte of p) assertEquals(byte, byteAt(got++));
+    for (const byte of p) {
+      const next = byteAt(got++);
+      if (byte !== next) assertEquals(byte, next, `byte ${got - 1}`);
+    }
   };
   const iterator = conn[Symbol.asyncIterator]();
 
@@ -62,7 +66,7 @@ async function readRandomly(seed: number): Promise<void> {
           if (n !== null) take(p.subarray(0, n));
           p.fill(99);
           const after = copyOf();
-          queueMicrotask(() => assertEquals(p, after));
+          queueMicrotask(() => assert(same(p, after)));
         }, (error) => assert(isGivenUp(error), `${error}`)),
       );
     },
@@ -172,7 +176,7 @@ async function writeRandomly(seed: number): Promise<void> {
   /** What became of each write: at least so many bytes are out, at most. */
   const fates: { least: number; most: number }[] = [];
   const calls: Promise<void>[] = [];
-  const out = new Uint8Array(64 * 1024 * 1024);
+  const out = new Uint8Array(8 * 1024 * 1024);
   let at = 0;
   const write = (size: number, signal?: AbortSignal) => {
     // Each write has a value of its own, changed when it is the caller's again.
@@ -195,7 +199,7 @@ async function writeRandomly(seed: number): Promise<void> {
       }),
     );
   };
-  const size = () => 1 + random([10, 1000, PIECE, 300_000][random(4)]!);
+  const size = () => 1 + random([10, 1000, PIECE, 150_000][random(4)]!);
   let armed = false;
   const actions: (() => void)[] = [
     () => write(size()),
@@ -260,7 +264,7 @@ async function writeRandomly(seed: number): Promise<void> {
 }
 
 Deno.test("Conn keeps its word under random reads", async (t) => {
-  for (let seed = 1; seed <= 15; seed++) {
+  for (let seed = 1; seed <= 10; seed++) {
     await t.step(`seed ${seed}`, () => readRandomly(seed));
   }
 });
