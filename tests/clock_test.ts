@@ -1,6 +1,14 @@
-import { assert, assertEquals } from "@std/assert";
+/** Where time comes from: the system's clock, alarms, and the fake one. */
+import {
+  assert,
+  assertEquals,
+  assertRejects,
+  assertStringIncludes,
+  assertThrows,
+} from "@std/assert";
 import { Alarm, systemClock } from "../net/clock.ts";
-import { FakeClock } from "../testing/fake_clock.ts";
+import type { Conn } from "../net/conn.ts";
+import { FakeClock, pipe } from "../testing/mod.ts";
 
 const MAX_TIMEOUT = 2 ** 31 - 1;
 
@@ -146,4 +154,192 @@ Deno.test("systemClock is the system's", async () => {
   systemClock.unrefTimer(never);
   systemClock.clearTimeout(never);
   systemClock.clearTimeout(never); // a fired or cleared one is no error
+});
+
+Deno.test("FakeClock starts at Date.now(), or where it is told to", () => {
+  const before = Date.now();
+  const now = new FakeClock().now();
+  assert(before <= now && now <= Date.now());
+  const clock = new FakeClock(1_000);
+  assertEquals([clock.now(), clock.monotonic(), clock.pending], [1_000, 0, 0]);
+  for (const start of [NaN, Infinity, -Infinity]) {
+    assertThrows(() => new FakeClock(start), RangeError, "not a time");
+  }
+});
+
+Deno.test("FakeClock.advance() fires timers in order, each at its time", async () => {
+  const clock = new FakeClock(0);
+  const fired: [string, number][] = [];
+  const set = (name: string, ms: number) =>
+    clock.setTimeout(() => fired.push([name, clock.now()]), ms);
+  set("c", 30);
+  set("a", 10);
+  set("b1", 20);
+  set("b2", 20);
+  set("now", 0);
+  set("past", -5);
+  set("never", 41);
+  assertEquals(clock.pending, 7);
+  await clock.advance(40);
+  assertEquals(fired, [
+    ["now", 0],
+    ["past", 0],
+    ["a", 10],
+    ["b1", 20],
+    ["b2", 20],
+    ["c", 30],
+  ]);
+  assertEquals([clock.now(), clock.monotonic(), clock.pending], [40, 40, 1]);
+});
+
+Deno.test("FakeClock.advance() fires what is set on the way", async () => {
+  const clock = new FakeClock(0);
+  const times: number[] = [];
+  const tick = () => {
+    times.push(clock.now());
+    clock.setTimeout(tick, 10);
+  };
+  clock.setTimeout(tick, 10);
+  await clock.advance(35);
+  assertEquals(times, [10, 20, 30]);
+});
+
+Deno.test("FakeClock.advance() lets all happen that needs no time", async () => {
+  const clock = new FakeClock(0);
+  const seen: string[] = [];
+  const after = async (name: string, ms: number) => {
+    await new Promise<void>((resolve) => clock.setTimeout(resolve, ms));
+    for (let i = 0; i < 50; i++) await Promise.resolve();
+    seen.push(`${name}: promise jobs at ${clock.now()}`);
+    await new Promise((resolve) => setTimeout(resolve, 0));
+    seen.push(`${name}: a turn at ${clock.now()}`);
+  };
+  const done = Promise.all([after("a", 1), after("b", 2)]);
+  await clock.advance(2);
+  assertEquals(seen, [
+    "a: promise jobs at 1",
+    "a: a turn at 1",
+    "b: promise jobs at 2",
+    "b: a turn at 2",
+  ]);
+  await done;
+});
+
+Deno.test("FakeClock.advance() waits for all that needs no time, however much", async () => {
+  const clock = new FakeClock();
+  const [client, server] = pipe({ clock });
+  const rounds = 2_500; // every thousandth operation of a connection waits
+  let answers = 0;
+  const p = new Uint8Array(1);
+  const asking = (async () => {
+    for (; answers < rounds; answers++) {
+      await client.write(p);
+      await client.read(p);
+    }
+    client.close();
+  })();
+  const answering = (async () => {
+    for await (const chunk of server) await server.write(chunk);
+    server.close();
+  })();
+  await clock.advance(0);
+  assertEquals(answers, rounds);
+  await Promise.all([asking, answering]);
+});
+
+Deno.test("FakeClock.advance() ends although peers answer each other for ever", async () => {
+  const clock = new FakeClock(0);
+  const [client, server] = pipe({ clock });
+  const pingPong = async (conn: Conn) => {
+    const p = new Uint8Array(1);
+    while (clock.now() === 0) {
+      await conn.write(p);
+      await conn.read(p);
+    }
+    conn.close();
+  };
+  const playing = Promise.allSettled([pingPong(client), pingPong(server)]);
+  await clock.advance(1);
+  await playing;
+});
+
+Deno.test("FakeClock.advance(0) fires what is due", async () => {
+  const clock = new FakeClock();
+  let fired = false;
+  clock.setTimeout(() => fired = true, 0);
+  await clock.advance(0);
+  assert(fired);
+});
+
+Deno.test("FakeClock.advance() calls follow one another", async () => {
+  const clock = new FakeClock(0);
+  const times: number[] = [];
+  clock.setTimeout(() => times.push(clock.now()), 15);
+  const first = clock.advance(10).then(() => times.push(clock.now()));
+  const second = clock.advance(10).then(() => times.push(clock.now()));
+  await Promise.all([first, second]);
+  assertEquals(times, [10, 15, 20]);
+});
+
+Deno.test("FakeClock.advance() tells what a callback throws", async () => {
+  const clock = new FakeClock(0);
+  clock.setTimeout(() => {
+    throw new Error("boom");
+  }, 5);
+  await assertRejects(() => clock.advance(10), Error, "boom");
+  assertEquals(clock.now(), 5);
+  await clock.advance(5);
+  assertEquals(clock.now(), 10);
+});
+
+Deno.test("FakeClock refuses times that are none", async () => {
+  const clock = new FakeClock();
+  for (const ms of [-1, NaN, Infinity]) {
+    await assertRejects(() => clock.advance(ms), RangeError, "not a duration");
+  }
+  for (const ms of [NaN, 2 ** 31, Infinity]) {
+    assertThrows(() => clock.setTimeout(() => {}, ms), RangeError);
+  }
+  clock.clearTimeout(clock.setTimeout(() => {}, 2 ** 31 - 1));
+  assertEquals(clock.pending, 0);
+});
+
+Deno.test("FakeClock forgets a cleared timer; once more is no error", async () => {
+  const clock = new FakeClock();
+  let fired = 0;
+  const id = clock.setTimeout(() => fired++, 1);
+  const other = clock.setTimeout(() => {
+    fired++;
+    clock.clearTimeout(id);
+  }, 0);
+  clock.unrefTimer(id);
+  await clock.advance(1);
+  clock.clearTimeout(id);
+  clock.clearTimeout(other);
+  assertEquals([fired, clock.pending], [1, 0]);
+});
+
+Deno.test("FakeClock says who has set a timer", () => {
+  const clock = new FakeClock();
+  const [client, server] = pipe({ clock });
+  client.setReadDeadline(clock.now() + 700);
+  client.read(new Uint8Array(1)).catch(() => {});
+  const [line] = clock.timers;
+  assertStringIncludes(line!, "timer due in 700 ms, set at ");
+  assertStringIncludes(line!, import.meta.url);
+  client.close();
+  server.close();
+  assertEquals(clock.timers, []);
+});
+
+Deno.test("FakeClock carries alarms over more than 2^31 ms", async () => {
+  const clock = new FakeClock(0);
+  const year = 365 * 24 * 60 * 60_000;
+  let rang = NaN;
+  const alarm = new Alarm(clock, () => rang = clock.now(), true);
+  alarm.setIn(year);
+  await clock.advance(year - 1);
+  assertEquals(rang, NaN);
+  await clock.advance(1);
+  assertEquals(rang, year);
 });

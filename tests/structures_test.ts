@@ -1,0 +1,139 @@
+/** What connections and listeners keep things in: a line, a list, a pool. */
+import { assert, assertEquals, assertStrictEquals } from "@std/assert";
+import { giveMemory, MAX_SIZE, MIN_SIZE, takeMemory } from "../net/pool.ts";
+import { type Link, Queue } from "../net/queue.ts";
+import { type Entry, Roster } from "../net/roster.ts";
+
+interface Item extends Link<Item> {
+  name: string;
+}
+
+function setUp(names: string): { queue: Queue<Item>; items: Item[] } {
+  const queue = new Queue<Item>();
+  const items = [...names].map((name): Item => ({ name, next: null }));
+  for (const item of items) queue.push(item);
+  return { queue, items };
+}
+
+function takeAll(queue: Queue<Item>): string {
+  let names = "";
+  while (queue.head) names += queue.shift().name;
+  return names;
+}
+
+Deno.test("Queue is first come first served", () => {
+  const { queue, items } = setUp("abc");
+  assertEquals(queue.head, items[0]);
+  assertEquals(takeAll(queue), "abc");
+  assertEquals(queue.head, null);
+  queue.push(items[1]!); // who has left may come again
+  queue.push(items[0]!);
+  assertEquals(takeAll(queue), "ba");
+});
+
+Deno.test("Queue.remove() takes out who stands anywhere, and leaves a line", async (t) => {
+  const cases = [
+    { name: "the first", gone: [0], left: "bcdx" },
+    { name: "one in the middle", gone: [1], left: "acdx" },
+    { name: "the last", gone: [3], left: "abcx" },
+    { name: "the first twice", gone: [0, 0], left: "bcdx" },
+    { name: "the last two", gone: [2, 3], left: "abx" },
+    { name: "the last two, backwards", gone: [3, 2], left: "abx" },
+    { name: "all", gone: [1, 0, 3, 2], left: "x" },
+  ];
+  for (const { name, gone, left } of cases) {
+    await t.step(name, () => {
+      const { queue, items } = setUp("abcd");
+      for (const i of gone) queue.remove(items[i]!);
+      for (const i of gone) assertEquals(items[i]!.next, null);
+      queue.push({ name: "x", next: null });
+      assertEquals(takeAll(queue), left);
+    });
+  }
+});
+
+Deno.test("Queue.remove() of somebody who is not there does nothing", () => {
+  const { queue } = setUp("ab");
+  queue.remove({ name: "c", next: null });
+  const other = setUp("de");
+  queue.remove(other.items[0]!);
+  assertEquals(takeAll(queue), "ab");
+  assertEquals(takeAll(other.queue), "de");
+});
+
+Deno.test("Roster holds what was added and not let go", () => {
+  const roster = new Roster<Entry & { name: string }>();
+  const [a, b, c] = ["a", "b", "c"].map((name) => ({ name, index: -1 }));
+  const names = () => roster.list().map(({ name }) => name).toSorted().join("");
+  for (const entry of [a!, b!, c!]) roster.add(entry);
+  assertEquals([roster.size, names()], [3, "abc"]);
+  assertEquals(roster.delete(a!), true);
+  assertEquals(roster.delete(a!), false); // it is not there any more
+  assertEquals([roster.size, names()], [2, "bc"]);
+  roster.add(a!);
+  assertEquals(roster.delete(c!), true);
+  assertEquals(roster.delete(a!), true); // the last of the list
+  assertEquals([roster.size, names()], [1, "b"]);
+  assertEquals(roster.delete(b!), true);
+  assertEquals([roster.size, names()], [0, ""]);
+});
+
+const KiB = 1024;
+
+Deno.test("takeMemory() lends the smallest of five sizes that is enough", () => {
+  const cases = [
+    [257, 1],
+    [1 * KiB, 1],
+    [1 * KiB + 1, 4],
+    [4 * KiB, 4],
+    [4 * KiB + 1, 16],
+    [16 * KiB, 16],
+    [16 * KiB + 1, 64],
+    [64 * KiB, 64],
+    [64 * KiB + 1, 256],
+    [256 * KiB, 256],
+  ] as const;
+  for (const [size, KiBs] of cases) {
+    assertEquals(takeMemory(size).length, KiBs * KiB, `for ${size}`);
+  }
+  assertEquals([MIN_SIZE, MAX_SIZE], [1 * KiB, 256 * KiB]);
+});
+
+Deno.test("takeMemory() never lends the same memory twice at once", () => {
+  const memories = Array.from({ length: 100 }, () => takeMemory(MIN_SIZE));
+  assertEquals(new Set(memories.map(({ buffer }) => buffer)).size, 100);
+  for (const memory of memories) giveMemory(memory);
+  const again = Array.from({ length: 200 }, () => takeMemory(MIN_SIZE));
+  assertEquals(new Set(again.map(({ buffer }) => buffer)).size, 200);
+});
+
+Deno.test("giveMemory() keeps what it gets for the next, each size for itself", () => {
+  for (const size of [1, 4, 16, 64, 256].map((n) => n * KiB)) {
+    const memory = takeMemory(size);
+    giveMemory(memory);
+    assertStrictEquals(takeMemory(size), memory);
+  }
+});
+
+Deno.test("giveMemory() keeps 1 MiB of each size at most", () => {
+  const lent = Array.from({ length: 10 }, () => takeMemory(MAX_SIZE));
+  for (const memory of lent) giveMemory(memory);
+  const again = Array.from({ length: 10 }, () => takeMemory(MAX_SIZE));
+  const kept = again.filter((memory) => lent.includes(memory));
+  assertEquals(kept.length, 4);
+  assert(kept.every((memory) => memory.length === MAX_SIZE));
+});
+
+Deno.test("takeMemory() lends small memory in just the size, 1,024 in all", () => {
+  const sizes = [0, 1, 64, 255, 256];
+  const lent = Array.from(
+    { length: 2_000 },
+    (_, i) => takeMemory(sizes[i % sizes.length]!),
+  );
+  assertEquals(new Set(lent.map(({ buffer }) => buffer)).size, 2_000);
+  const exact = lent.filter(({ length }) => sizes.includes(length));
+  assertEquals(exact.length, 1_024);
+  assert(lent.every(({ length }) => length === MIN_SIZE || length <= 256));
+  for (const memory of lent) giveMemory(memory);
+  assertEquals(takeMemory(64).length, 64);
+});
