@@ -1,5 +1,8 @@
+/** What the package shows: its exports, and pages that are true of it. */
 import { assert, assertEquals } from "@std/assert";
 import config from "../deno.json" with { type: "json" };
+
+const root = new URL("..", import.meta.url);
 
 // The public face, name by name: a change to it shows here. Other names are
 // internal, whatever file they are exported from.
@@ -33,46 +36,43 @@ const EXPORTS: { [entry: string]: string } = {
 
 const words = (text: string) => text.trim().split(/\s+/);
 
-/** What `deno doc` says of a module. */
-interface Documentation {
-  module_doc: { doc?: string };
-  symbols: { name: string }[];
-}
-
-async function documentation(path: string): Promise<Documentation> {
+/** What `deno doc` says of our modules, by their URLs. */
+async function documentation(): Promise<
+  Record<string, { module_doc: { doc?: string }; symbols: { name: string }[] }>
+> {
   const { stdout, success } = await new Deno.Command(Deno.execPath(), {
-    args: ["doc", "--json", path],
-    cwd: new URL("..", import.meta.url),
+    args: ["doc", "--json", ...Object.values(config.exports)],
+    cwd: root,
     stderr: "inherit",
   }).output();
   assert(success);
-  const { nodes } = JSON.parse(new TextDecoder().decode(stdout));
-  return Object.values<Documentation>(nodes)[0]!;
+  return JSON.parse(new TextDecoder().decode(stdout)).nodes;
 }
 
 Deno.test("deno.json exports these modules", () => {
   assertEquals(Object.keys(config.exports), Object.keys(EXPORTS));
 });
 
-for (const [entry, path] of Object.entries(config.exports)) {
-  Deno.test(`"${entry}" exports these names`, async (t) => {
+Deno.test("each module exports its names", async (t) => {
+  const documented = await documentation();
+  for (const [entry, path] of Object.entries(config.exports)) {
     const names = words(EXPORTS[entry] ?? "");
-    const { module_doc, symbols } = await documentation(path);
-    await t.step("types included", () => {
+    const { module_doc, symbols } = documented[new URL(path, root).href]!;
+    await t.step(`"${entry}", types included`, () => {
       assertEquals(symbols.map(({ name }) => name).toSorted(), names);
     });
-    await t.step("and says what they are for", () => {
+    await t.step(`"${entry}" says what they are for`, () => {
       assert(module_doc.doc);
     });
-    await t.step("values that are there", async () => {
+    await t.step(`"${entry}" has the values`, async () => {
       const module = await import(`../${path}`);
       for (const [name, value] of Object.entries(module)) {
         assert(names.includes(name), name);
         assertEquals(typeof value, "function", name);
       }
     });
-  });
-}
+  }
+});
 
 Deno.test('"." exports what "./listener", "./dialer" and "./handler" do', () => {
   const all = words(EXPORTS["."]!);
@@ -80,4 +80,95 @@ Deno.test('"." exports what "./listener", "./dialer" and "./handler" do', () => 
     words(EXPORTS[entry]!)
   );
   assertEquals(parts.filter((name) => !all.includes(name)), []);
+});
+
+/** The files of a folder and of those below it, by their path from the root. */
+async function* files(folder: string): AsyncGenerator<string> {
+  for await (
+    const { name, isDirectory } of Deno.readDir(new URL(folder, root))
+  ) {
+    if (isDirectory) yield* files(`${folder}${name}/`);
+    else yield folder + name;
+  }
+}
+
+const read = (path: string) => Deno.readTextFile(new URL(path, root));
+
+/** Where prose for readers is. */
+async function pages(): Promise<string[]> {
+  const docs = await Array.fromAsync(files("docs/"));
+  return ["README.md", "CHANGELOG.md", "CONTRIBUTING.md", ...docs];
+}
+
+/** The library's own modules. */
+async function modules(): Promise<string[]> {
+  const inner = [
+    ...await Array.fromAsync(files("net/")),
+    ...await Array.fromAsync(files("testing/")),
+  ];
+  return ["mod.ts", "listener.ts", "dialer.ts", "handler.ts", ...inner];
+}
+
+Deno.test("every link between our pages leads somewhere", async (t) => {
+  for (const page of await pages()) {
+    await t.step(page, async () => {
+      const text = await read(page);
+      for (const [, target] of text.matchAll(/\]\(([^)\s#]+)[^)]*\)/g)) {
+        if (/^[a-z]+:/.test(target!)) continue;
+        const url = new URL(target!, new URL(page, root));
+        await Deno.stat(url).catch(() => {
+          throw new Error(`${page}: no ${target}`);
+        });
+      }
+    });
+  }
+});
+
+Deno.test("README.md names every page in docs/", async () => {
+  const text = await read("README.md");
+  for await (const page of files("docs/")) {
+    assert(text.includes(`(${page})`), page);
+  }
+});
+
+Deno.test("tasks that our pages name exist", async (t) => {
+  for (const page of await pages()) {
+    await t.step(page, async () => {
+      const named = (await read(page)).matchAll(/deno(?:@\S+)? task (\w+)/g);
+      for (const [, task] of named) assert(task! in config.tasks, task);
+    });
+  }
+});
+
+Deno.test("no snippet is left out when snippets are run", async () => {
+  for (const path of [...await pages(), ...await modules()]) {
+    // `ts ignore` and its like make `deno test --doc` skip a block.
+    const fence = /```(?:ts|js|tsx|jsx|typescript|javascript)[ ,]+\S/;
+    assert(!fence.test(await read(path)), path);
+  }
+});
+
+Deno.test("the library imports itself and node:, one way", async () => {
+  const allowed = new Set(["mod", "listener", "dialer", "handler"]);
+  for (const path of await modules()) {
+    const code = (await read(path)).replaceAll(/^ *\*.*$/gm, "");
+    for (const [, from] of code.matchAll(/(?: from |import\()"([^"]+)"/g)) {
+      if (from!.startsWith("node:")) continue;
+      const target = new URL(from!, new URL(path, root)).href
+        .slice(root.href.length);
+      const [, folder] = /^(?:(net|testing)\/)?\w+\.ts$/.exec(target) ?? [];
+      const top = target.replace(/\.ts$/, "");
+      assert(folder !== undefined || allowed.has(top), `${path}: ${from}`);
+      // Arrows never turn back: nothing imports what stands on it.
+      if (path.startsWith("net/")) assertEquals(folder, "net", path);
+      if (!path.startsWith("testing/")) assert(folder !== "testing", path);
+    }
+  }
+});
+
+Deno.test("the version is that of CHANGELOG.md, or has none there yet", async () => {
+  const text = await read("CHANGELOG.md");
+  const headings = [...text.matchAll(/^## \[?([^\]\s]+)/gm)].map((m) => m[1]);
+  const released = headings.find((heading) => heading !== "Unreleased");
+  assert(released === undefined || released === config.version, released);
 });
