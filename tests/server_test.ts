@@ -494,7 +494,7 @@ Deno.test("unref() lets the process end, ref() keeps it", async (t) => {
   `;
   const run = (calls: string) =>
     new Deno.Command(Deno.execPath(), {
-      args: ["eval", "--quiet", source(calls)],
+      args: ["eval", "--quiet", "--no-config", source(calls)],
       stdin: "null",
       stdout: "piped",
       stderr: "inherit",
