@@ -1,5 +1,5 @@
 /**
- * A child process of resolver_system_test.ts, in a network of its own whose
+ * A child process of resolver_runtime_test.ts, in a network of its own whose
  * name server it is itself: looks names up with `systemResolver`, and prints
  * as JSON what came of it.
  */

@@ -1,14 +1,25 @@
+/** The two resolvers, on a name server that follows a script. */
 import {
+  assert,
   assertEquals,
   assertInstanceOf,
   assertRejects,
   assertStrictEquals,
   assertThrows,
 } from "@std/assert";
-import { dial, dnsResolver, isTimeout, listen, type Resolver } from "../mod.ts";
+import { enterNamespace } from "../bench/harness/namespace.ts";
+import {
+  dial,
+  dnsResolver,
+  isTimeout,
+  listen,
+  type Resolver,
+  systemResolver,
+} from "../mod.ts";
 import { DnsError, OpError } from "../net/errors.ts";
 import { DnsServer } from "./dns_server.ts";
 import { countedSignal } from "./support.ts";
+import type { Lookup } from "./system_lookups.ts";
 
 /** What a resolver gives, batch by batch. */
 function batchesOf(
@@ -109,40 +120,6 @@ Deno.test("dnsResolver() fails with a DnsError that names the server", async (t)
       );
     });
   }
-});
-
-Deno.test("dnsResolver() outlives a lost packet, and ends at silence", async (t) => {
-  await using server = await DnsServer.start({
-    "lost.test AAAA": "NXDOMAIN",
-    "lost.test A": { reply: ["192.0.2.1"], lost: 1 },
-    "silent.test AAAA": "NXDOMAIN",
-    "silent.test A": "silence",
-    "half.test AAAA": "silence",
-    "half.test A": ["192.0.2.1"],
-  });
-  const resolve = dnsResolver(server);
-  // All at once, because they take seconds.
-  const [lost, silent, half] = await Promise.all([
-    addressesOf(resolve, "lost.test"),
-    failureOf(resolve, "silent.test"),
-    Array.fromAsync(batchesOf(resolve, "half.test")),
-  ]);
-  await t.step("lost", () => {
-    assertEquals(lost, ["192.0.2.1"]);
-  });
-  await t.step("silence", () => {
-    assertEquals(isTimeout(silent), true);
-    assertEquals(silent.timeout, true);
-    assertEquals(silent.notFound, false);
-    const { port } = server.nameServer;
-    assertEquals(
-      silent.message,
-      `lookup silent.test on 127.0.0.1:${port}: i/o timeout`,
-    );
-  });
-  await t.step("silence for one family", () => {
-    assertEquals(half, [["192.0.2.1"]]);
-  });
 });
 
 Deno.test("dnsResolver() gives A first if AAAA takes longer than 50 ms", async () => {
@@ -268,5 +245,189 @@ Deno.test("dial() finds its way through dnsResolver()", async (t) => {
       OpError,
       `dial tcp: lookup nosuch.test on ${ipAddr}:${port}: no address found`,
     );
+  });
+});
+
+/** A network and a name server of one's own: root's privilege, or a user's. */
+const canEnter = Deno.build.os === "linux" &&
+  await enterNamespace({ temporary: "", files: {}, network: true }, [])
+    .then(() => true, () => false);
+
+/** What the child process has found. */
+type Found =
+  & Record<
+    | "hosts"
+    | "both"
+    | "four"
+    | "six"
+    | "nosuch"
+    | "empty"
+    | "broken"
+    | "half"
+    | "otherHalf"
+    | "lost"
+    | "starved",
+    Lookup
+  >
+  & { questions: string[] };
+
+/** Looks names up in a child process, with a name server that is a script. */
+async function lookUpAll(): Promise<Found> {
+  const child = new URL("system_lookups.ts", import.meta.url).pathname;
+  const temporary = await Deno.makeTempDir();
+  try {
+    const files = {
+      "/etc/hosts": "127.0.0.1 localhost hosts.test\n",
+      "/etc/resolv.conf": "nameserver 127.0.0.1\n",
+    };
+    const limited = 'ulimit -n 64 && exec "$@"';
+    const [program = "", ...args] = await enterNamespace(
+      { temporary, files, network: true },
+      [
+        ...["sh", "-c", limited, "sh"],
+        ...[Deno.execPath(), "run", "-A", "--no-config", child],
+      ],
+    );
+    const { code, stdout, stderr } = await new Deno.Command(program, { args })
+      .output();
+    assertEquals(code, 0, new TextDecoder().decode(stderr));
+    return JSON.parse(new TextDecoder().decode(stdout));
+  } finally {
+    await Deno.remove(temporary, { recursive: true });
+  }
+}
+
+/** What dnsResolver() makes of a name server that loses packets, or is silent. */
+async function resolveSlowly() {
+  await using server = await DnsServer.start({
+    "lost.test AAAA": "NXDOMAIN",
+    "lost.test A": { reply: ["192.0.2.1"], lost: 1 },
+    "silent.test AAAA": "NXDOMAIN",
+    "silent.test A": "silence",
+    "half.test AAAA": "silence",
+    "half.test A": ["192.0.2.1"],
+  });
+  const resolve = dnsResolver(server);
+  const [lost, silent, half] = await Promise.all([
+    addressesOf(resolve, "lost.test"),
+    failureOf(resolve, "silent.test"),
+    Array.fromAsync(batchesOf(resolve, "half.test")),
+  ]);
+  return { lost, silent, half, port: server.nameServer.port };
+}
+
+Deno.test("resolvers outlive a lost packet, and end at silence", async (t) => {
+  // All at once, because they take seconds.
+  const [{ lost, silent, half, port }, found] = await Promise.all([
+    resolveSlowly(),
+    canEnter ? lookUpAll() : null,
+  ]);
+  await t.step("dnsResolver(): lost", () => {
+    assertEquals(lost, ["192.0.2.1"]);
+  });
+  await t.step("dnsResolver(): silence", () => {
+    assertEquals(isTimeout(silent), true);
+    assertEquals(silent.timeout, true);
+    assertEquals(silent.notFound, false);
+    assertEquals(
+      silent.message,
+      `lookup silent.test on 127.0.0.1:${port}: i/o timeout`,
+    );
+  });
+  await t.step("dnsResolver(): silence for one family", () => {
+    assertEquals(half, [["192.0.2.1"]]);
+  });
+  await t.step({
+    name:
+      "systemResolver() gives the system's answer, and does not wait for half of it (needs unshare)",
+    ignore: !found,
+    fn: (t) => assertSystemAnswers(t, found!),
+  });
+});
+
+async function assertSystemAnswers(t: Deno.TestContext, found: Found) {
+  await t.step("a name in /etc/hosts", () => {
+    assertEquals(found.hosts.addresses, ["127.0.0.1"]);
+  });
+  await t.step("both families", () => {
+    assertEquals(
+      found.both.addresses.toSorted(),
+      ["192.0.2.1", "2001:db8::1"],
+    );
+  });
+  await t.step("one family", () => {
+    assertEquals(found.four.addresses, ["192.0.2.1"]);
+    assertEquals(found.six.addresses, ["2001:db8::1"]);
+  });
+  await t.step("a name that does not exist", () => {
+    assertEquals(found.nosuch.error, {
+      message: "lookup nosuch.test: no such host",
+      notFound: true,
+      code: "ENOTFOUND",
+    });
+  });
+  await t.step("a name without addresses", () => {
+    assertEquals(found.empty.error, {
+      message: "lookup empty.test: no address found",
+      notFound: false,
+      code: "ENOTFOUND",
+    });
+  });
+  await t.step("a name server that fails", () => {
+    assertEquals(found.broken.error, {
+      message: "lookup broken.test: temporary failure in name resolution",
+      notFound: false,
+      code: "EAI_AGAIN",
+    });
+  });
+  // getaddrinfo gives these after 15, 10 and 5 s.
+  await t.step("AAAA is never answered", () => {
+    assertEquals(found.half.addresses, ["192.0.2.1"]);
+    assert(found.half.ms < 5_000, `${found.half.ms}`);
+  });
+  await t.step("A is never answered", () => {
+    assertEquals(found.otherHalf.addresses, ["2001:db8::1"]);
+    assert(found.otherHalf.ms < 5_000, `${found.otherHalf.ms}`);
+  });
+  await t.step("a lost packet", () => {
+    assertEquals(
+      found.lost.addresses.toSorted(),
+      ["192.0.2.1", "2001:db8::1"],
+    );
+    assert(found.lost.ms < 5_000, `${found.lost.ms}`);
+  });
+  await t.step("lookups that were given up are shared by the next", () => {
+    // Not 20; but each family may have been asked for as well by now, and
+    // getaddrinfo repeats what is not answered.
+    const { length } = found.questions;
+    assert(length < 10, `${found.questions}`);
+  });
+  await t.step("no file descriptor left, which is not 'no such host'", () => {
+    assertEquals(found.starved.error, {
+      message: "lookup hosts.test: no address found",
+      notFound: false,
+      code: "ENOTFOUND",
+    });
+  });
+}
+
+Deno.test("systemResolver() rejects with the signal's reason", async (t) => {
+  const reason = new Error("stop");
+  const next = (signal: AbortSignal) => {
+    const batches = systemResolver("localhost", { signal });
+    return (batches as AsyncIterable<string[]>)[Symbol.asyncIterator]().next();
+  };
+  await t.step("aborted before", async () => {
+    const rejected = next(AbortSignal.abort(reason)).catch((error) => error);
+    assertStrictEquals(await rejected, reason);
+  });
+  await t.step("aborted meanwhile", async () => {
+    const { controller, signal, listeners } = countedSignal();
+    const rejected = next(signal).catch((error) => error);
+    controller.abort(reason);
+    assertStrictEquals(await rejected, reason);
+    assertEquals(listeners(), 0);
+    // The lookup goes on, and this one joins it.
+    assertEquals((await next(new AbortController().signal)).done, false);
   });
 });
