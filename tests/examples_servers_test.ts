@@ -9,7 +9,11 @@ import { bytes, installed, textOf } from "./support.ts";
 const LOCAL = ["--listen", "127.0.0.1:0"];
 
 /** A test that sends SIGINT, which Windows does not have. */
-function test(name: string, fn: () => Promise<void>, ...needs: string[]): void {
+function test(
+  name: string,
+  fn: (t: Deno.TestContext) => Promise<void>,
+  ...needs: string[]
+): void {
   const ignore = Deno.build.os === "windows" || !needs.every(installed);
   Deno.test({ name, ignore, fn });
 }
@@ -35,29 +39,36 @@ async function next(lines: AsyncGenerator<string>): Promise<unknown> {
   return (await lines.next()).value;
 }
 
-test("echo_server echoes, counts, and ends on SIGINT", async () => {
+test("echo_server echoes, counts, and ends on SIGINT", async (t) => {
   await using server = await Program.example("echo_server", ...LOCAL);
-  const client = await connectTo(await server.port());
-  const peer = String(client.localAddr);
-  assertEquals((await server.line(/(.*) connected/))[1], peer);
-  await client.write(bytes("hello"));
-  await client.closeWrite();
-  assertEquals(await textOf(client), "hello");
-  client.close();
-  assertEquals((await server.line(/(.*) sent 5 bytes/))[1], peer);
+  const port = await server.port();
+  await t.step("a client that half-closes", async () => {
+    const client = await connectTo(port);
+    const peer = String(client.localAddr);
+    assertEquals((await server.line(/(.*) connected/))[1], peer);
+    await client.write(bytes("hello"));
+    await client.closeWrite();
+    assertEquals(await textOf(client), "hello");
+    client.close();
+    assertEquals((await server.line(/(.*) sent 5 bytes/))[1], peer);
+  });
+  await t.step({
+    name: "nc (needs nc)",
+    ignore: !installed("nc"),
+    fn: async () => {
+      await using nc = new Program("nc", ["-N", "127.0.0.1", `${port}`]);
+      await nc.type("one\n");
+      await nc.line(/^one$/);
+      await nc.type("two\n");
+      await nc.line(/^two$/);
+      await nc.endInput(); // -N: FIN
+      assertEquals((await nc.ended()).code, 0);
+      await server.line(/ sent 8 bytes/);
+    },
+  });
   server.interrupt();
   assertEquals(await server.ended(), { code: 0, stdout: "", stderr: "" });
 });
-
-test("echo_server talks to nc (needs nc)", async () => {
-  await using server = await Program.example("echo_server", ...LOCAL);
-  const port = await server.port();
-  await using nc = new Program("nc", ["127.0.0.1", `${port}`]);
-  await nc.type("one\n");
-  await nc.line(/^one$/);
-  await nc.type("two\n");
-  await nc.line(/^two$/);
-}, "nc");
 
 test("chat_server passes lines on to all others", async () => {
   await using server = await Program.example("chat_server", ...LOCAL);
