@@ -142,7 +142,7 @@ export class Conn
     }
     const signal = options?.signal;
     if (signal?.aborted) return Promise.reject(signal.reason);
-    const reader = this.#reader;
+    const reader = this.#readHalf ?? this.#reader;
     // Go: zero bytes can be read past the deadline, but not after close.
     if (p.length > 0 || this.#wire.closed) {
       const refusal = reader.refusal();
@@ -186,7 +186,7 @@ export class Conn
     }
     const signal = options?.signal;
     if (signal?.aborted) return Promise.reject(signal.reason);
-    const writer = this.#writer;
+    const writer = this.#writeHalf ?? this.#writer;
     const refusal = writer.refusal();
     if (refusal) return tolerate(Promise.reject(refusal));
     if (p.length === 0) return Promise.resolve(0);
