@@ -6,7 +6,7 @@
  * @module
  */
 
-import { parseAddress, type ParsedAddress, TcpAddr, UnixAddr } from "./addr.ts";
+import { type ParsedAddress, TcpAddr, UnixAddr } from "./addr.ts";
 import { Alarm, type Clock } from "./clock.ts";
 import { Conn } from "./conn.ts";
 import { dialError, type Tried } from "./dial_error.ts";
@@ -37,6 +37,8 @@ import {
   open,
   type OpenOptions,
   type Target,
+  understand,
+  type Understood,
 } from "./target.ts";
 import { onAbort } from "./wire.ts";
 
@@ -101,14 +103,15 @@ export class Dialing {
    */
   run(): Promise<Conn> {
     const { attemptTimeout, signal, timeout } = this.#settings;
-    let parsed: ParsedAddress;
+    let understood: Understood;
     try {
-      parsed = this.#parse();
-    } catch (error) {
-      return Promise.reject(error);
+      understood = understand(this.#network, this.#address);
+    } catch (cause) {
+      return Promise.reject(new OpError({ network: this.#network, cause }));
     }
     if (signal?.aborted) return Promise.reject(signal.reason);
-    const targets = literalTargets(parsed) ??
+    const { parsed } = understood;
+    const targets = understood.targets ??
       this.#nativeTarget(parsed as NamedAddress);
     const callOff = signal !== undefined || timeout !== Infinity ||
       attemptTimeout !== Infinity;
@@ -118,23 +121,11 @@ export class Dialing {
     return this.#raceAll(parsed, targets);
   }
 
-  #parse(): ParsedAddress {
-    const address = this.#address;
-    try {
-      // The network is checked first; to connect(2) no address is none.
-      const parsed = parseAddress(this.#network, address || ":0");
-      if (address === "") throw new AddrError("missing address");
-      return parsed;
-    } catch (cause) {
-      throw new OpError({ network: this.#network, cause });
-    }
-  }
-
   /**
    * A name goes to the runtime as it is where the sandbox grants it alone: the
    * addresses behind it must not be dialled then, and no resolver be asked.
    */
-  #nativeTarget({ host, port }: NamedAddress): Target[] | undefined {
+  #nativeTarget({ host, port }: NamedAddress): readonly Target[] | undefined {
     if (this.#settings.resolve) return undefined;
     const grant = netGrant();
     const addr = new TcpAddr(host, port);
@@ -176,7 +167,7 @@ export class Dialing {
   /** `targets` is `undefined` for a name that has to be resolved. */
   async #raceAll(
     parsed: ParsedAddress,
-    targets: Target[] | undefined,
+    targets: readonly Target[] | undefined,
   ): Promise<Conn> {
     const { clock, signal, timeout } = this.#settings;
     const deadline = clock.now() + timeout;
