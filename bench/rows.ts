@@ -130,6 +130,7 @@ const accept: Row = {
   unit: "conn/s",
   entries: [
     contestant(RAW, "raw", "close"),
+    contestant(`${RAW}, options set`, "raw", "close-options"),
     contestant("ours", "ours", "close", { ratio: { least: 0.95 } }),
   ],
   measure: (bench, entry) => load(bench, entry, "churn", ["-s", "0"]),
@@ -210,6 +211,7 @@ const dialClose: Row = {
   unit: "dials/s",
   entries: [
     contestant(RAW, "raw", "raw"),
+    contestant(`${RAW}, options set`, "raw", "raw-options"),
     contestant("ours", "ours", "ours", { ratio: { least: 0.9 } }),
   ],
   measure: dialling,

@@ -48,6 +48,12 @@ const handlers: Record<string, (conn: Deno.Conn) => Promise<void>> = {
     return tenWrites(conn);
   },
   close: () => Promise.resolve(),
+  // What ours sets by default: two calls of the kernel.
+  "close-options": (conn) => {
+    (conn as Deno.TcpConn).setNoDelay(true);
+    (conn as Deno.TcpConn).setKeepAlive(true);
+    return Promise.resolve();
+  },
 };
 
 async function run(conn: Deno.Conn): Promise<void> {
