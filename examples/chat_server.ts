@@ -11,6 +11,9 @@ import { type Conn, isTimeout, listen, serve } from "@switchboard/tcp";
 const args = parseArgs(Deno.args, {
   string: ["listen", "patience"],
   default: { listen: "127.0.0.1:7001", patience: "2000" },
+  unknown: (arg) => {
+    throw new TypeError(`unknown argument: ${arg}`);
+  },
 });
 const patience = Number(args.patience); // ms
 const room = new Map<Conn, { name: string; unsent: number }>();

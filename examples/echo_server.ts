@@ -12,6 +12,9 @@ import { copy, listen, serve } from "@switchboard/tcp";
 const args = parseArgs(Deno.args, {
   string: ["listen"],
   default: { listen: "127.0.0.1:7000" },
+  unknown: (arg) => {
+    throw new TypeError(`unknown argument: ${arg}`);
+  },
 });
 
 const server = serve(await listen("tcp", args.listen), async (conn) => {

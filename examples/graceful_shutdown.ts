@@ -16,6 +16,9 @@ import { listen, serve } from "@switchboard/tcp";
 const args = parseArgs(Deno.args, {
   string: ["listen", "work", "timeout"],
   default: { listen: "127.0.0.1:7004", work: "3000", timeout: "10000" },
+  unknown: (arg) => {
+    throw new TypeError(`unknown argument: ${arg}`);
+  },
 });
 
 const server = serve(

@@ -14,6 +14,9 @@ import { isTimeout, listen, serve } from "@switchboard/tcp";
 const args = parseArgs(Deno.args, {
   string: ["listen", "interval", "misses"],
   default: { listen: "127.0.0.1:7003", interval: "1000", misses: "3" },
+  unknown: (arg) => {
+    throw new TypeError(`unknown argument: ${arg}`);
+  },
 });
 const interval = Number(args.interval);
 const misses = Number(args.misses);

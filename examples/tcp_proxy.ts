@@ -15,6 +15,9 @@ import { copyBidirectional, Dialer, listen, serve } from "@switchboard/tcp";
 const args = parseArgs(Deno.args, {
   string: ["listen", "to"],
   default: { listen: "127.0.0.1:7002", to: "localhost:7000" },
+  unknown: (arg) => {
+    throw new TypeError(`unknown argument: ${arg}`);
+  },
 });
 const dialer = new Dialer({ timeout: 5_000 });
 

@@ -260,3 +260,21 @@ test("graceful_shutdown does not wait after a second SIGINT", async () => {
   assertEquals(await textOf(client), "");
   client.close();
 });
+
+test("a server does not start with an argument that it does not know", async () => {
+  await Promise.all(
+    [
+      "chat_server",
+      "echo_server",
+      "graceful_shutdown",
+      "heartbeat",
+      "tcp_proxy",
+    ]
+      .map(async (name) => {
+        await using server = await Program.example(name, "127.0.0.1:0");
+        const { code, stdout, stderr } = await server.ended();
+        assertEquals([code, stdout], [1, ""], name);
+        assertMatch(stderr, /unknown argument: 127\.0\.0\.1:0/);
+      }),
+  );
+});
