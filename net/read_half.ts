@@ -175,7 +175,14 @@ export class ReadHalf implements Half {
       this.#memory = takeMemory(this.#size);
     }
     this.#pending = true;
-    this.#wire.inner.read(this.#memory!).then(this.#onBytes, this.#onFailure);
+    let read: Promise<number | null>;
+    try {
+      read = this.#wire.inner.read(this.#memory!);
+    } catch (error) {
+      // Only an odd Deno.Conn throws here; whoever waits must still be told.
+      read = Promise.reject(error);
+    }
+    read.then(this.#onBytes, this.#onFailure);
   }
 
   #arrived(n: number | null): void {

@@ -119,6 +119,21 @@ Deno.test("Conn.read() fails one caller per failure; the others ask again", asyn
   assertEquals(inner.readSizes.length, 2);
 });
 
+Deno.test("Conn.read() outlives a Deno.Conn that throws where it should reject", async () => {
+  const { inner, conn } = setUp();
+  const cause = new Error("odd");
+  const { read } = inner;
+  inner.read = () => {
+    inner.read = read;
+    throw cause;
+  };
+  const error = await failure(readText(conn)) as OpError;
+  assertEquals([error.op, error.cause], ["read", cause]);
+  const next = readText(conn);
+  await inner.deliver(bytes("b"));
+  assertEquals(await next, "b");
+});
+
 Deno.test("Conn.read() into an array that was given away fails, and loses no byte", async () => {
   const { inner, conn } = setUp();
   const gone = new Uint8Array(8);

@@ -356,6 +356,22 @@ Deno.test("Conn.write() of an array that was given away fails, and only that one
   assert(second instanceof TypeError, `${second}`);
 });
 
+Deno.test("Conn.write() outlives a Deno.Conn that throws where it should reject", async () => {
+  const { inner, conn } = setUp();
+  const cause = new Error("odd");
+  const { write } = inner;
+  inner.write = () => {
+    inner.write = write;
+    throw cause;
+  };
+  const error = await opError(conn.write(bytes("a")));
+  assertStrictEquals(error.cause, cause);
+  const next = conn.write(bytes("b"));
+  await jobs();
+  assertEquals(await inner.take(), bytes("b"));
+  assertEquals(await next, 1);
+});
+
 Deno.test("Conn.write() with a signal that is none rejects", async () => {
   const { conn } = setUp();
   for (const signal of [1, "x", {}]) {
