@@ -229,14 +229,14 @@ export class Listener implements AsyncIterable<Conn>, AsyncDisposable {
 
   /** Prepares a connection; `null` if it is not for the caller. */
   #admit(inner: Deno.Conn): Conn | null {
+    const conn = new Conn(inner, { clock: this.#clock });
     try {
       setSocketOptions(inner, this.#options);
     } catch (error) {
-      inner.close();
+      conn.close(); // no error if it is closed already
       this.#badPeer(error); // which has reset it
       return null;
     }
-    const conn = new Conn(inner, { clock: this.#clock });
     if (!this.#ipv6Only || isIpv6(conn.remoteAddr)) return conn;
     conn.close();
     this.#passOver();

@@ -38,6 +38,7 @@ class FakeConn {
 
   close(): void {
     this.calls.push("close");
+    if (this.#broken instanceof Deno.errors.BadResource) throw this.#broken;
   }
 }
 
@@ -234,6 +235,8 @@ Deno.test("a burst of bad peers lets everybody else have a turn", async (t) => {
   const makes: Record<string, () => FakeConn | Error> = {
     "reset in the queue": () => errno("ENOTCONN"),
     "reset after it": () => new FakeConn("::1", errno("EINVAL")),
+    "closed behind our back": () =>
+      new FakeConn("::1", new Deno.errors.BadResource("closed")),
     "of the wrong family": () => new FakeConn("::ffff:10.0.0.1"),
   };
   for (const [name, make] of Object.entries(makes)) {
