@@ -4,6 +4,7 @@
  * @module
  */
 
+import { Child } from "./harness/child.ts";
 import {
   type Bench,
   dialling,
@@ -124,16 +125,31 @@ const churn: Row = {
   measure: (bench, entry) => load(bench, entry, "churn", []),
 };
 
+const closers = [
+  contestant(RAW, "raw", "close"),
+  contestant(`${RAW}, options set`, "raw", "close-options"),
+  contestant("ours", "ours", "close", { ratio: { least: 0.95 } }),
+];
+
 const accept: Row = {
   id: "accept",
   title: "accept and close; 32 at a time",
   unit: "conn/s",
-  entries: [
-    contestant(RAW, "raw", "close"),
-    contestant(`${RAW}, options set`, "raw", "close-options"),
-    contestant("ours", "ours", "close", { ratio: { least: 0.95 } }),
-  ],
+  entries: closers,
   measure: (bench, entry) => load(bench, entry, "churn", ["-s", "0"]),
+};
+
+/** With a whole core every contestant waits for the load generator. */
+const acceptHalf: Row = {
+  id: "accept-half",
+  title: "accept and close, on half a core",
+  unit: "conn/s",
+  entries: closers,
+  async measure(bench, entry) {
+    const busy = ["sh", "-c", "while :; do :; done"];
+    await using _neighbor = new Child(bench.cores.server(busy));
+    return await load(bench, entry, "churn", ["-s", "0"]);
+  },
 };
 
 const stream: Row = {
@@ -246,6 +262,7 @@ export const rows: Row[] = [
   fairness,
   churn,
   accept,
+  acceptHalf,
   stream,
   sendRow("send-64KiB", 64 * 1024),
   sendRow("send-1MiB", 1024 * 1024, 0.9),
