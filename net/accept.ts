@@ -211,7 +211,14 @@ export class Listener implements AsyncIterable<Conn>, AsyncDisposable {
   #pump(): void {
     if (this.#pending || this.#closing || this.#callers.head === null) return;
     if (this.#retry.at !== Infinity) return;
-    this.#pending = this.#inner.accept().then(this.#onConn, this.#onFailure);
+    let accepting: Promise<Deno.Conn>;
+    try {
+      accepting = this.#inner.accept();
+    } catch (error) {
+      // Only an odd Deno.Listener throws here; who waits must still be told.
+      accepting = Promise.reject(error);
+    }
+    this.#pending = accepting.then(this.#onConn, this.#onFailure);
   }
 
   #accepted(inner: Deno.Conn): void {
@@ -338,6 +345,9 @@ export class Listener implements AsyncIterable<Conn>, AsyncDisposable {
     this.#retry.clear();
     while (this.#callers.head) this.#callers.shift().reject(why());
     try {
+      // Whoever waits for the close waits for this accept, too; unref'd, it
+      // would let the process end before it has settled.
+      if (this.#pending && (this.#stale || !this.#refd)) this.#inner.ref();
       this.#inner.close();
     } catch (error) {
       // Somebody closed it behind our back; it is closed, as was asked.

@@ -8,6 +8,7 @@
 import { assert, assertEquals, assertRejects, assertThrows } from "@std/assert";
 import { listen, Listener } from "../listener.ts";
 import { Conn } from "../net/conn.ts";
+import { isClosed } from "../net/errors.ts";
 import { bytes, connect, installed, reset, runChild } from "./support.ts";
 
 const linux = Deno.build.os === "linux";
@@ -418,4 +419,25 @@ Deno.test("an accept keeps the process alive as long as somebody waits", async (
       assertEquals([code, stdout], [0, expected], stderr);
     });
   }
+});
+
+Deno.test("close() settles although nobody waits for the accept under way", async (t) => {
+  // Nothing else is pending, so an accept that did not keep the process alive
+  // would end the test in the middle.
+  await t.step("the caller has gone", async () => {
+    const listener = await listen("tcp", "127.0.0.1:0");
+    const controller = new AbortController();
+    const call = listener.accept(controller).catch((reason) => reason);
+    controller.abort("gone");
+    assertEquals(await call, "gone");
+    await listener.close();
+  });
+  await t.step("unref()", async () => {
+    const listener = await listen("tcp", "127.0.0.1:0");
+    listener.unref();
+    const call = listener.accept().catch(isClosed);
+    const closed = listener.close();
+    assert(await call);
+    await closed;
+  });
 });

@@ -515,3 +515,16 @@ Deno.test("new Listener() checks its options", async (t) => {
     });
   }
 });
+
+Deno.test("an accept that throws at once breaks the listener, and its caller is told", async () => {
+  const fake = new FakeListener();
+  const thrown = new Error("odd");
+  fake.accept = () => {
+    throw thrown;
+  };
+  const listener = new Listener(fake.inner);
+  const error = await assertRejects(() => listener.accept(), OpError);
+  assertEquals([error.op, error.cause], ["accept", thrown]);
+  assertEquals(fake.calls, ["close"]);
+  await listener.close();
+});
