@@ -31,8 +31,18 @@ const MAX_RETRY_MS = 1_000;
 /** After so many bad peers in a row everybody else gets a turn. */
 const PEER_BURST = 64;
 
-/** Whose time counts for a listener. Not public. */
-export let clockOf: (listener: Listener) => Clock;
+/** What {@linkcode serve} may know of a listener. */
+export interface ListenerParts {
+  /** Whose time counts. */
+  clock: Clock;
+  /** Settles when it begins to close. */
+  closing: Promise<void>;
+  /** Whether one who waits keeps the process alive. */
+  refd: boolean;
+}
+
+/** Opens a listener up for serve(). Not public. */
+export let listenerParts: (listener: Listener) => ListenerParts;
 
 /** What {@linkcode makeListener} is told beyond a listener's own options. */
 export interface MakeOptions extends ListenerOptions {
@@ -63,7 +73,11 @@ export let makeListener: (
  */
 export class Listener implements AsyncIterable<Conn>, AsyncDisposable {
   static {
-    clockOf = (listener) => listener.#clock;
+    listenerParts = (listener) => ({
+      clock: listener.#clock,
+      closing: listener.#closed.promise,
+      refd: listener.#refd,
+    });
     makeListener = (inner, { ipv6Only = false, signal, ...options }) => {
       if (signal?.aborted) {
         inner.close();
@@ -97,6 +111,7 @@ export class Listener implements AsyncIterable<Conn>, AsyncDisposable {
   /** What broke it while nobody waited. */
   #untold: OpError | null = null;
   #closing: Promise<void> | null = null;
+  readonly #closed = Promise.withResolvers<void>();
   /** Connections since the last good one that were for nobody. */
   #badPeers = 0;
   /** What to wait after the next capacity error; 0 outside of an episode. */
@@ -341,6 +356,7 @@ export class Listener implements AsyncIterable<Conn>, AsyncDisposable {
 
   /** `why` makes the error of each caller that waits. */
   async #close(why: () => OpError): Promise<void> {
+    this.#closed.resolve();
     this.#unfollow?.();
     this.#retry.clear();
     while (this.#callers.head) this.#callers.shift().reject(why());

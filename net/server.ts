@@ -9,7 +9,7 @@
  * @module
  */
 
-import { clockOf, type Listener } from "./accept.ts";
+import { type Listener, listenerParts } from "./accept.ts";
 import type { Addr } from "./addr.ts";
 import type { Clock } from "./clock.ts";
 import type { Conn } from "./conn.ts";
@@ -67,6 +67,9 @@ export interface ShutdownOptions {
 
 const DEFAULT_SHUTDOWN_TIMEOUT = 10_000;
 
+/** As long as a timer can be: it is to keep the process alive, not to fire. */
+const LONG_MS = 2 ** 31 - 1;
+
 /** One connection that is being served. */
 interface Session extends Drainable, Entry {
   readonly conn: Conn;
@@ -97,6 +100,8 @@ export class Server implements AsyncDisposable {
   readonly #settleFinished: PromiseWithResolvers<void>;
   readonly #unfollow: (() => void) | undefined;
   #accepting = true;
+  /** Until the listener begins to close, whoever closes it. */
+  #listening = true;
   #paused = false;
   /** Lets the accept loop look again at pause, limit and shutdown. */
   #wake: (() => void) | null = null;
@@ -131,7 +136,12 @@ export class Server implements AsyncDisposable {
     this.#maxConnectionsPerHost = maxConnectionsPerHost;
     this.#idleTimeout = idleTimeout;
     this.#onError = onError;
-    this.#clock = clockOf(listener);
+    const { clock, closing } = listenerParts(listener);
+    this.#clock = clock;
+    closing.then(() => {
+      this.#listening = false;
+      this.#wake?.();
+    });
     this.#settleFinished = Promise.withResolvers();
     this.finished = this.#settleFinished.promise;
     this.finished.catch(() => {}); // Reported to onError as well.
@@ -195,11 +205,13 @@ export class Server implements AsyncDisposable {
   /** Keeps the process alive while it listens: the default. */
   ref(): void {
     this.#listener.ref();
+    this.#wake?.();
   }
 
   /** Lets the process end although it listens. */
   unref(): void {
     this.#listener.unref();
+    this.#wake?.();
   }
 
   /** {@linkcode shutdown} with the default timeout. */
@@ -212,15 +224,15 @@ export class Server implements AsyncDisposable {
     try {
       for (;;) {
         while (
-          this.#accepting &&
+          this.#listening &&
           (this.#paused || this.#sessions.size >= this.#maxConnections)
         ) await this.#look();
         if (!this.#accepting) break;
         const conn = await this.#listener.accept();
         // An accept cannot be taken back: what came of one that was under way
         // when a pause began waits here.
-        while (this.#accepting && this.#paused) await this.#look();
-        if (this.#accepting) this.#serve(conn);
+        while (this.#listening && this.#paused) await this.#look();
+        if (this.#accepting && !this.#paused) this.#serve(conn);
         else conn.close();
       }
     } catch (error) {
@@ -234,9 +246,12 @@ export class Server implements AsyncDisposable {
     this.#sessionEnded();
   }
 
-  /** Waits until something may have changed. */
+  /** Waits until something may have changed, as alive as an accept is. */
   async #look(): Promise<void> {
+    const { refd } = listenerParts(this.#listener);
+    const hold = refd ? setInterval(() => {}, LONG_MS) : undefined;
     await new Promise<void>((resolve) => this.#wake = resolve);
+    clearInterval(hold);
     this.#wake = null;
   }
 

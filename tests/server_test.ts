@@ -11,7 +11,7 @@ import { listen, Listener } from "../listener.ts";
 import { Conn } from "../net/conn.ts";
 import { isTimeout, OpError } from "../net/errors.ts";
 import { FakeClock } from "../testing/fake_clock.ts";
-import { bytes, connect, textOf, turn } from "./support.ts";
+import { bytes, connect, runChild, textOf, turn } from "./support.ts";
 
 const echo: Handler = async (conn) => {
   for await (const chunk of conn) await conn.write(chunk);
@@ -375,6 +375,38 @@ Deno.test("finished", async (t) => {
     await server.finished;
   });
 
+  await t.step("resolves so while the server is paused", async () => {
+    const listener = await listen("tcp", "127.0.0.1:0");
+    const server = serve(listener, () => server.pause());
+    const client = await connect(server);
+    assertEquals(await textOf(client), "", "served, and pausing now");
+    client.close();
+    await listener.close();
+    await server.finished;
+  });
+
+  await t.step("resolves so with a client in hand", async () => {
+    const inner = Deno.listen({ hostname: "127.0.0.1", port: 0 });
+    const taken = Promise.withResolvers<void>();
+    const accept = inner.accept.bind(inner);
+    inner.accept = async () => {
+      const conn = await accept();
+      taken.resolve();
+      return conn;
+    };
+    const listener = new Listener(inner);
+    let served = 0;
+    const server = serve(listener, () => void served++);
+    server.pause();
+    const client = await connect(server);
+    await taken.promise;
+    await listener.close();
+    await server.finished;
+    assertEquals(await textOf(client), "");
+    client.close();
+    assertEquals(served, 0);
+  });
+
   await t.step("waits for handlers after that", async () => {
     const listener = await listen("tcp", "127.0.0.1:0");
     const server = serve(listener, echo);
@@ -483,6 +515,63 @@ Deno.test("serve() serves TLS", async () => {
   const { forced } = await server.shutdown();
   assertEquals(forced, 0);
   assertEquals(failures.length, 1);
+});
+
+Deno.test("a server that accepts nobody for now keeps the process alive", async (t) => {
+  // Handlers wait for nothing that would do so.
+  const program = (body: string, ms: number) => `
+    import { dial, listen, serve } from "./mod.ts";
+    const listener = await listen("tcp", "127.0.0.1:0");
+    const begun = Promise.withResolvers();
+    function start(options) {
+      const server = serve(listener, () => {
+        begun.resolve();
+        return new Promise(() => {});
+      }, options);
+      // It fires only if something else keeps the process alive.
+      Deno.unrefTimer(setTimeout(async () => {
+        console.log("alive");
+        await server.close();
+        console.log("closed");
+      }, ${ms}));
+      return server;
+    }
+    const call = () => dial("tcp", String(listener.addr));
+    ${body}
+  `;
+  const rows: Record<string, [body: string, output: string]> = {
+    "at the limit": [
+      "start({ maxConnections: 1 }); await call(); await begun.promise;",
+      "alive\nclosed\n",
+    ],
+    "paused, with a client in hand": [
+      "const server = start(); server.pause(); await call();",
+      "alive\nclosed\n",
+    ],
+    "paused from the start": ["start().pause();", "alive\nclosed\n"],
+    "unref() before": [
+      "start({ maxConnections: 1 }).unref(); await call(); await begun.promise;",
+      "",
+    ],
+    "unref() at the limit": [
+      `const server = start({ maxConnections: 1 });
+       await call();
+       await begun.promise;
+       server.unref();`,
+      "",
+    ],
+  };
+  const outputs = Object.values(rows).map(([body, expected]) =>
+    runChild(program(body, expected === "" ? 60_000 : 100), {
+      flags: ["--allow-net"],
+    })
+  );
+  for (const [i, [name, [, expected]]] of Object.entries(rows).entries()) {
+    await t.step(name, async () => {
+      const { code, stdout, stderr } = await outputs[i]!;
+      assertEquals([code, stdout], [0, expected], stderr);
+    });
+  }
 });
 
 Deno.test("unref() lets the process end, ref() keeps it", async (t) => {
