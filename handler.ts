@@ -24,11 +24,12 @@
 import type { Listener } from "./net/accept.ts";
 import type { Conn } from "./net/conn.ts";
 import { checkHandler, Context, type Handler, live } from "./net/life.ts";
-import { type ServeOptions, Server } from "./net/server.ts";
+import type { ServeOptions } from "./net/serve_options.ts";
+import { Server } from "./net/server.ts";
 import { onAbort } from "./net/wire.ts";
 
 export { Server } from "./net/server.ts";
-export type { ServeOptions, ShutdownOptions } from "./net/server.ts";
+export type { ServeOptions, ShutdownOptions } from "./net/serve_options.ts";
 export type { Handler, HandlerContext } from "./net/life.ts";
 export type { ShutdownReport } from "./net/drain.ts";
 

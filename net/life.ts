@@ -75,14 +75,22 @@ export class Context implements HandlerContext {
   }
 }
 
-/** Runs a handler, then closes its connection. */
+/**
+ * Runs a handler, then closes its connection.
+ *
+ * @param onFailure Told at once: the close may wait for the peer for seconds.
+ */
 export async function live(
   conn: Conn,
   handler: Handler,
   context: Context,
+  onFailure?: (error: unknown) => void,
 ): Promise<void> {
   try {
     await handler(conn, context);
+  } catch (error) {
+    onFailure?.(error);
+    throw error;
   } finally {
     context.ended = true;
     if (!context.detached) await closeGently(conn);

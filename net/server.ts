@@ -18,52 +18,13 @@ import { isClosed, OpError } from "./errors.ts";
 import { watchIdle } from "./idle.ts";
 import { checkHandler, Context, type Handler, live } from "./life.ts";
 import { type Entry, Roster } from "./roster.ts";
+import {
+  checkDuration,
+  checkLimit,
+  type ServeOptions,
+  type ShutdownOptions,
+} from "./serve_options.ts";
 import { onAbort } from "./wire.ts";
-
-/** Options of {@linkcode serve}. */
-export interface ServeOptions {
-  /** Starts a graceful shutdown with the default timeout when it aborts. */
-  signal?: AbortSignal;
-  /**
-   * How many connections may be open at once. A slot is taken before a
-   * connection is accepted; the rest wait in the kernel's queue.
-   *
-   * @default {Infinity}
-   */
-  maxConnections?: number;
-  /**
-   * How many connections one IP address may have at once; one more is closed
-   * at once and reported to `onError`. Does not count unix peers.
-   *
-   * @default {Infinity}
-   */
-  maxConnectionsPerHost?: number;
-  /**
-   * Milliseconds without a byte in either direction after which all calls of
-   * the handler on its connection fail as timed out.
-   *
-   * @default {Infinity}
-   */
-  idleTimeout?: number;
-  /**
-   * Told of every failure: what a handler threw, with its connection; that a
-   * host has too many connections; that the listener broke, without one. What
-   * our own shutdown causes is no failure. It may throw: that is printed.
-   *
-   * Default: `console.error` with the peer's address and the error's stack.
-   */
-  onError?: (error: unknown, conn?: Conn) => void | Promise<void>;
-}
-
-/** Options of {@linkcode Server.shutdown}. */
-export interface ShutdownOptions {
-  /**
-   * Milliseconds until what still runs is closed by force. `Infinity` waits.
-   *
-   * @default {10000}
-   */
-  timeout?: number;
-}
 
 const DEFAULT_SHUTDOWN_TIMEOUT = 10_000;
 
@@ -272,12 +233,19 @@ export class Server implements AsyncDisposable {
     };
     this.#sessions.add(session);
     this.#connections?.add(conn);
-    live(conn, this.#handler, context).then(
+    let told = false;
+    let failed = false;
+    const tell = (error: unknown) => {
+      if (told) return;
+      told = true;
+      failed = !causedByShutdown(error, context.reason);
+      if (failed) this.#report(error, conn);
+    };
+    live(conn, this.#handler, context, tell).then(
       () => this.#end(session),
       (error) => {
-        const silent = causedByShutdown(error, context.reason);
-        this.#end(session, silent ? "drained" : "failed");
-        if (!silent) this.#report(error, conn);
+        tell(error);
+        this.#end(session, failed ? "failed" : "drained");
       },
     );
   }
@@ -389,19 +357,4 @@ function causedByShutdown(error: unknown, reason: unknown): boolean {
 function printError(error: unknown, conn?: Conn): void {
   if (conn) console.error(`switchboard: serving ${conn.remoteAddr}:`, error);
   else console.error("switchboard: the listener broke:", error);
-}
-
-function checkLimit(name: string, value: unknown): void {
-  if (value === Infinity) return;
-  if (typeof value !== "number") throw new TypeError(`${name} is not a number`);
-  if (!Number.isInteger(value) || value < 1) {
-    throw new RangeError(`${name} is not a positive integer: ${value}`);
-  }
-}
-
-function checkDuration(name: string, value: unknown, min: number): void {
-  if (typeof value !== "number") throw new TypeError(`${name} is not a number`);
-  if (!(value >= min)) {
-    throw new RangeError(`${name} is less than ${min} ms: ${value}`);
-  }
 }

@@ -187,6 +187,23 @@ Deno.test("serve() isolates handlers that fail in every way", async () => {
   await server.shutdown();
 });
 
+Deno.test("serve() tells of a failure before it waits for the peer's close", async () => {
+  const told = Promise.withResolvers<unknown[]>();
+  const broken = new Error("broken");
+  const server = serve(
+    await listen("tcp", "127.0.0.1:0"),
+    () => Promise.reject(broken),
+    { onError: (...args) => told.resolve(args) },
+  );
+  const client = await connect(server);
+  const [error, conn] = await told.promise;
+  assertStrictEquals(error, broken);
+  const report = server.shutdown();
+  assertEquals([...server.connections], [conn], "it waits for ours");
+  client.close();
+  assertEquals((await report).failed, 1);
+});
+
 Deno.test("serve() prints failures with the peer's address and the stack by default", async () => {
   await capturing(async (printed) => {
     const failure = new Error("handler");

@@ -1,0 +1,70 @@
+/**
+ * The options of servers, and their checks.
+ *
+ * @module
+ */
+
+import type { Conn } from "./conn.ts";
+
+/** Options of {@linkcode serve}. */
+export interface ServeOptions {
+  /** Starts a graceful shutdown with the default timeout when it aborts. */
+  signal?: AbortSignal;
+  /**
+   * How many connections may be open at once. A slot is taken before a
+   * connection is accepted; the rest wait in the kernel's queue.
+   *
+   * @default {Infinity}
+   */
+  maxConnections?: number;
+  /**
+   * How many connections one IP address may have at once; one more is closed
+   * at once and reported to `onError`. Does not count unix peers.
+   *
+   * @default {Infinity}
+   */
+  maxConnectionsPerHost?: number;
+  /**
+   * Milliseconds without a byte in either direction after which all calls of
+   * the handler on its connection fail as timed out.
+   *
+   * @default {Infinity}
+   */
+  idleTimeout?: number;
+  /**
+   * Told of every failure at once: what a handler threw, with its connection,
+   * which is closed afterwards; that a host has too many connections; that the
+   * listener broke, without one. What our own shutdown causes is no failure.
+   * It may throw: that is printed.
+   *
+   * Default: `console.error` with the peer's address and the error's stack.
+   */
+  onError?: (error: unknown, conn?: Conn) => void | Promise<void>;
+}
+
+/** Options of {@linkcode Server.shutdown}. */
+export interface ShutdownOptions {
+  /**
+   * Milliseconds until what still runs is closed by force. `Infinity` waits.
+   *
+   * @default {10000}
+   */
+  timeout?: number;
+}
+
+/** Refuses what is no number of connections. */
+export function checkLimit(name: string, value: unknown): void {
+  if (value === Infinity) return;
+  if (typeof value !== "number") throw new TypeError(`${name} is not a number`);
+  if (!Number.isInteger(value) || value < 1) {
+    throw new RangeError(`${name} is not a positive integer: ${value}`);
+  }
+}
+
+/** Refuses what is no number of milliseconds, or less than `min`. */
+export function checkDuration(name: string, value: unknown, min: number): void {
+  if (typeof value !== "number") throw new TypeError(`${name} is not a number`);
+  if (!(value >= min)) {
+    throw new RangeError(`${name} is less than ${min} ms: ${value}`);
+  }
+}
