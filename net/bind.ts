@@ -6,6 +6,7 @@
  */
 
 import {
+  joinHostPort,
   parseAddress,
   type ParsedAddress,
   platformPath,
@@ -15,7 +16,7 @@ import {
 import { AddrError, DnsError, errorCode, OpError } from "./errors.ts";
 import { isWildcard, parseIp } from "./ip.ts";
 import { systemResolver } from "./resolver.ts";
-import { deniedReason, netGrant } from "./sandbox.ts";
+import { deniedReason, mayAsk, netGrant } from "./sandbox.ts";
 
 /** How to bind; checked by the caller. */
 export interface BindOptions {
@@ -100,16 +101,30 @@ async function bindName(
   options: BindOptions,
 ): Promise<Deno.Listener> {
   const { signal } = options;
-  // Without a full grant the runtime has to do it all: the name may be granted
-  // where its address is not, and where no resolver may be asked for it.
-  const native = !isGranted();
   let inner: Deno.Listener | undefined;
   try {
-    const chosen = native ? host : await choose(host, family, signal);
-    signal.throwIfAborted();
-    inner = openTcp(network, chosen, port, options);
-    if (native) checkBound(inner, host, family);
-    return inner;
+    let chosen: string | undefined;
+    if (mayAsk(host)) {
+      chosen = await choose(host, family, signal);
+      signal.throwIfAborted();
+      if (isGranted() || isGranted(joinHostPort(chosen, port))) {
+        return openTcp(network, chosen, port, options);
+      }
+    }
+    // The name may be granted where its address is not, and where no resolver
+    // may be asked for it. The runtime takes getaddrinfo's first, of whichever
+    // family.
+    inner = openTcp(network, host, port, options);
+    const { hostname } = inner.addr as Deno.NetAddr;
+    if (family === undefined || parseIp(hostname)?.family === family) {
+      return inner;
+    }
+    if (chosen === undefined) {
+      throw new AddrError("no suitable address found", host);
+    }
+    const addr = new TcpAddr(chosen, port);
+    const reason = `run again with --allow-net=${addr}`;
+    throw new OpError({ op: "listen", network, addr, reason });
   } catch (cause) {
     inner?.close();
     signal.throwIfAborted();
@@ -137,17 +152,6 @@ async function choose(
   throw new AddrError("no suitable address found", host);
 }
 
-/** The runtime has taken getaddrinfo's first, of whichever family. */
-function checkBound(
-  { addr }: Deno.Listener,
-  host: string,
-  family: 4 | 6 | undefined,
-): void {
-  if (family === undefined) return;
-  if (parseIp((addr as Deno.NetAddr).hostname)?.family === family) return;
-  throw new AddrError("no suitable address found", host);
-}
-
 function openTcp(
   network: string,
   hostname: string,
@@ -168,6 +172,8 @@ function openTcp(
       const error = new DnsError({ hostname, cause });
       throw new OpError({ op: "listen", network, cause: error });
     }
+    // Of a literal only the zone can be looked up.
+    if (lookup) Object.assign(cause as Error, { code: "EINVAL" });
     const addr = new TcpAddr(hostname, port);
     const reason = cause instanceof Deno.errors.NotCapable
       ? deniedReason(String(addr), cause)
