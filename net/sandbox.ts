@@ -77,7 +77,7 @@ export function deniedReason(
   // The message is the only place where the runtime says what it wanted.
   const wanted = / net access to "(.+?)"/.exec(error.message)?.[1] ?? subject;
   const state = grant({ name: "net", host: wanted });
-  if (state === "denied") {
+  if (state === "denied" && isForbidden("net")) {
     return forbidden(
       "--deny-net",
       wanted === subject ? "it" : `it (${wanted})`,
@@ -87,19 +87,47 @@ export function deniedReason(
 }
 
 function unixReason(path: string): string {
+  // No grant can name an abstract socket, and it has no file.
+  if (path.startsWith("@")) {
+    const denied = netGrant() === "denied" && isForbidden("net");
+    return denied
+      ? forbidden("--deny-net", "it")
+      : "run again with --allow-net";
+  }
+  // What --allow-net takes has to be absolute, and what is asked about, too.
+  const absolute = path.startsWith("/");
+  const file = absolute ? path : `$PWD/${path}`;
+  const host = `unix:${absolute ? "" : "/"}${path}`;
   const missing: string[] = [];
   for (
     const [flag, value, descriptor] of [
       ["read", path, { name: "read", path }],
       ["write", path, { name: "write", path }],
-      ["net", `unix:${path}`, { name: "net", host: `unix:${path}` }],
+      ["net", `unix:${file}`, { name: "net", host }],
     ] as const
   ) {
     const state = grant(descriptor);
-    if (state === "denied") return forbidden(`--deny-${flag}`, "it");
+    if (state === "denied" && isForbidden(flag)) {
+      return forbidden(`--deny-${flag}`, "it");
+    }
     if (state !== "granted") missing.push(`--allow-${flag}=${value}`);
   }
   return `run again with ${missing.join(" ")}`;
+}
+
+/**
+ * Whether a "denied" is a flag's or the user's. With no terminal to prompt on
+ * (stdin or stderr is none) Deno answers "no" by itself and remembers it, for
+ * what was asked about and for all of that permission, but not for anything
+ * else: then nothing was forbidden, a grant is missing.
+ */
+function isForbidden(name: "net" | "read" | "write"): boolean {
+  if (Deno.stdin.isTerminal() && Deno.stderr.isTerminal()) return true;
+  if (grant({ name }) !== "denied") return true;
+  const other = name === "net"
+    ? { name, host: "unrelated.invalid:1" }
+    : { name, path: "/unrelated.invalid" };
+  return grant(other) === "denied";
 }
 
 /** A "no" at the prompt and a flag look the same to whoever asks later. */

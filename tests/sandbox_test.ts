@@ -25,8 +25,12 @@ function outcomes(text: string): Outcome[] {
 }
 
 /** Dials in a process that has nobody to ask. */
-async function dialAll(grants: string[], dials: Dial[]): Promise<Outcome[]> {
-  const [program = "", ...args] = command(["--no-prompt", ...grants], dials);
+async function dialAll(
+  grants: string[],
+  dials: Dial[],
+  flags = ["--no-prompt"],
+): Promise<Outcome[]> {
+  const [program = "", ...args] = command([...flags, ...grants], dials);
   const { stderr, stdout } = await new Deno.Command(program, { args }).output();
   const found = outcomes(new TextDecoder().decode(stdout));
   assertEquals(found.length, dials.length, new TextDecoder().decode(stderr));
@@ -113,7 +117,7 @@ async function check(
   t: Deno.TestContext,
   grants: string,
   cases: Case[],
-  terminal?: { allowed?: string[]; prompts: string[] },
+  terminal?: "missing" | { allowed?: string[]; prompts: string[] },
 ): Promise<void> {
   await using listener = await listen("tcp4", "127.0.0.1:0");
   const { port } = listener.addr as Deno.NetAddr;
@@ -121,10 +125,15 @@ async function check(
     JSON.parse(JSON.stringify(value).replaceAll("PORT", `${port}`));
   const flags = fill(grants.split(" ").filter((flag) => flag !== ""));
   const dials = fill(cases.map(([, dial]) => dial));
-  const where = terminal ? "on a terminal" : "without a terminal";
+  const where = terminal === "missing"
+    ? "without a terminal to prompt on"
+    : terminal
+    ? "on a terminal"
+    : "with --no-prompt";
   await t.step(`${grants || "no grant"}, ${where}`, async (t) => {
     let found: Outcome[];
-    if (terminal) {
+    if (terminal === "missing") found = await dialAll(flags, dials, []);
+    else if (terminal) {
       const { allowed, prompts } = fill(terminal);
       const told = await dialOnTerminal(flags, dials, allowed);
       assertEquals(
@@ -276,8 +285,18 @@ const neverAsked: Case[] = [
   ],
 ];
 
+/** Without a terminal the runtime answers "no" to its own prompt. */
+async function checkUnasked(
+  t: Deno.TestContext,
+  grants: string,
+  cases: Case[],
+): Promise<void> {
+  await check(t, grants, cases);
+  await check(t, grants, cases, "missing");
+}
+
 Deno.test("dial() names the flag where nothing is granted", async (t) => {
-  await check(t, "", [
+  await checkUnasked(t, "", [
     ["a name", name, denied("native", "localhost:PORT")],
     ["a literal", literal, denied("race", "127.0.0.1:PORT")],
     ["an IPv6 literal", { address: "[::1]:80" }, denied("race", "[::1]:80")],
@@ -287,19 +306,47 @@ Deno.test("dial() names the flag where nothing is granted", async (t) => {
         "--allow-read=/nosuch.sock --allow-write=/nosuch.sock " +
         "--allow-net=unix:/nosuch.sock",
     }],
+    ["a unix socket by a relative path", { ...socket, address: "nosuch" }, {
+      ...denied("race", "nosuch"),
+      error: "dial unix nosuch: run again with " +
+        "--allow-read=nosuch --allow-write=nosuch " +
+        "--allow-net=unix:$PWD/nosuch",
+    }],
+    ["an abstract socket", { ...socket, address: "@nosuch" }, {
+      ...denied("race", "@nosuch"),
+      error: "dial unix @nosuch: run again with --allow-net",
+    }],
     ...neverAsked,
   ]);
-  await check(t, "--allow-read=/nosuch.sock --allow-write=/nosuch.sock", [
-    ["a unix socket, for what it lacks", socket, {
-      ...denied("race", "/nosuch.sock"),
-      error: "dial unix /nosuch.sock: run again with " +
-        "--allow-net=unix:/nosuch.sock",
-    }],
-  ]);
+  await checkUnasked(
+    t,
+    "--allow-read=/nosuch.sock --allow-write=/nosuch.sock",
+    [
+      ["a unix socket, for what it lacks", socket, {
+        ...denied("race", "/nosuch.sock"),
+        error: "dial unix /nosuch.sock: run again with " +
+          "--allow-net=unix:/nosuch.sock",
+      }],
+    ],
+  );
   const forbidden = "--deny-net forbids it";
-  await check(t, "--deny-net", [
+  await checkUnasked(t, "--deny-net", [
     ["a name", name, denied("native", "localhost:PORT", forbidden)],
     ["a literal", literal, denied("race", "127.0.0.1:PORT", forbidden)],
+    ["an abstract socket", { ...socket, address: "@nosuch" }, {
+      ...denied("race", "@nosuch"),
+      error: `dial unix @nosuch: ${forbidden}`,
+    }],
+  ]);
+  await checkUnasked(t, "--deny-net=127.0.0.1:PORT", [
+    ["the denied one", literal, denied("race", "127.0.0.1:PORT", forbidden)],
+    ["another", { address: "127.0.0.2:1" }, denied("race", "127.0.0.2:1")],
+  ]);
+  await checkUnasked(t, "--allow-net --allow-write --deny-read=/nosuch.sock", [
+    ["a unix socket", socket, {
+      ...denied("race", "/nosuch.sock"),
+      error: "dial unix /nosuch.sock: --deny-read forbids it",
+    }],
   ]);
 });
 
