@@ -207,7 +207,7 @@ export function lookupPort(network: Network | "udp", service: string): number {
   const name = service.replace(/[A-Z]/g, (letter) => letter.toLowerCase());
   const port = SERVICES[protocol as "tcp" | "udp"].get(name);
   if (port === undefined) {
-    throw new AddrError("unknown port", `${network}/${service}`);
+    throw new AddrError("unknown port", `${protocol}/${service}`);
   }
   return port;
 }

@@ -126,7 +126,7 @@ Deno.test("lookupPort() keeps the networks' names apart", async (t) => {
     assertAddrError(
       () => lookupPort("tcp6", "mdns"),
       "unknown port",
-      "tcp6/mdns",
+      "tcp/mdns",
     );
   });
   await t.step("ssh is no UDP service", () => {

@@ -212,7 +212,7 @@ const MALFORMED: { [call: string]: [reason: string, addr: string] } = {
   "tcp :-1": ["invalid port", "-1"],
   "tcp :99999999999999999999": ["invalid port", "99999999999999999999"],
   "tcp 127.0.0.1:nosuch": ["unknown port", "tcp/nosuch"],
-  "tcp4 127.0.0.1:nosuch": ["unknown port", "tcp4/nosuch"],
+  "tcp4 127.0.0.1:nosuch": ["unknown port", "tcp/nosuch"],
   "tcp : 0": ["unknown port", "tcp/ 0"],
   "tcp :0x10": ["unknown port", "tcp/0x10"],
   "tcp :☺": ["unknown port", "tcp/☺"],
