@@ -185,7 +185,7 @@ export class Conn
       return Promise.reject(new TypeError("p is not a Uint8Array"));
     }
     const signal = options?.signal;
-    if (signal?.aborted) return Promise.reject(signal.reason);
+    if (signal?.aborted) return tolerate(Promise.reject(signal.reason));
     const writer = this.#writeHalf ?? this.#writer;
     const refusal = writer.refusal();
     if (refusal) return tolerate(Promise.reject(refusal));

@@ -197,8 +197,14 @@ export class WriteHalf implements Half {
     this.#pending = true;
     if (job.bytes === null) {
       job.taken = 1;
-      this.#wire.inner.closeWrite()
-        .then(() => this.#finSent(), this.#onFailure);
+      let sent: Promise<void>;
+      try {
+        sent = this.#wire.inner.closeWrite();
+      } catch (error) {
+        // Only an odd Deno.Conn throws here; who waits must still be told.
+        sent = Promise.reject(error);
+      }
+      sent.then(() => this.#finSent(), this.#onFailure);
       return;
     }
     const rest = job.end - job.done;

@@ -372,6 +372,63 @@ Deno.test("Conn.write() outlives a Deno.Conn that throws where it should reject"
   assertEquals(await next, 1);
 });
 
+Deno.test("Conn.closeWrite() outlives a Deno.Conn that throws where it should reject", async () => {
+  const cause = new Error("odd");
+  for (const before of [0, 1]) {
+    const { inner, conn } = setUp();
+    inner.closeWrite = () => {
+      throw cause;
+    };
+    const written = before > 0 ? conn.write(new Uint8Array(before)) : undefined;
+    const finished = opError(conn.closeWrite());
+    if (written) {
+      await jobs();
+      await inner.take();
+      assertEquals(await written, before);
+    }
+    const error = await finished;
+    assertEquals([error.op, error.cause], ["close", cause]);
+    conn.close();
+  }
+});
+
+Deno.test("Conn.write() need not be awaited, whatever becomes of it", async (t) => {
+  const ways: Record<string, (conn: Conn) => void> = {
+    "closed": (conn) => {
+      conn.close();
+      conn.write(bytes("x"));
+    },
+    "aborted before": (conn) => {
+      conn.write(bytes("x"), { signal: AbortSignal.abort("enough") });
+    },
+    "aborted": (conn) => {
+      const controller = new AbortController();
+      conn.write(bytes("x"), controller);
+      controller.abort("enough");
+    },
+    "past the deadline": (conn) => {
+      conn.setWriteDeadline(0);
+      conn.write(bytes("x"));
+    },
+  };
+  for (const [name, way] of Object.entries(ways)) {
+    await t.step(name, async () => {
+      const { conn } = setUp();
+      const unhandled: unknown[] = [];
+      const note = (event: PromiseRejectionEvent) => {
+        event.preventDefault();
+        unhandled.push(event.reason);
+      };
+      addEventListener("unhandledrejection", note);
+      way(conn);
+      await jobs();
+      removeEventListener("unhandledrejection", note);
+      assertEquals(unhandled, []);
+      conn.close();
+    });
+  }
+});
+
 Deno.test("Conn.write() with a signal that is none rejects", async () => {
   const { conn } = setUp();
   for (const signal of [1, "x", {}]) {
