@@ -69,7 +69,9 @@ export class Alarm {
     if (at === Infinity) return this.clear();
     this.at = at;
     if (this.#timer !== undefined) {
-      if (this.#timerAt <= at) return;
+      // One that should have fired was overtaken: the clock was set ahead.
+      const due = this.#timerAt <= this.#clock.now();
+      if (this.#timerAt <= at && !due) return;
       this.#clock.clearTimeout(this.#timer);
     }
     this.#start();

@@ -43,6 +43,25 @@ function setUp(keepAlive = false): {
   return { clock, alarm, rung };
 }
 
+Deno.test("Alarm moved later rings in time although the clock was set ahead", async () => {
+  let step = 0;
+  const clock = new class extends RecordingClock {
+    override now(): number {
+      return super.now() + step;
+    }
+  }();
+  let rung = false;
+  const alarm = new Alarm(clock, () => rung = true, false);
+  alarm.setIn(4_000);
+  step = 3_600_000; // as after a suspend
+  alarm.setIn(100);
+  await clock.advance(99);
+  assertEquals(rung, false);
+  await clock.advance(1);
+  assertEquals(rung, true);
+  assertEquals(clock.pending, 0);
+});
+
 Deno.test("Alarm rings once, at its time", async () => {
   const { clock, alarm, rung } = setUp();
   assertEquals(alarm.at, Infinity);
