@@ -18,8 +18,10 @@ export function readableOf(
         byobRequest.respond(n ?? 0);
       } else {
         const { done, value } = await chunks.next();
-        if (done) controller.close();
-        else controller.enqueue(value);
+        if (!done) return controller.enqueue(value);
+        controller.close();
+        // Whoever pulled may have let go, and a BYOB reader wait in its place.
+        controller.byobRequest?.respond(0);
       }
     },
     cancel: () => conn.close(),

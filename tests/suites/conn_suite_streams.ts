@@ -126,6 +126,21 @@ export function streamTests({ test, flood }: Suite): void {
     },
   );
 
+  test(
+    "readable ends for a reader that took another's place",
+    async (a, b) => {
+      const first = b.readable.getReader();
+      const left = failure(first.read());
+      first.releaseLock();
+      assert(await left instanceof TypeError);
+      const second = b.readable.getReader({ mode: "byob" });
+      const reading = second.read(new Uint8Array(9));
+      await a.closeWrite();
+      const { done, value } = await reading;
+      assertEquals([done, value?.length], [true, 0]);
+    },
+  );
+
   test("readable reads only when it is pulled", async (a, b) => {
     const { readable } = b;
     await a.write(bytes("mine"));
