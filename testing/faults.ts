@@ -76,6 +76,9 @@ const LEAST: { readonly [field: string]: number } = {
   maxWrite: 1,
 };
 
+/** These may be fractions; the others count bytes. */
+const TIMES: readonly string[] = ["delay", "latency"];
+
 /** What is wrong with which address. */
 export class Faults {
   readonly #faults = new Map<string, Fault>();
@@ -112,7 +115,9 @@ export function checkFault(fault: Fault): Fault {
     const least = LEAST[field];
     const good = least === undefined
       ? WORDS[field]?.includes(value)
-      : typeof value === "number" && value >= least;
+      : typeof value === "number" && value >= least &&
+        (Number.isInteger(value) || value === Infinity ||
+          TIMES.includes(field));
     if (!good) throw new TypeError(`no such fault: { ${field}: ${value} }`);
   }
   return fault;

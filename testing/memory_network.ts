@@ -119,7 +119,12 @@ export class MemoryNetwork {
     if (typeof address !== "string") {
       throw new TypeError("address is not a string");
     }
-    const { backlog = MAX_BACKLOG, reusePort = false, ...rest } = options;
+    const {
+      backlog = MAX_BACKLOG,
+      clock = this.clock,
+      reusePort = false,
+      ...rest
+    } = options;
     const signal = options.signal ?? new AbortController().signal;
     const { addr, ipv6Only } = await binding(
       network,
@@ -137,7 +142,7 @@ export class MemoryNetwork {
         : undefined;
       throw new OpError({ op: "listen", network, addr, cause, reason });
     }
-    return makeListener(inner, { clock: this.clock, ...rest, ipv6Only });
+    return makeListener(inner, { ...rest, clock, ipv6Only });
   };
 
   /** The library's `dial()` on this network. */
@@ -145,9 +150,14 @@ export class MemoryNetwork {
     network: Network,
     address: string,
     options?: DialOptions,
-  ) => Promise<Conn> = (network, address, options) => {
-    const { clock, connect, resolve } = this;
-    return dial(network, address, { clock, connect, resolve, ...options });
+  ) => Promise<Conn> = (network, address, options = {}) => {
+    // One that is there and undefined must not lead out of memory.
+    const {
+      clock = this.clock,
+      connect = this.connect,
+      resolve = this.resolve,
+    } = options;
+    return dial(network, address, { ...options, clock, connect, resolve });
   };
 
   /** Answers names by script: the `resolve` option of a `Dialer` of yours. */

@@ -6,7 +6,7 @@ import {
   assertStringIncludes,
   assertThrows,
 } from "@std/assert";
-import { Dialer, DialError } from "../dialer.ts";
+import { Dialer, DialError, type DialOptions } from "../dialer.ts";
 import { Listener } from "../listener.ts";
 import { serve, Server } from "../handler.ts";
 import { Conn } from "../net/conn.ts";
@@ -59,6 +59,30 @@ Deno.test("pipe() holds 64 KiB unless told otherwise", async (t) => {
       assertThrows(() => new MemoryNetwork({ bufferSize }), RangeError);
     });
   }
+});
+
+Deno.test("an option that is undefined leads nobody out of memory", async () => {
+  const clock = new FakeClock();
+  const net = new MemoryNetwork({ clock, hosts: { "db.test": ["10.0.0.1"] } });
+  // As a user without exactOptionalPropertyTypes may write it.
+  const nothing = {
+    clock: undefined,
+    connect: undefined,
+    resolve: undefined,
+  } as unknown as DialOptions;
+  const listener = await net.listen("tcp", "10.0.0.1:80", nothing);
+  const client = await net.dial("tcp", "db.test:80", nothing);
+  const server = await listener.accept();
+  for (const conn of [client, server]) {
+    conn.setReadDeadline(clock.now() + 1);
+    const read = assertRejects(() => conn.read(new Uint8Array(1)), OpError);
+    await clock.advance(1);
+    await read;
+  }
+  client.close();
+  server.close();
+  await listener.close();
+  net.check();
 });
 
 Deno.test("peers that answer each other for ever let timers through", async () => {
