@@ -16,7 +16,7 @@ import type { DialTrace } from "./dial_trace.ts";
 import { chunksOf, ReadCall } from "./read_calls.ts";
 import { ReadHalf } from "./read_half.ts";
 import { readableOf, writableOf } from "./streams.ts";
-import { onAbort, Wire } from "./wire.ts";
+import { onAbort, tolerate, Wire } from "./wire.ts";
 import { WriteHalf, WriteJob } from "./write_half.ts";
 
 /** Options of {@linkcode Conn.read} and {@linkcode Conn.write}. */
@@ -295,7 +295,8 @@ export class Conn
   /**
    * The reading half as a byte stream. It reads only when somebody pulls; its
    * end closes nothing, cancelling it closes the connection. Deadlines count,
-   * and a stream that has failed stays failed.
+   * and a stream that has failed stays failed. As {@linkcode write}, its
+   * `pipeTo()` need not be awaited.
    */
   get readable(): ReadableStream<Uint8Array<ArrayBuffer>> {
     return this.#readable ??= readableOf(this);
@@ -386,14 +387,4 @@ export class Conn
       throw this.#wire.error("set", error);
     }
   }
-}
-
-/**
- * Writes of one tick, and the FIN behind them, need not be awaited one by one.
- * The failure of one that nobody awaits must not end the process as an
- * unhandled rejection: whoever uses the connection next is told.
- */
-function tolerate<T>(promise: Promise<T>): Promise<T> {
-  promise.catch(() => {});
-  return promise;
 }

@@ -1,4 +1,5 @@
 import type { Conn } from "./conn.ts";
+import { tolerate } from "./wire.ts";
 
 /**
  * The reading half of `conn` as a byte stream: it reads when it is pulled,
@@ -8,7 +9,7 @@ export function readableOf(
   conn: Conn,
 ): ReadableStream<Uint8Array<ArrayBuffer>> {
   const chunks = conn[Symbol.asyncIterator]();
-  return new ReadableStream({
+  const stream = new ReadableStream({
     type: "bytes",
     async pull(controller) {
       const { byobRequest } = controller;
@@ -26,6 +27,9 @@ export function readableOf(
     },
     cancel: () => conn.close(),
   }, { highWaterMark: 0 });
+  const pipeTo = stream.pipeTo.bind(stream);
+  stream.pipeTo = (...args) => tolerate(pipeTo(...args));
+  return stream;
 }
 
 /** The writing half of `conn` as a stream. */

@@ -89,6 +89,16 @@ export function onAbort(signal: AbortSignal, cancel: () => void): () => void {
   return () => signal.removeEventListener("abort", cancel);
 }
 
+/**
+ * Writes of one tick, the FIN behind them and a pipe need not be awaited one by
+ * one. The failure of one that nobody awaits must not end the process as an
+ * unhandled rejection: whoever uses the connection next is told.
+ */
+export function tolerate<T>(promise: Promise<T>): Promise<T> {
+  promise.catch(() => {});
+  return promise;
+}
+
 /** `Deno.startTls()` leaves the transport out of its addresses (2.9.6). */
 function addrOf(addr: Deno.Addr): Addr {
   if (addr.transport) return toAddr(addr);

@@ -300,6 +300,45 @@ Deno.test("a reset after data gives the data first, then ECONNRESET, then what c
   conn.close();
 });
 
+Deno.test("a pipe that nobody awaits, and a reset in the middle of it", async (t) => {
+  /** What is an unhandled rejection then. */
+  async function unhandledOf(
+    take: (conn: Deno.Conn) => Deno.Conn,
+  ): Promise<unknown[]> {
+    const unhandled: unknown[] = [];
+    const note = (event: PromiseRejectionEvent) => {
+      event.preventDefault();
+      unhandled.push(event.reason.name);
+    };
+    addEventListener("unhandledrejection", note);
+    const listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
+    const socket = new Socket();
+    socket.connect(listener.addr.port, "127.0.0.1");
+    const { readable, writable } = take(await listener.accept());
+    listener.close();
+    readable.pipeTo(writable);
+    await new Promise((resolve) => {
+      socket.once("data", resolve);
+      socket.write("hello");
+    });
+    socket.resetAndDestroy();
+    while (readable.locked) await turn();
+    await turn();
+    removeEventListener("unhandledrejection", note);
+    return unhandled;
+  }
+
+  await t.step("raw: ends the process", async () => {
+    assertEquals(await unhandledOf((conn) => conn), ["ConnectionReset"]);
+  });
+
+  await t.step("ours: ends its connection", async () => {
+    let ours: Conn | undefined;
+    assertEquals(await unhandledOf((conn) => ours = new Conn(conn)), []);
+    assertClosed(await failure(ours!.read(new Uint8Array(1))), "read", ours!);
+  });
+});
+
 Deno.test("a unix peer without a name has an empty one", {
   ignore: Deno.build.os === "windows",
 }, async () => {

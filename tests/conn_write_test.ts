@@ -520,22 +520,3 @@ Deno.test("Conn.close() before the tick is over starts nothing", async () => {
   await jobs();
   assertEquals(inner.writeSizes, []);
 });
-
-Deno.test("write() that its signal abandons need not be awaited", async () => {
-  const unhandled: unknown[] = [];
-  const note = (event: PromiseRejectionEvent) => {
-    event.preventDefault();
-    unhandled.push(event.reason);
-  };
-  addEventListener("unhandledrejection", note);
-  const [client, server] = await pair();
-  const aborter = new AbortController();
-  client.write(new Uint8Array(64), { signal: aborter.signal });
-  aborter.abort(new Error("nobody waits"));
-  await turn();
-  await turn();
-  removeEventListener("unhandledrejection", note);
-  client.close();
-  server.close();
-  assertEquals(unhandled, []);
-});
