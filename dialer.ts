@@ -164,7 +164,7 @@ const MEMORY_MS = 10 * 60_000;
  */
 export class Dialer {
   readonly #defaults: DialOptions;
-  /** By network and address; the longest unused comes first. */
+  /** By host and port, as they were given; the longest unused comes first. */
   readonly #memory = new Map<string, { addr: string; until: number }>();
 
   /**
@@ -196,14 +196,15 @@ export class Dialer {
   ): Promise<Conn> {
     const merged = { ...this.#defaults, ...given(options) };
     const { clock = systemClock } = merged;
-    const key = `${network} ${address}`;
-    const prefer = this.#recall(key, clock.monotonic());
+    const prefer = this.#recall(address, clock.monotonic());
     try {
       const conn = await run(network, address, merged, prefer);
-      this.#learn(key, conn.dialTrace!, clock.monotonic() + MEMORY_MS);
+      this.#learn(address, conn.dialTrace!, clock.monotonic() + MEMORY_MS);
       return conn;
     } catch (error) {
-      if (error instanceof DialError) this.#memory.delete(key);
+      const failed = error instanceof DialError &&
+        error.errors.some(({ addr }) => String(addr) === prefer);
+      if (failed) this.#memory.delete(address);
       throw error;
     }
   }
@@ -216,10 +217,10 @@ export class Dialer {
   }
 
   #learn(key: string, { attempts, mode }: DialTrace, until: number): void {
-    this.#memory.delete(key);
-    // With one address there is nothing to choose; the runtime's own choice
-    // is not known.
-    if (mode === "native" || attempts.length < 2) return;
+    if (mode === "native") return; // the runtime's choice is not known
+    const known = this.#memory.delete(key);
+    // With one address there is nothing to choose, unless there were more.
+    if (!known && attempts.length < 2) return;
     const winner = attempts.find(({ outcome }) => outcome === "connected")!;
     this.#memory.set(key, { addr: winner.addr, until });
     if (this.#memory.size <= REMEMBERED) return;
@@ -267,7 +268,7 @@ function checkStrings(network: unknown, address: unknown): void {
 }
 
 function checkOptions(options: DialOptions): void {
-  const { attemptTimeout, signal } = options;
+  const { attemptTimeout, clock, signal } = options;
   for (const name of ["timeout", "attemptTimeout", "attemptDelay"] as const) {
     const value: unknown = options[name];
     if (value === undefined) continue;
@@ -291,5 +292,8 @@ function checkOptions(options: DialOptions): void {
   }
   if (signal !== undefined && !(signal instanceof AbortSignal)) {
     throw new TypeError("signal is no AbortSignal");
+  }
+  if (clock !== undefined && typeof clock?.monotonic !== "function") {
+    throw new TypeError("clock is no Clock");
   }
 }

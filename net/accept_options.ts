@@ -71,9 +71,15 @@ export function checkListenOptions(
 export function checkListenerOptions(options: ListenerOptions): void {
   checkBoolean("noDelay", options.noDelay);
   checkBoolean("keepAlive", options.keepAlive);
-  const { onAcceptError }: { onAcceptError?: unknown } = options;
+  const { clock, onAcceptError }: {
+    clock?: Partial<Clock> | null;
+    onAcceptError?: unknown;
+  } = options;
   if (onAcceptError !== undefined && typeof onAcceptError !== "function") {
     throw new TypeError("onAcceptError is not a function");
+  }
+  if (clock !== undefined && typeof clock?.setTimeout !== "function") {
+    throw new TypeError("clock is not a Clock");
   }
 }
 

@@ -251,7 +251,7 @@ export class Dialing {
         );
       }
     } catch (error) {
-      this.#lookupError = error;
+      this.#lookupError = error ?? new Error(`the resolver threw ${error}`);
     } finally {
       race.seal();
     }

@@ -12,7 +12,8 @@
  *   the oldest attempt's as well as the newest's, but never within 10 ms of
  *   the last start while others are in flight (the RFC's MUST). With none in
  *   flight nothing is to be spared: a thousand refusals take no time.
- *   A late batch starts at once if the delay has passed meanwhile.
+ *   A late batch starts at once if the delay has passed meanwhile, or if the
+ *   candidate that is preferred comes with it.
  * - `attemptDelay: Infinity` is Go's serial dial. With a deadline each address
  *   gets an equal share of what is left, at least 2 s (Go: partialDeadline), so
  *   that a dead one cannot eat it all.
@@ -168,6 +169,7 @@ export class Race<T extends Candidate, C> {
     );
     if (favourite >= 0) {
       this.#untried.unshift(...this.#untried.splice(favourite, 1));
+      this.#hurry();
     }
     const first = this.#untried[0]?.family;
     this.#untried = interleave(
@@ -262,8 +264,13 @@ export class Race<T extends Candidate, C> {
   #fail(attempt: Run<T>, error: unknown): void {
     if (attempt.state !== "running") return;
     this.#end(attempt, "failed", error);
-    this.#nextStart = Math.min(this.#nextStart, this.#lastStart + MIN_DELAY);
+    this.#hurry();
     this.#pump();
+  }
+
+  /** The next one need not wait any longer than it has to. */
+  #hurry(): void {
+    this.#nextStart = Math.min(this.#nextStart, this.#lastStart + MIN_DELAY);
   }
 
   #end(attempt: Run<T>, state: Run<T>["state"], error?: unknown): void {

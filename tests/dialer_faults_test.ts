@@ -51,6 +51,18 @@ function failureOf(options: DialOptions, address = "db.test:1") {
   );
 }
 
+Deno.test("a resolver that rejects with nothing is no proof that there is no such name", async () => {
+  const error = await failureOf({
+    resolve: () => Promise.reject(undefined),
+    connect: refuse,
+  });
+  assertEquals(
+    error.message,
+    "dial tcp: lookup db.test: the resolver threw undefined",
+  );
+  assertEquals((error.cause as DnsError).notFound, false);
+});
+
 Deno.test("what a resolver gives instead of addresses is told", async (t) => {
   const cases: Record<string, [resolve: unknown, gave: string]> = {
     "nothing": [() => undefined, "undefined"],
@@ -462,7 +474,7 @@ Deno.test("batches may be empty, and all of them", async (t) => {
   });
 });
 
-Deno.test("Dialer puts the remembered address first when it comes late", async () => {
+Deno.test("Dialer tries the remembered address at once when it comes late", async () => {
   const scenario = new Scenario({
     "10.0.0.1": [0, "hang"],
     "10.0.0.2": [0, "ok"],
@@ -484,7 +496,7 @@ Deno.test("Dialer puts the remembered address first when it comes late", async (
     },
   });
   await clock.advance(1_000);
-  assertEquals(starts, [["10.0.0.1", 0], ["10.0.0.2", 250]]);
+  assertEquals(starts, [["10.0.0.1", 0], ["10.0.0.2", 100]]);
   scenario.check(await dialling);
 });
 

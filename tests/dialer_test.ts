@@ -143,6 +143,8 @@ Deno.test("dial() and Dialer check options before anything else", async (t) => {
     ["noDelay", 1, TypeError],
     ["keepAlive", 15_000, TypeError],
     ["signal", {}, TypeError],
+    ["clock", {}, TypeError],
+    ["clock", null, TypeError],
   ];
   for (const [name, value, type] of cases) {
     await t.step(`${name}: ${value}`, async () => {
@@ -661,6 +663,21 @@ Deno.test("Dialer remembers which address last worked", async (t) => {
     memory.addresses = ["::1", "10.0.0.1", "10.0.0.2"];
     await memory.dial();
     assertEquals(await memory.dial("db.test:1", "tcp6"), ["::1"]);
+  });
+  await t.step("whichever network it worked on", async () => {
+    const memory = new Remembering();
+    assertEquals(await memory.dial("db.test:1", "tcp4"), [".1", ".2"]);
+    assertEquals(await memory.dial("db.test:1", "tcp"), [".2"]);
+  });
+  await t.step("as long as it does not fail", async () => {
+    const memory = new Remembering();
+    await memory.dial();
+    memory.addresses = ["10.0.0.2"];
+    assertEquals(await memory.dial(), [".2"], "it works alone, too");
+    memory.addresses = ["10.0.0.1"];
+    assertEquals(await memory.dial(), [".1"], "another one fails");
+    memory.addresses = ["10.0.0.1", "10.0.0.2"];
+    assertEquals(await memory.dial(), [".2"]);
   });
   await t.step("for ten minutes", async () => {
     const memory = new Remembering();

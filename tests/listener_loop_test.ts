@@ -500,6 +500,7 @@ Deno.test("new Listener() checks its options", async (t) => {
     noDelay: 1,
     keepAlive: null,
     onAcceptError: "console",
+    clock: {},
   };
   for (const [option, value] of Object.entries(wrong)) {
     await t.step(option, () => {
