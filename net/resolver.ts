@@ -7,7 +7,7 @@
  * @module
  */
 
-import { joinHostPort } from "./addr.ts";
+import { isHostName, joinHostPort } from "./addr.ts";
 import { systemClock } from "./clock.ts";
 import { DnsError, errorCode } from "./errors.ts";
 import { parseIp } from "./ip.ts";
@@ -81,6 +81,10 @@ async function* systemAddresses(
   family: Family,
   signal: AbortSignal,
 ): AsyncGenerator<string[]> {
+  // getaddrinfo would take `127.1` for an address, whoever asks for it.
+  if (parseIp(hostname) === null && !isHostName(hostname)) {
+    throw new DnsError({ hostname, notFound: true });
+  }
   if (!mayAsk(hostname)) throw denied(hostname);
   const ask = (family: Family) => lookup(hostname, family);
   yield* hedged({ ask, clock: systemClock, signal }, family);

@@ -191,6 +191,19 @@ Deno.test("dnsResolver() has localhost answered without a question", async () =>
   assertEquals(server.questions, []);
 });
 
+Deno.test("systemResolver() takes no shorthand for an address, as getaddrinfo does", async (t) => {
+  for (const host of ["127.1", "2130706433", "010.0.0.1", "0x7f.1", ""]) {
+    await t.step(host || "nothing", async () => {
+      const error = await assertRejects(
+        () => addressesOf(systemResolver, host),
+        DnsError,
+      );
+      assert(error.notFound);
+    });
+  }
+  assertEquals(await addressesOf(systemResolver, "127.0.0.1"), ["127.0.0.1"]);
+});
+
 Deno.test("dnsResolver() checks its options before anything is asked", () => {
   const notAddresses: unknown[] = [
     "",
