@@ -18,7 +18,9 @@ const { _: [address], json, delay, timeout } = parseArgs(Deno.args, {
   default: { delay: "250", timeout: "10000" },
 });
 if (address === undefined) {
-  console.error("usage: dial_trace.ts [--json] [--delay ms] host:port");
+  console.error(
+    "usage: dial_trace.ts [--json] [--delay ms] [--timeout ms] host:port",
+  );
   Deno.exit(2);
 }
 

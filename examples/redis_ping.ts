@@ -38,19 +38,25 @@ async function* linesOf(conn: Conn): AsyncGenerator<string> {
   }
 }
 
-await using conn = await dial("tcp", address, { timeout: 2_000 });
-conn.setDeadline(Date.now() + 5_000);
-const lines = linesOf(conn);
-for (
-  const command of [
-    ["PING"],
-    ["SET", "switchboard", "hello"],
-    ["GET", "switchboard"],
-  ]
-) {
-  await send(conn, ...command);
-  let answer = (await lines.next()).value ?? "(closed)";
-  if (answer.startsWith("$")) answer = (await lines.next()).value ?? "(closed)";
-  else if (answer.startsWith("+")) answer = answer.slice(1);
-  console.log(`${command.join(" ")} -> ${answer}`);
+try {
+  await using conn = await dial("tcp", address, { timeout: 2_000 });
+  conn.setDeadline(Date.now() + 5_000);
+  const lines = linesOf(conn);
+  for (
+    const command of [
+      ["PING"],
+      ["SET", "switchboard", "hello"],
+      ["GET", "switchboard"],
+    ]
+  ) {
+    await send(conn, ...command);
+    let answer = (await lines.next()).value ?? "(closed)";
+    if (answer.startsWith("$")) {
+      answer = (await lines.next()).value ?? "(closed)";
+    } else if (answer.startsWith("+")) answer = answer.slice(1);
+    console.log(`${command.join(" ")} -> ${answer}`);
+  }
+} catch (error) {
+  console.error(error instanceof Error ? error.message : error);
+  Deno.exitCode = 1;
 }

@@ -152,6 +152,16 @@ Deno.test({
   },
 });
 
+Deno.test("redis_ping says in a line that nobody is there", async () => {
+  await using client = await Program.example(
+    "redis_ping",
+    `127.0.0.1:${freePort()}`,
+  );
+  const { code, stderr, stdout } = await client.ended();
+  assertEquals([code, stdout], [1, ""]);
+  assertMatch(stderr, /^dial tcp 127\.0\.0\.1:\d+: connection refused\n$/);
+});
+
 /** Runs an example to its end. */
 async function run(name: string, ...args: string[]) {
   await using program = await Program.example(name, ...args);
