@@ -77,11 +77,12 @@ export let partsOf: (conn: Conn) => ConnParts;
 export class Conn
   implements Deno.Conn<Addr>, AsyncIterable<Uint8Array>, AsyncDisposable {
   static {
-    partsOf = (conn) => ({
-      wire: conn.#wire,
-      reader: conn.#reader,
-      writer: conn.#writer,
-    });
+    partsOf = (conn) => {
+      if (!(conn instanceof Conn)) {
+        throw new TypeError("not a Conn: make one with new Conn(inner)");
+      }
+      return { wire: conn.#wire, reader: conn.#reader, writer: conn.#writer };
+    };
   }
 
   /** What the dialer tried on the way to this connection, if it was dialled. */

@@ -17,6 +17,7 @@ import { PIECE, WriteJob } from "./write_half.ts";
  * @param options See {@linkcode IoOptions}. After an abort what was read is
  * still written, 64 KiB at most, and what was not read can be read.
  * @returns How many bytes were copied.
+ * @throws {TypeError} If one of them is no {@linkcode Conn}.
  * @throws {OpError} Of the side that failed: op "read" or "write".
  * @throws {AbortSignal["reason"]} If `options.signal` aborts.
  *
@@ -58,6 +59,7 @@ export function copy(
  * @param options See {@linkcode IoOptions}.
  * @returns How many bytes went from `a` to `b` and from `b` to `a`. The caller
  * closes both.
+ * @throws {TypeError} If one of them is no {@linkcode Conn}; none is closed.
  * @throws {OpError} The first failure; both connections are closed.
  * @throws {AbortSignal["reason"]} If `options.signal` aborts.
  *
@@ -87,6 +89,8 @@ export async function copyBidirectional(
   b: Conn,
   options?: IoOptions,
 ): Promise<[number, number]> {
+  partsOf(a);
+  partsOf(b); // nothing is closed if one of them is no Conn
   const signal = options?.signal;
   const close = () => {
     a.close();

@@ -44,6 +44,23 @@ async function proxied(): Promise<{
   return { client, a, b, upstream, closeAll };
 }
 
+Deno.test("what is no Conn is refused, and the other lives on", async () => {
+  const [a, b] = await pair();
+  const raw = { ...b } as unknown as Conn;
+  for (
+    const call of [
+      () => copy(a, raw),
+      () => copy(raw, a),
+      () => copyBidirectional(a, raw),
+      () => copyBidirectional(raw, a),
+    ]
+  ) await assertRejects(call, TypeError, "not a Conn");
+  await a.write(bytes("x"));
+  assertEquals(await b.read(new Uint8Array(1)), 1);
+  a.close();
+  b.close();
+});
+
 Deno.test("copy() moves all bytes until EOF, and counts them", async () => {
   const { client, a, b, upstream, closeAll } = await proxied();
   const sent = pattern(3 * 1024 * 1024 + 17);
