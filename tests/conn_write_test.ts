@@ -8,7 +8,7 @@ import { Conn } from "../net/conn.ts";
 import { isClosed, isTimeout, OpError } from "../net/errors.ts";
 import { FakeClock } from "../testing/fake_clock.ts";
 import { InnerConn, jobs } from "./conn_inner.ts";
-import { bytes, countedSignal, pair, turn } from "./support.ts";
+import { bytes, countedSignal } from "./support.ts";
 import { failure } from "./suites/conn_suite_kit.ts";
 
 const PIECE = 64 * 1024;
