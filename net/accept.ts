@@ -39,6 +39,8 @@ export interface ListenerParts {
   closing: Promise<void>;
   /** Whether one who waits keeps the process alive. */
   refd: boolean;
+  /** Calls `changed` each time that `refd` may have changed. */
+  watchRef(changed: () => void): void;
 }
 
 /** Opens a listener up for serve(). Not public. */
@@ -77,6 +79,7 @@ export class Listener implements AsyncIterable<Conn>, AsyncDisposable {
       clock: listener.#clock,
       closing: listener.#closed.promise,
       refd: listener.#refd,
+      watchRef: (changed) => listener.#onRef = changed,
     });
     makeListener = (inner, { ipv6Only = false, signal, ...options }) => {
       if (signal?.aborted) {
@@ -106,6 +109,7 @@ export class Listener implements AsyncIterable<Conn>, AsyncDisposable {
   /** The caller of the pending accept has gone, and it is unref'd. */
   #stale = false;
   #refd = true;
+  #onRef: (() => void) | null = null;
   /** A connection whose caller had gone; only while nobody waits. */
   #spare: Conn | null = null;
   /** What broke it while nobody waited. */
@@ -341,6 +345,7 @@ export class Listener implements AsyncIterable<Conn>, AsyncDisposable {
     this.#retry.clear();
     this.#retry = this.#newAlarm();
     this.#retry.set(at);
+    this.#onRef?.();
   }
 
   /** The next try; waiting for it is as good a reason to live as an accept. */

@@ -89,6 +89,7 @@ export async function live(
   try {
     await handler(conn, context);
   } catch (error) {
+    context.ended = true; // who is told may begin a shutdown
     onFailure?.(error);
     throw error;
   } finally {

@@ -11,7 +11,7 @@
 
 import { type Listener, listenerParts } from "./accept.ts";
 import type { Addr } from "./addr.ts";
-import type { Clock } from "./clock.ts";
+import { type Clock, systemClock } from "./clock.ts";
 import type { Conn } from "./conn.ts";
 import { Drain, type Drainable, type ShutdownReport } from "./drain.ts";
 import { isClosed, OpError } from "./errors.ts";
@@ -97,12 +97,13 @@ export class Server implements AsyncDisposable {
     this.#maxConnectionsPerHost = maxConnectionsPerHost;
     this.#idleTimeout = idleTimeout;
     this.#onError = onError;
-    const { clock, closing } = listenerParts(listener);
+    const { clock, closing, watchRef } = listenerParts(listener);
     this.#clock = clock;
     closing.then(() => {
       this.#listening = false;
       this.#wake?.();
     });
+    watchRef(() => this.#wake?.());
     this.#settleFinished = Promise.withResolvers();
     this.finished = this.#settleFinished.promise;
     this.finished.catch(() => {}); // Reported to onError as well.
@@ -166,13 +167,11 @@ export class Server implements AsyncDisposable {
   /** Keeps the process alive while it listens: the default. */
   ref(): void {
     this.#listener.ref();
-    this.#wake?.();
   }
 
   /** Lets the process end although it listens. */
   unref(): void {
     this.#listener.unref();
-    this.#wake?.();
   }
 
   /** {@linkcode shutdown} with the default timeout. */
@@ -209,8 +208,10 @@ export class Server implements AsyncDisposable {
 
   /** Waits until something may have changed, as alive as an accept is. */
   async #look(): Promise<void> {
-    const { refd } = listenerParts(this.#listener);
-    const hold = refd ? setInterval(() => {}, LONG_MS) : undefined;
+    // Where the clock is a test's, an accept holds no process either.
+    const holds = listenerParts(this.#listener).refd &&
+      this.#clock === systemClock;
+    const hold = holds ? setInterval(() => {}, LONG_MS) : undefined;
     await new Promise<void>((resolve) => this.#wake = resolve);
     clearInterval(hold);
     this.#wake = null;

@@ -187,6 +187,29 @@ Deno.test("serve() isolates handlers that fail in every way", async () => {
   await server.shutdown();
 });
 
+Deno.test("serve() lets no handler detach once it has failed", async () => {
+  const thrown = Promise.withResolvers<unknown>();
+  const server = serve(
+    await listen("tcp", "127.0.0.1:0"),
+    (_, context) => {
+      context.signal.addEventListener("abort", () => {
+        try {
+          context.detach();
+        } catch (error) {
+          thrown.resolve(error);
+        }
+      });
+      throw new Error("broken");
+    },
+    { onError: () => void server.shutdown() },
+  );
+  const client = await connect(server);
+  assertInstanceOf(await thrown.promise, TypeError);
+  assertEquals(await textOf(client), "");
+  client.close();
+  assertEquals((await server.shutdown()).failed, 1);
+});
+
 Deno.test("serve() tells of a failure before it waits for the peer's close", async () => {
   const told = Promise.withResolvers<unknown[]>();
   const broken = new Error("broken");
@@ -540,21 +563,21 @@ Deno.test("a server that accepts nobody for now keeps the process alive", async 
     import { dial, listen, serve } from "./mod.ts";
     const listener = await listen("tcp", "127.0.0.1:0");
     const begun = Promise.withResolvers();
+    let server;
     function start(options) {
-      const server = serve(listener, () => {
+      return server = serve(listener, () => {
         begun.resolve();
         return new Promise(() => {});
       }, options);
-      // It fires only if something else keeps the process alive.
-      Deno.unrefTimer(setTimeout(async () => {
-        console.log("alive");
-        await server.close();
-        console.log("closed");
-      }, ${ms}));
-      return server;
     }
     const call = () => dial("tcp", String(listener.addr));
     ${body}
+    // It fires only if something else keeps the process alive.
+    Deno.unrefTimer(setTimeout(async () => {
+      console.log("alive");
+      await server.close();
+      console.log("closed");
+    }, ${ms}));
   `;
   const rows: Record<string, [body: string, output: string]> = {
     "at the limit": [
@@ -562,19 +585,25 @@ Deno.test("a server that accepts nobody for now keeps the process alive", async 
       "alive\nclosed\n",
     ],
     "paused, with a client in hand": [
-      "const server = start(); server.pause(); await call();",
+      "start().pause(); await call();",
       "alive\nclosed\n",
     ],
-    "paused from the start": ["start().pause();", "alive\nclosed\n"],
     "unref() before": [
       "start({ maxConnections: 1 }).unref(); await call(); await begun.promise;",
       "",
     ],
     "unref() at the limit": [
-      `const server = start({ maxConnections: 1 });
+      `start({ maxConnections: 1 });
        await call();
        await begun.promise;
        server.unref();`,
+      "",
+    ],
+    "the listener's unref() at the limit": [
+      `start({ maxConnections: 1 });
+       await call();
+       await begun.promise;
+       listener.unref();`,
       "",
     ],
   };
