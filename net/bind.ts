@@ -16,7 +16,7 @@ import {
 import { AddrError, DnsError, errorCode, OpError } from "./errors.ts";
 import { isWildcard, parseIp } from "./ip.ts";
 import { systemResolver } from "./resolver.ts";
-import { deniedReason, mayAsk, netGrant } from "./sandbox.ts";
+import { deniedReason, mayAsk, netGrant, notCapable } from "./sandbox.ts";
 
 /** How to bind; checked by the caller. */
 export interface BindOptions {
@@ -104,7 +104,7 @@ async function bindName(
   let inner: Deno.Listener | undefined;
   try {
     let chosen: string | undefined;
-    if (mayAsk(host)) {
+    if (netGrant(joinHostPort(host, port)) !== "denied" && mayAsk(host)) {
       chosen = await choose(host, family, signal);
       signal.throwIfAborted();
       if (isGranted() || isGranted(joinHostPort(chosen, port))) {
@@ -119,11 +119,10 @@ async function bindName(
     if (family === undefined || parseIp(hostname)?.family === family) {
       return inner;
     }
-    if (chosen === undefined) {
-      throw new AddrError("no suitable address found", host);
-    }
-    const addr = new TcpAddr(chosen, port);
-    const reason = `run again with --allow-net=${addr}`;
+    // There may be a better one: what is missing is a grant.
+    const wanted = chosen === undefined ? host : joinHostPort(chosen, port);
+    const addr = new TcpAddr(chosen ?? host, port);
+    const reason = deniedReason(wanted, notCapable(wanted));
     throw new OpError({ op: "listen", network, addr, reason });
   } catch (cause) {
     inner?.close();

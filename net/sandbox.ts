@@ -95,9 +95,9 @@ function unixReason(path: string): string {
       : "run again with --allow-net";
   }
   // What --allow-net takes has to be absolute, and what is asked about, too.
-  const absolute = path.startsWith("/");
-  const file = absolute ? path : `$PWD/${path}`;
-  const host = `unix:${absolute ? "" : "/"}${path}`;
+  const relative = !path.startsWith("/");
+  const file = relative ? `$PWD/${path}` : path;
+  const host = `unix:${relative ? `${here()}/` : ""}${path}`;
   const missing: string[] = [];
   for (
     const [flag, value, descriptor] of [
@@ -122,8 +122,7 @@ function unixReason(path: string): string {
  * else: then nothing was forbidden, a grant is missing.
  */
 function isForbidden(name: "net" | "read" | "write"): boolean {
-  if (Deno.stdin.isTerminal() && Deno.stderr.isTerminal()) return true;
-  if (grant({ name }) !== "denied") return true;
+  if (canPrompt() || grant({ name }) !== "denied") return true;
   const other = name === "net"
     ? { name, host: "unrelated.invalid:1" }
     : { name, path: "/unrelated.invalid" };
@@ -132,6 +131,19 @@ function isForbidden(name: "net" | "read" | "write"): boolean {
 
 /** A "no" at the prompt and a flag look the same to whoever asks later. */
 function forbidden(flag: string, what: string): string {
-  const answer = Deno.stdin.isTerminal() ? ", or an answer at the prompt" : "";
+  const answer = canPrompt() ? ", or an answer at the prompt" : "";
   return `${flag} forbids ${what}${answer}`;
+}
+
+function canPrompt(): boolean {
+  return Deno.stdin.isTerminal() && Deno.stderr.isTerminal();
+}
+
+/** The working directory; it is not always ours to know. */
+function here(): string {
+  try {
+    return Deno.cwd();
+  } catch {
+    return "";
+  }
 }

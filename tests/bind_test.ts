@@ -395,7 +395,24 @@ Deno.test({
           "listen tcp4 127.0.0.2:0: run again with --allow-net=127.0.0.2:0",
         ],
       ],
-      "--allow-net=both.test:0": [["tcp", "both.test", "::1"]],
+      "--allow-net=both.test --deny-net=127.0.0.2": [
+        [
+          "tcp4",
+          "both.test",
+          "listen tcp4 127.0.0.2:0: --deny-net forbids it",
+        ],
+      ],
+      "--allow-net=both.test:0": [
+        ["tcp", "both.test", "::1"],
+        [
+          "tcp4",
+          "both.test",
+          "listen tcp4 both.test:0: run again with --allow-net=both.test",
+        ],
+      ],
+      "--allow-net --deny-net=both.test:0": [
+        ["tcp", "both.test", "listen tcp both.test:0: --deny-net forbids it"],
+      ],
     };
     const outputs = Object.entries(granted).map(([flag, asked]) =>
       runChild(
@@ -413,7 +430,7 @@ Deno.test({
         console.log(JSON.stringify(found));
         `,
         {
-          flags: [flag],
+          flags: flag.split(" "),
           wrap: [
             "unshare",
             "--map-root-user",
@@ -505,7 +522,7 @@ Deno.test("listen() needs no grant but for what it binds", async (t) => {
         "a name of the wrong family",
         "tcp6",
         "localhost:0",
-        "listen tcp6: address localhost: no suitable address found",
+        "listen tcp6 localhost:0: run again with --allow-net=localhost",
       ],
     ]],
     [["--allow-net=127.0.0.1"], [
