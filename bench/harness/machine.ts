@@ -20,6 +20,8 @@ export async function describeMachine(): Promise<string> {
 export interface Cores {
   server(command: string[]): string[];
   client(command: string[]): string[];
+  /** Whether they have a core each. */
+  readonly pinned: boolean;
   /** What was done, in words. */
   readonly description: string;
 }
@@ -39,11 +41,13 @@ export async function findCores(): Promise<Cores> {
     await exists("taskset");
   if (!usable) {
     const same = (command: string[]) => command;
-    return { server: same, client: same, description: "not pinned" };
+    const description = "not pinned";
+    return { server: same, client: same, pinned: false, description };
   }
   return {
     server: (command) => ["taskset", "-c", `${first}`, ...command],
     client: (command) => ["taskset", "-c", `${second}`, ...command],
+    pinned: true,
     description: `server on core ${first}, client on core ${second}`,
   };
 }
