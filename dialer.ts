@@ -140,6 +140,12 @@ const REMEMBERED = 256;
 /** and so long: a path that worked ten minutes ago says little about now. */
 const MEMORY_MS = 10 * 60_000;
 
+/** An address that has worked, on the scale of `clock.monotonic()`. */
+interface Remembered {
+  addr: string;
+  until: number;
+}
+
 /**
  * Dials with defaults, and starts each dial of a host and port with the address
  * that last worked there, if the resolver still gives it: a dead address costs
@@ -164,8 +170,11 @@ const MEMORY_MS = 10 * 60_000;
  */
 export class Dialer {
   readonly #defaults: DialOptions;
-  /** By host and port, as they were given; the longest unused comes first. */
-  readonly #memory = new Map<string, { addr: string; until: number }>();
+  /**
+   * By host and port, as they were given; the longest unused comes first. One
+   * address of each family at most, the last one first.
+   */
+  readonly #memory = new Map<string, Remembered[]>();
 
   /**
    * A dialer that remembers nothing yet.
@@ -195,38 +204,65 @@ export class Dialer {
     options: DialOptions = {},
   ): Promise<Conn> {
     const merged = { ...this.#defaults, ...given(options) };
+    checkOptions(merged);
     const { clock = systemClock } = merged;
-    const prefer = this.#recall(address, clock.monotonic());
+    const now = clock.monotonic();
+    const prefer = this.#recall(network, address, now);
+    let trace: DialTrace | undefined;
     try {
       const conn = await run(network, address, merged, prefer);
-      this.#learn(address, conn.dialTrace!, clock.monotonic() + MEMORY_MS);
+      trace = conn.dialTrace;
       return conn;
     } catch (error) {
-      const failed = error instanceof DialError &&
-        error.errors.some(({ addr }) => String(addr) === prefer);
-      if (failed) this.#memory.delete(address);
+      if (error instanceof DialError) trace = error.trace;
       throw error;
+    } finally {
+      if (trace) {
+        this.#learn(address, trace, prefer, clock.monotonic() + MEMORY_MS);
+      }
     }
   }
 
-  #recall(key: string, now: number): string | undefined {
-    const known = this.#memory.get(key);
-    if (known === undefined || known.until > now) return known?.addr;
-    this.#memory.delete(key);
-    return undefined;
+  #recall(network: Network, address: string, now: number): string | undefined {
+    return this.#memory.get(address)?.find(({ addr, until }) =>
+      until > now &&
+      (network === "tcp" || isIpv6(addr) === (network === "tcp6"))
+    )?.addr;
   }
 
-  #learn(key: string, { attempts, mode }: DialTrace, until: number): void {
+  #learn(
+    address: string,
+    { attempts, mode }: DialTrace,
+    prefer: string | undefined,
+    until: number,
+  ): void {
     if (mode === "native") return; // the runtime's choice is not known
-    const known = this.#memory.delete(key);
+    const known = this.#memory.get(address) ?? [];
+    const winner = attempts.find(({ outcome }) => outcome === "connected")
+      ?.addr;
+    const lost = attempts.some(({ addr, outcome }) =>
+      addr === prefer && addr !== winner && outcome !== "not-started"
+    );
+    const left = known.filter(({ addr }) =>
+      !(lost && addr === prefer) &&
+      (winner === undefined || isIpv6(addr) !== isIpv6(winner))
+    );
     // With one address there is nothing to choose, unless there were more.
-    if (!known && attempts.length < 2) return;
-    const winner = attempts.find(({ outcome }) => outcome === "connected")!;
-    this.#memory.set(key, { addr: winner.addr, until });
+    if (winner !== undefined && (attempts.length > 1 || known.length > 0)) {
+      left.unshift({ addr: winner, until });
+    }
+    this.#memory.delete(address);
+    if (left.length === 0) return;
+    this.#memory.set(address, left);
     if (this.#memory.size <= REMEMBERED) return;
     const [oldest] = this.#memory.keys();
     this.#memory.delete(oldest!);
   }
+}
+
+/** Of `[::1]:80` and `127.0.0.1:80`. */
+function isIpv6(addr: string): boolean {
+  return addr.startsWith("[");
 }
 
 /** Options without those that are `undefined`: they hide no default. */

@@ -13,7 +13,7 @@
  *   the last start while others are in flight (the RFC's MUST). With none in
  *   flight nothing is to be spared: a thousand refusals take no time.
  *   A late batch starts at once if the delay has passed meanwhile, or if the
- *   candidate that is preferred comes with it.
+ *   candidate that is preferred comes with it (but in a serial dial).
  * - `attemptDelay: Infinity` is Go's serial dial. With a deadline each address
  *   gets an equal share of what is left, at least 2 s (Go: partialDeadline), so
  *   that a dead one cannot eat it all.
@@ -169,7 +169,7 @@ export class Race<T extends Candidate, C> {
     );
     if (favourite >= 0) {
       this.#untried.unshift(...this.#untried.splice(favourite, 1));
-      this.#hurry();
+      if (this.#delay !== Infinity) this.#hurry();
     }
     const first = this.#untried[0]?.family;
     this.#untried = interleave(

@@ -474,30 +474,40 @@ Deno.test("batches may be empty, and all of them", async (t) => {
   });
 });
 
-Deno.test("Dialer tries the remembered address at once when it comes late", async () => {
-  const scenario = new Scenario({
-    "10.0.0.1": [0, "hang"],
-    "10.0.0.2": [0, "ok"],
-    "10.0.0.3": [0, "hang"],
-  });
-  const { clock, connect, starts } = scenario;
-  const dialer = new Dialer({ clock, connect });
-  const learning = dialer.dial("tcp", "target.test:80", {
-    resolve: () => Promise.resolve(["10.0.0.2", "10.0.0.3"]),
-  });
-  await clock.advance(0);
-  (await learning).close();
-  starts.length = 0;
-  const dialling = dialer.dial("tcp", "target.test:80", {
-    async *resolve() {
-      yield ["10.0.0.1"];
-      await new Promise<void>((done) => clock.setTimeout(done, 100));
-      yield ["10.0.0.3", "10.0.0.2"];
-    },
-  });
-  await clock.advance(1_000);
-  assertEquals(starts, [["10.0.0.1", 0], ["10.0.0.2", 100]]);
-  scenario.check(await dialling);
+Deno.test("Dialer tries the remembered address at once when it comes late", async (t) => {
+  for (
+    const [attemptDelay, expected] of [
+      [250, [["10.0.0.1", 0], ["10.0.0.2", 100]]],
+      // One after another, whoever is remembered.
+      [Infinity, [["10.0.0.1", 0], ["10.0.0.2", 500]]],
+    ] as const
+  ) {
+    await t.step(`attemptDelay ${attemptDelay}`, async () => {
+      const scenario = new Scenario({
+        "10.0.0.1": [500, "refused"],
+        "10.0.0.2": [0, "ok"],
+        "10.0.0.3": [0, "hang"],
+      });
+      const { clock, connect, starts } = scenario;
+      const dialer = new Dialer({ attemptDelay, clock, connect });
+      const learning = dialer.dial("tcp", "target.test:80", {
+        resolve: () => Promise.resolve(["10.0.0.2", "10.0.0.3"]),
+      });
+      await clock.advance(0);
+      (await learning).close();
+      starts.length = 0;
+      const dialling = dialer.dial("tcp", "target.test:80", {
+        async *resolve() {
+          yield ["10.0.0.1"];
+          await new Promise<void>((done) => clock.setTimeout(done, 100));
+          yield ["10.0.0.3", "10.0.0.2"];
+        },
+      });
+      await clock.advance(1_000);
+      assertEquals(starts, expected.map((start) => [...start]));
+      scenario.check(await dialling);
+    });
+  }
 });
 
 Deno.test("a connector that never settles keeps no timer", async (t) => {

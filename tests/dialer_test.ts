@@ -669,6 +669,25 @@ Deno.test("Dialer remembers which address last worked", async (t) => {
     assertEquals(await memory.dial("db.test:1", "tcp4"), [".1", ".2"]);
     assertEquals(await memory.dial("db.test:1", "tcp"), [".2"]);
   });
+  await t.step("one of each family", async () => {
+    const memory = new Remembering();
+    memory.addresses = ["::1", "10.0.0.1", "::2", "10.0.0.2"];
+    memory.alive.add("::2");
+    const [four, six] = [[".1", ".2"], ["::1", "::2"]];
+    assertEquals(await memory.dial("db.test:1", "tcp4"), four);
+    assertEquals(await memory.dial("db.test:1", "tcp6"), six);
+    assertEquals(await memory.dial("db.test:1", "tcp4"), [".2"]);
+    assertEquals(await memory.dial("db.test:1", "tcp6"), ["::2"]);
+    assertEquals(await memory.dial("db.test:1", "tcp"), ["::2"], "the last");
+  });
+  await t.step("not one that failed, if another family's worked", async () => {
+    const memory = new Remembering();
+    memory.addresses = ["10.0.0.1", "10.0.0.2", "::2"];
+    await memory.dial("db.test:1", "tcp4");
+    memory.alive = new Set(["::2"]);
+    assertEquals(await memory.dial(), [".2", "::2"]);
+    assertEquals(await memory.dial("db.test:1", "tcp4"), [".1", ".2"]);
+  });
   await t.step("as long as it does not fail", async () => {
     const memory = new Remembering();
     await memory.dial();
