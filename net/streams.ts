@@ -28,7 +28,14 @@ export function readableOf(
     cancel: () => conn.close(),
   }, { highWaterMark: 0 });
   const pipeTo = stream.pipeTo.bind(stream);
-  stream.pipeTo = (...args) => tolerate(pipeTo(...args));
+  stream.pipeTo = (to, options) => {
+    // Everybody hears of a pipe's end that closes the connection, and of no
+    // other: that it could not start is for the caller alone.
+    const heard = to instanceof WritableStream && !to.locked &&
+      !stream.locked && !options?.preventCancel;
+    const piped = pipeTo(to, options);
+    return heard ? tolerate(piped) : piped;
+  };
   return stream;
 }
 

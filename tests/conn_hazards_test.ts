@@ -332,6 +332,34 @@ Deno.test("a pipe that nobody awaits, and a reset in the middle of it", async (t
     assertEquals(await unhandledOf((conn) => conn), ["ConnectionReset"]);
   });
 
+  await t.step(
+    "ours: what leaves the connection open is still told",
+    async () => {
+      const unhandled: string[] = [];
+      const note = (event: PromiseRejectionEvent) => {
+        event.preventDefault();
+        unhandled.push(event.reason.message);
+      };
+      addEventListener("unhandledrejection", note);
+      const [a, b] = await pair();
+      const writer = a.writable.getWriter();
+      a.readable.pipeTo(a.writable); // which is locked
+      const full = new WritableStream({
+        write() {
+          throw new Error("disk full");
+        },
+      });
+      a.readable.pipeTo(full, { preventCancel: true });
+      await b.write(bytes("x"));
+      while (unhandled.length < 2) await turn();
+      removeEventListener("unhandledrejection", note);
+      assertEquals(unhandled[1], "disk full");
+      await writer.write(bytes("open"));
+      a.close();
+      b.close();
+    },
+  );
+
   await t.step("ours: ends its connection", async () => {
     let ours: Conn | undefined;
     assertEquals(await unhandledOf((conn) => ours = new Conn(conn)), []);

@@ -131,6 +131,7 @@ export function streamTests({ test, flood }: Suite): void {
     async (a, b) => {
       const first = b.readable.getReader();
       const left = failure(first.read());
+      await turn(); // it pulls
       first.releaseLock();
       assert(await left instanceof TypeError);
       const second = b.readable.getReader({ mode: "byob" });
