@@ -16,7 +16,9 @@ const args = parseArgs(Deno.args, {
 });
 const address = args._[0];
 if (address === undefined) {
-  console.error("usage: tcping.ts [--count n] [--interval ms] host:port");
+  console.error(
+    "usage: tcping.ts [--count n] [--interval ms] [--timeout ms] host:port",
+  );
   Deno.exit(2);
 }
 

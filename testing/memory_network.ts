@@ -150,14 +150,19 @@ export class MemoryNetwork {
     network: Network,
     address: string,
     options?: DialOptions,
-  ) => Promise<Conn> = (network, address, options = {}) => {
+  ) => Promise<Conn> = async (network, address, options = {}) => {
     // One that is there and undefined must not lead out of memory.
     const {
       clock = this.clock,
       connect = this.connect,
       resolve = this.resolve,
     } = options;
-    return dial(network, address, { ...options, clock, connect, resolve });
+    return await dial(network, address, {
+      ...options,
+      clock,
+      connect,
+      resolve,
+    });
   };
 
   /** Answers names by script: the `resolve` option of a `Dialer` of yours. */
