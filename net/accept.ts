@@ -16,6 +16,8 @@ import {
   type AcceptErrorEvent,
   checkListenerOptions,
   type ListenerOptions,
+  type ListenerParts,
+  type MakeOptions,
 } from "./accept_options.ts";
 import { type Addr, toAddr } from "./addr.ts";
 import { Alarm, type Clock, systemClock } from "./clock.ts";
@@ -31,28 +33,8 @@ const MAX_RETRY_MS = 1_000;
 /** After so many bad peers in a row everybody else gets a turn. */
 const PEER_BURST = 64;
 
-/** What {@linkcode serve} may know of a listener. */
-export interface ListenerParts {
-  /** Whose time counts. */
-  clock: Clock;
-  /** Settles when it begins to close. */
-  closing: Promise<void>;
-  /** Whether one who waits keeps the process alive. */
-  refd: boolean;
-  /** Calls `changed` each time that `refd` may have changed. */
-  watchRef(changed: () => void): void;
-}
-
 /** Opens a listener up for serve(). Not public. */
 export let listenerParts: (listener: Listener) => ListenerParts;
-
-/** What {@linkcode makeListener} is told beyond a listener's own options. */
-export interface MakeOptions extends ListenerOptions {
-  /** Closes the listener when it aborts. */
-  signal?: AbortSignal;
-  /** Turns IPv4 peers away. @default {false} */
-  ipv6Only?: boolean;
-}
 
 /**
  * The end of every listen(): a listener that its signal closes. Not public.

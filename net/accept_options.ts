@@ -1,5 +1,5 @@
 /**
- * The options of listeners, and their checks.
+ * The options of listeners, their checks, and what serve() sees of one.
  *
  * @module
  */
@@ -36,6 +36,26 @@ export interface ListenerOptions {
   onAcceptError?: (event: AcceptErrorEvent) => void;
   /** Time source, for tests. @default {systemClock} */
   clock?: Clock;
+}
+
+/** What `makeListener()` is told beyond a listener's own options. */
+export interface MakeOptions extends ListenerOptions {
+  /** Closes the listener when it aborts. */
+  signal?: AbortSignal;
+  /** Turns IPv4 peers away. @default {false} */
+  ipv6Only?: boolean;
+}
+
+/** What `serve()` may know of a listener. */
+export interface ListenerParts {
+  /** Whose time counts. */
+  clock: Clock;
+  /** Settles when it begins to close. */
+  closing: Promise<void>;
+  /** Whether one who waits keeps the process alive. */
+  refd: boolean;
+  /** Calls `changed` each time that `refd` may have changed. */
+  watchRef(changed: () => void): void;
 }
 
 /** Checks all options that a listen() may have, before anything is opened. */
