@@ -106,7 +106,6 @@ async function bindName(
     let chosen: string | undefined;
     if (netGrant(joinHostPort(host, port)) !== "denied" && mayAsk(host)) {
       chosen = await choose(host, family, signal);
-      signal.throwIfAborted();
       if (isGranted() || isGranted(joinHostPort(chosen, port))) {
         return openTcp(network, chosen, port, options);
       }

@@ -217,6 +217,7 @@ Deno.test("unref() covers the back-off", async () => {
   const end = acceptUntilClosed(listener);
   await fake.settle(errno("EMFILE"));
   listener.unref(); // in the middle of it
+  assertEquals(clock.pending, 1, "the timer that held the process is gone");
   await clock.advance(5);
   await fake.settle(errno("EMFILE"));
   await clock.advance(9);
