@@ -511,7 +511,7 @@ Deno.test("Dialer tries the remembered address at once when it comes late", asyn
 });
 
 Deno.test("a connector that never settles keeps no timer", async (t) => {
-  for (const end of ["won", "timed out", "aborted"]) {
+  for (const end of ["won", "timed out", "aborted", "aborted by it"]) {
     await t.step(`when the race is ${end}`, async () => {
       const clock = new FakeClock(0);
       const { controller, signal } = countedSignal();
@@ -521,10 +521,12 @@ Deno.test("a connector that never settles keeps no timer", async (t) => {
         attemptTimeout: 60_000,
         timeout: end === "timed out" ? 300 : 60_000,
         resolve: () => Promise.resolve(["10.0.0.1", "10.0.0.2"]),
-        connect: (addr) =>
-          end === "won" && String(addr) === "10.0.0.2:1"
+        connect: (addr) => {
+          if (end === "aborted by it") controller.abort();
+          return end === "won" && String(addr) === "10.0.0.2:1"
             ? Promise.resolve(counted().conn)
-            : new Promise(() => {}),
+            : new Promise(() => {});
+        },
       }).then((conn) => conn.close(), () => {});
       await clock.advance(300);
       if (end === "aborted") controller.abort();
