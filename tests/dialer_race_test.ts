@@ -459,6 +459,28 @@ Deno.test("a resolver may deliver in batches", async (t) => {
       ["10.0.0.2", 1_000],
     ]);
   });
+  await t.step("the family that started last waits its turn", async () => {
+    const scenario = new Scenario({
+      "::1": [0, "hang"],
+      "10.0.0.1": [0, "hang"],
+      "10.0.0.2": [0, "ok"],
+      "::2": [0, "hang"],
+    });
+    const { clock } = scenario;
+    const { starts } = await scenario.play({
+      async *resolve() {
+        yield ["::1", "10.0.0.1"];
+        await new Promise<void>((done) => clock.setTimeout(done, 300));
+        yield ["10.0.0.2", "::2"];
+      },
+    });
+    assertEquals(starts, [
+      ["::1", 0],
+      ["10.0.0.1", 250],
+      ["::2", 500],
+      ["10.0.0.2", 750],
+    ]);
+  });
   await t.step("it starts at once if the delay is over", async () => {
     const scenario = new Scenario({
       "::1": [0, "hang"],
