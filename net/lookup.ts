@@ -54,11 +54,19 @@ export async function* hedged(
   const start = (family: Family) =>
     pending.set(family, settled(family, ask(family, signal)));
   let deadline = whole === 0 ? clock.monotonic() + HEDGE_MS : Infinity;
+  let late = false;
   start(whole);
   while (true) {
     const answer = await first(pending.values(), deadline, init);
     if (answer === undefined) {
       if (given.size > 0) return;
+      if (!late) {
+        // A busy process hears of the time before it hears of an answer that
+        // came long ago: one more turn of the loop tells.
+        late = true;
+        deadline = clock.monotonic();
+        continue;
+      }
       start(6);
       start(4);
       deadline = Infinity;

@@ -195,6 +195,26 @@ Deno.test("hedged() asks for each family when there is no answer after 250 ms", 
   });
 });
 
+Deno.test("hedged() asks nobody else when the answer comes with the time", async () => {
+  const clock = new FakeClock(0);
+  const { signal, listeners } = countedSignal();
+  const asked: Family[] = [];
+  const ask: LookupInit["ask"] = (family) => {
+    asked.push(family);
+    // As in a busy process: the answer is due, and is told one turn later.
+    return new Promise((resolve) =>
+      clock.setTimeout(
+        () => clock.setTimeout(() => resolve(["10.0.0.1"]), 0),
+        250,
+      )
+    );
+  };
+  const answer = Array.fromAsync(hedged({ ask, clock, signal }, 0));
+  await clock.advance(250);
+  assertEquals(await answer, [["10.0.0.1"]]);
+  assertEquals([asked, clock.pending, listeners()], [[0], 0, 0]);
+});
+
 Deno.test("hedged() asks once where one family is wanted", async (t) => {
   await expectAll(t, (init) => hedged(init, 6), {
     "answered": {
