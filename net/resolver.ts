@@ -87,6 +87,8 @@ async function* systemAddresses(
   }
   if (!mayAsk(hostname)) throw denied(hostname);
   const ask = (family: Family) => lookup(hostname, family);
+  // What a busy start takes to load it is no time without an answer.
+  await import("node:dns/promises");
   yield* hedged({ ask, clock: systemClock, signal }, family);
 }
 
