@@ -15,7 +15,7 @@ import {
 } from "./addr.ts";
 import { AddrError, DnsError, errorCode, OpError } from "./errors.ts";
 import { isWildcard, parseIp } from "./ip.ts";
-import { systemResolver } from "./resolver.ts";
+import { lookupFailure, systemResolver } from "./resolver.ts";
 import { deniedReason, mayAsk, netGrant, notCapable } from "./sandbox.ts";
 
 /** How to bind; checked by the caller. */
@@ -164,19 +164,16 @@ function openTcp(
       ...(reusePort && { reusePort }),
     } as Deno.TcpListenOptions);
   } catch (cause) {
-    // What the runtime says if it cannot resolve a name (or a zone).
-    const lookup = /^failed to lookup address/.test((cause as Error).message);
-    if (lookup && parseIp(hostname) === null) {
-      const error = new DnsError({ hostname, cause });
-      throw new OpError({ op: "listen", network, cause: error });
+    const lookup = lookupFailure(hostname, cause);
+    if (lookup instanceof DnsError) {
+      throw new OpError({ op: "listen", network, cause: lookup });
     }
-    // Of a literal only the zone can be looked up.
-    if (lookup) Object.assign(cause as Error, { code: "EINVAL" });
     const addr = new TcpAddr(hostname, port);
     const reason = cause instanceof Deno.errors.NotCapable
       ? deniedReason(String(addr), cause)
       : undefined;
-    throw new OpError({ op: "listen", network, addr, cause, reason });
+    const why = lookup ?? cause;
+    throw new OpError({ op: "listen", network, addr, cause: why, reason });
   }
 }
 

@@ -147,6 +147,37 @@ function systemError(hostname: string, cause: unknown): DnsError {
     : new DnsError({ hostname, reason: NO_ADDRESS, cause });
 }
 
+/** What the runtime says when getaddrinfo fails; there is no code. */
+const LOOKUP_FAILED = /^failed to lookup address information: (.*)/;
+
+/**
+ * The failed lookup behind an error of `Deno.connect` or `Deno.listen`, if that
+ * is what it is: a {@linkcode DnsError}, or EINVAL for a literal, of which only
+ * the zone can be looked up.
+ */
+export function lookupFailure(
+  hostname: string,
+  cause: unknown,
+): Error | undefined {
+  // A name that no grant could be written for.
+  if (cause instanceof URIError) return new DnsError({ hostname, cause });
+  const text = LOOKUP_FAILED.exec((cause as Error).message)?.[1];
+  if (text === undefined) return undefined;
+  if (parseIp(hostname) !== null) {
+    const error = new Error(`no such zone: ${hostname}`, { cause });
+    return Object.assign(error, { code: "EINVAL" });
+  }
+  // EAI_NONAME, in the words of glibc, macOS and Windows: the only one that
+  // is sure.
+  const notFound = /not known$|^No such host/.test(text);
+  const reason = notFound ? undefined : lowerFirst(text);
+  return new DnsError({ hostname, notFound, reason, cause });
+}
+
+function lowerFirst(text: string): string {
+  return text.slice(0, 1).toLowerCase() + text.slice(1);
+}
+
 /** The sandbox does not allow to ask; `server` is who would be asked. */
 function denied(
   hostname: string,

@@ -13,9 +13,10 @@ import {
   TcpAddr,
   UnixAddr,
 } from "./addr.ts";
-import { AddrError, DnsError, errorCode } from "./errors.ts";
+import { AddrError, errorCode } from "./errors.ts";
 import { type Ip, parseIp } from "./ip.ts";
 import type { Candidate } from "./race.ts";
+import { lookupFailure } from "./resolver.ts";
 import { setSocketOptions, type SocketOptions } from "./socket_options.ts";
 
 /**
@@ -196,7 +197,8 @@ export async function open(
       const again = errorCode(error) === "EADDRNOTAVAIL" &&
         accidents < MAX_ACCIDENTS && !signal?.aborted;
       if (again) continue;
-      throw lookupFailure(target, error) ?? error;
+      if (target.addr.transport === "unix") throw error;
+      throw lookupFailure(target.hostname, error) ?? error;
     }
     try {
       if (!isSelfConnected(conn)) return prepared(conn, target, options);
@@ -256,37 +258,6 @@ function lateAbort(signal: AbortSignal): AbortSignal {
 }
 
 function noThrow(): void {}
-
-/**
- * What the runtime says when getaddrinfo fails; there is no code. It looks up
- * names, of family 0 here, and the zone of a literal.
- */
-const LOOKUP_FAILED = /^failed to lookup address information: (.*)/;
-
-/** The failed lookup behind an error, if that is what it is. */
-function lookupFailure(
-  { addr, family, hostname }: Target,
-  cause: unknown,
-): Error | undefined {
-  if (addr.transport === "unix") return undefined;
-  // A name that no grant could be written for.
-  if (cause instanceof URIError) return new DnsError({ hostname, cause });
-  const text = LOOKUP_FAILED.exec((cause as Error).message)?.[1];
-  if (text === undefined) return undefined;
-  if (family !== 0) {
-    const error = new Error(`no such zone: ${hostname}`, { cause });
-    return Object.assign(error, { code: "EINVAL" });
-  }
-  // EAI_NONAME, in the words of glibc, macOS and Windows: the only one that
-  // is sure.
-  const notFound = /not known$|^No such host/.test(text);
-  const reason = notFound ? undefined : lowerFirst(text);
-  return new DnsError({ hostname, notFound, reason, cause });
-}
-
-function lowerFirst(text: string): string {
-  return text.slice(0, 1).toLowerCase() + text.slice(1);
-}
 
 function isSelfConnected({ localAddr, remoteAddr }: Deno.Conn): boolean {
   return localAddr.transport === "tcp" && remoteAddr.transport === "tcp" &&
