@@ -14,8 +14,8 @@ import { PIECE, WriteJob } from "./write_half.ts";
  *
  * @param from Read from here; its read deadline counts.
  * @param to Write to there; its write deadline counts.
- * @param options See {@linkcode IoOptions}. After an abort what was read is
- * still written, 64 KiB at most, and what was not read can be read.
+ * @param options See {@linkcode IoOptions}. After an abort what is under way,
+ * 64 KiB at most, is still written, and the rest can be read.
  * @returns How many bytes were copied.
  * @throws {TypeError} If one of them is no {@linkcode Conn}.
  * @throws {OpError} Of the side that failed: op "read" or "write".
@@ -193,16 +193,20 @@ class Pump implements ReadWaiter {
   }
 
   #writeFailed(error: unknown): void {
-    // Bytes that have not left can be read again. Otherwise the operation may
-    // still be at them, so that the loan of that memory never ends.
-    if (this.#job!.taken === 0) this.#from.reader.takeBack(this.#piece!);
+    // What no operation was given can be read again.
+    this.#from.reader.takeBack(this.#piece!, this.#job!.taken);
     this.#piece = this.#job = null;
     this.fail(error);
   }
 
   #abort(): void {
-    if (this.#job === null) this.#from.reader.abandon(this);
-    this.fail(this.#signal!.reason);
+    const { reason } = this.#signal!;
+    const job = this.#job;
+    // A piece that waits in line is taken back: should it fail there later,
+    // nobody would hear of it.
+    if (job?.taken === 0) return this.#to.writer.abandon(job, reason);
+    if (job === null) this.#from.reader.abandon(this);
+    this.fail(reason);
   }
 
   #end<T>(settle: (value: T) => void, value: T): void {

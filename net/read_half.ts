@@ -140,12 +140,16 @@ export class ReadHalf implements Half {
     if (--this.#loans === 0 && this.#wire.closed) this.#release();
   }
 
-  /** Ends a loan that came to nothing, unless somebody has read on since. */
-  takeBack(bytes: Uint8Array<ArrayBuffer>): void {
+  /**
+   * Makes what was lent unread again, but for the first `used` bytes, unless
+   * somebody has read on since. An operation may still be at those, so that a
+   * loan of which some was used never ends.
+   */
+  takeBack(bytes: Uint8Array<ArrayBuffer>, used: number): void {
     if (this.#memory?.buffer !== bytes.buffer) return;
-    const from = this.#start - bytes.length;
-    if (from === bytes.byteOffset) this.#start = from;
-    this.giveBack(bytes);
+    const end = bytes.byteOffset + bytes.length;
+    if (this.#start === end) this.#start = bytes.byteOffset + used;
+    if (used === 0) this.giveBack(bytes);
   }
 
   /** Whether operations keep the process alive while somebody waits. */

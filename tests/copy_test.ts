@@ -29,6 +29,18 @@ function setUp(): { inner: InnerConn; conn: Conn; clock: FakeClock } {
   return { inner, clock, conn: new Conn(inner, { clock }) };
 }
 
+/** Lets the memory for reads grow until it has `size` bytes. */
+async function grow(
+  { conn, inner }: { conn: Conn; inner: InnerConn },
+  size: number,
+): Promise<void> {
+  for (let n = 1024; n < size; n *= 4) {
+    const reading = conn.read(new Uint8Array(n));
+    await inner.deliver(new Uint8Array(n));
+    await reading;
+  }
+}
+
 /** A proxy's two connections, each with the peer at its far end. */
 async function proxied(): Promise<{
   client: Conn;
@@ -241,6 +253,28 @@ Deno.test("copy() whose write waits in line and is given up puts the bytes back"
   to.conn.close();
 });
 
+Deno.test("copy() whose write is given up halfway puts the rest back", async () => {
+  const [from, to] = [setUp(), setUp()];
+  const size = 256 * 1024;
+  await grow(from, size);
+  const copied = failure(copy(from.conn, to.conn));
+  const data = pattern(size);
+  await from.inner.deliver(data);
+  // It went out in place; what the kernel did not take goes in pieces now.
+  to.conn.setWriteDeadline(to.clock.now() + 10);
+  await to.inner.take(1000);
+  assertEquals(to.inner.writeSizes, [size, PIECE]);
+  await to.clock.advance(10);
+  assert(isTimeout(await copied));
+  const rest = new Uint8Array(size);
+  assertEquals(await from.conn.read(rest), size - 1000 - PIECE);
+  assertEquals(rest.subarray(0, 9), data.subarray(1000 + PIECE).slice(0, 9));
+  // Under way is still what it was.
+  assertEquals(await to.inner.take(), data.slice(1000, 1000 + PIECE));
+  from.conn.close();
+  to.conn.close();
+});
+
 Deno.test("copy() never touches what it has given to a write that was abandoned", async () => {
   const [from, to] = [setUp(), setUp()];
   to.conn.setWriteDeadline(to.clock.now() + 10);
@@ -310,12 +344,7 @@ Deno.test("copy() with a signal", async (t) => {
     async () => {
       const [from, to] = [setUp(), setUp()];
       const { controller, signal, listeners } = countedSignal();
-      // Let the memory grow, so that more than one piece is there.
-      for (const KiB of [1, 4, 16, 64]) {
-        const reading = from.conn.read(new Uint8Array(KiB * 1024));
-        await from.inner.deliver(new Uint8Array(KiB * 1024));
-        await reading;
-      }
+      await grow(from, 256 * 1024);
       const copied = failure(copy(from.conn, to.conn, { signal }));
       await from.inner.deliver(new Uint8Array(100 * 1024).fill(1));
       assertEquals(to.inner.writeSizes, [PIECE]);
@@ -331,6 +360,24 @@ Deno.test("copy() with a signal", async (t) => {
       to.conn.close();
     },
   );
+
+  await t.step("aborted while its piece waits in line", async () => {
+    const [from, to] = [setUp(), setUp()];
+    const { controller, signal, listeners } = countedSignal();
+    const writing = to.conn.write(bytes("others'"));
+    await jobs();
+    const copied = failure(copy(from.conn, to.conn, { signal }));
+    await from.inner.deliver(bytes("kept"));
+    controller.abort(new Error("mine"));
+    assertStrictEquals(await copied, signal.reason);
+    assertEquals(listeners(), 0);
+    assertEquals(await readText(from.conn), "kept");
+    await to.inner.take();
+    await writing;
+    assertEquals(to.inner.writes, [], "it does not go out as well");
+    from.conn.close();
+    to.conn.close();
+  });
 
   await t.step("aborted after: no effect, no listener left", async () => {
     const [client, server] = await pair();
