@@ -95,6 +95,7 @@ if (import.meta.main) {
     const batches = systemResolver("silent.test", { signal });
     const looking = Array.fromAsync(batches as AsyncIterable<string[]>);
     await server.asked("silent.test A");
+    await look("hosts.test"); // by now a lookup of its own would have asked
     controller.abort();
     await looking.catch((error) => {
       if (error !== signal.reason) throw error;
