@@ -13,6 +13,7 @@ import type { Addr } from "./addr.ts";
 import { type Clock, systemClock } from "./clock.ts";
 import { deadlineTime } from "./deadline.ts";
 import type { DialTrace } from "./dial_trace.ts";
+import { ClosedError, OpError } from "./errors.ts";
 import { chunksOf, ReadCall } from "./read_calls.ts";
 import { ReadHalf } from "./read_half.ts";
 import { readableOf, writableOf } from "./streams.ts";
@@ -259,8 +260,9 @@ export class Conn
    * goes on. Idempotent; later writes fail with EPIPE. Need not be awaited, as
    * {@linkcode write}.
    *
-   * @throws {OpError} If the connection is closed or broken, or the write
-   * deadline passes while earlier writes are under way: it was not sent then.
+   * @throws {OpError} If the connection is closed, the kernel refuses, or the
+   * write deadline passes first, mostly because earlier writes are under way;
+   * the next call tries again.
    */
   closeWrite(): Promise<void> {
     const writer = this.#writer;
@@ -376,8 +378,11 @@ export class Conn
 
   #deadlineTime(t: Date | number | null): number {
     const at = deadlineTime(t);
-    if (this.#wire.closed) throw this.#wire.closedError("set");
-    return at;
+    if (!this.#wire.closed) return at;
+    // Go: our address alone, the peer has no part in a deadline.
+    const { local: addr } = this.#wire;
+    const cause = new ClosedError();
+    throw new OpError({ op: "set", network: addr.transport, addr, cause });
   }
 
   #set(option: "setNoDelay" | "setKeepAlive", on: boolean): void {

@@ -140,13 +140,12 @@ export class WriteHalf implements Half {
   /** Why a call must fail before it sends anything; `null` if it need not. */
   refusal(op: "write" | "close" = "write"): Error | null {
     if (this.#wire.closed) return this.#wire.closedError(op, 0);
-    if (this.finished && op === "write") {
-      const cause = new Deno.errors.BrokenPipe("broken pipe");
-      return this.#wire.error(op, cause, 0);
-    }
     // Go: FIN alone waits for nobody, so that no deadline can hurt it.
-    if (op === "close" && !this.waiting) return null;
-    return this.#deadline?.passed ? this.#timeout(op, 0) : null;
+    const waits = op === "write" || this.waiting;
+    if (waits && this.#deadline?.passed) return this.#timeout(op, 0);
+    if (!this.finished || op === "close") return null;
+    const cause = new Deno.errors.BrokenPipe("broken pipe");
+    return this.#wire.error(op, cause, 0);
   }
 
   /** Puts a job at the end of the line; small ones start with the tick's end. */

@@ -1,6 +1,6 @@
 import { assert, assertEquals, assertThrows } from "@std/assert";
 import type { Conn } from "../../net/conn.ts";
-import { isTimeout, OpError } from "../../net/errors.ts";
+import { isClosed, isTimeout, OpError } from "../../net/errors.ts";
 import {
   assertClosed,
   assertTimedOut,
@@ -358,7 +358,16 @@ export function deadlineTests({ test, flood }: Suite): void {
       ] as const
     ) {
       const error = assertThrows(() => a[set](0), OpError);
-      assertClosed(error, "set", a);
+      // Go: a deadline is our own business, the peer's address is not named.
+      const { op, network, source, addr } = error;
+      assertEquals([op, network, source], ["set", a.network, undefined]);
+      assertEquals(String(addr), String(a.localAddr));
+      assert(isClosed(error));
+      assertEquals(
+        error.message,
+        `set ${network} ${addr}`.trimEnd() +
+          ": use of closed network connection",
+      );
     }
     return Promise.resolve();
   });

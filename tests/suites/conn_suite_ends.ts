@@ -1,5 +1,5 @@
 import { assert, assertEquals, assertThrows } from "@std/assert";
-import type { OpError } from "../../net/errors.ts";
+import { isTimeout, type OpError } from "../../net/errors.ts";
 import {
   assertClosed,
   assertOpError,
@@ -69,6 +69,10 @@ export function endTests({ test, flood }: Suite): void {
         assertOpError(error, "write", a);
         assertEquals([error.code, error.bytesWritten], ["EPIPE", 0]);
       }
+      // Go looks at the deadline first.
+      a.setWriteDeadline(0);
+      assert(isTimeout(await failure(a.write(bytes("x")))));
+      await a.closeWrite();
       assertEquals(await readText(b), null);
     },
   );
