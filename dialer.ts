@@ -240,15 +240,18 @@ export class Dialer {
     const known = this.#memory.get(address) ?? [];
     const winner = attempts.find(({ outcome }) => outcome === "connected")
       ?.addr;
-    const lost = attempts.some(({ addr, outcome }) =>
-      addr === prefer && addr !== winner && outcome !== "not-started"
-    );
+    const failed = (one: string) =>
+      attempts.some(({ addr, outcome }) =>
+        addr === one && outcome !== "connected" && outcome !== "not-started" &&
+        // Called off: it had a start, if it was preferred, and was slower.
+        (outcome !== "canceled" || one === prefer)
+      );
     const left = known.filter(({ addr }) =>
-      !(lost && addr === prefer) &&
+      !failed(addr) &&
       (winner === undefined || isIpv6(addr) !== isIpv6(winner))
     );
-    // With one address there is nothing to choose, unless there were more.
-    if (winner !== undefined && (attempts.length > 1 || known.length > 0)) {
+    // A literal leaves nothing to choose; a name may have more the next time.
+    if (winner !== undefined && winner !== address) {
       left.unshift({ addr: winner, until });
     }
     this.#memory.delete(address);

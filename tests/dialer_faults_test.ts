@@ -254,6 +254,18 @@ Deno.test("what a connector does instead of connecting fails its address", async
       });
     }
   }
+  await t.step("fails as the kernel may: it is not asked again", async () => {
+    let calls = 0;
+    const cause = Object.assign(new Error("no"), { code: "EADDRNOTAVAIL" });
+    const error = await failureOf({
+      connect: () => {
+        calls++;
+        return Promise.reject(cause);
+      },
+    }, "10.0.0.1:1");
+    assertStrictEquals((error as DialError).cause, cause);
+    assertEquals(calls, 1);
+  });
   await t.step("gives one without an address: it is closed", async () => {
     const { conn, closed } = counted();
     const broken = Object.defineProperty(conn, "localAddr", {

@@ -698,6 +698,26 @@ Deno.test("Dialer remembers which address last worked", async (t) => {
     memory.addresses = ["10.0.0.1", "10.0.0.2"];
     assertEquals(await memory.dial(), [".2"]);
   });
+  await t.step("one that was the only one then, too", async () => {
+    const memory = new Remembering();
+    memory.addresses = ["10.0.0.3"];
+    assertEquals(await memory.dial(), [".3"]);
+    memory.addresses = ["10.0.0.2", "10.0.0.3"];
+    assertEquals(await memory.dial(), [".3"]);
+  });
+  await t.step("none that has failed, preferred or not", async () => {
+    const memory = new Remembering();
+    memory.addresses = ["10.0.0.1", "10.0.0.2", "::1", "::2"];
+    memory.alive.add("::2");
+    await memory.dial("db.test:1", "tcp4"); // .2
+    await memory.dial("db.test:1", "tcp6"); // ::2, preferred from now on
+    memory.alive.clear();
+    assertEquals(
+      await memory.dial(),
+      ["::2", ".1", "::1", ".2"],
+    );
+    assertEquals(await memory.dial("db.test:1", "tcp4"), [".1", ".2"]);
+  });
   await t.step("for ten minutes", async () => {
     const memory = new Remembering();
     await memory.dial();
