@@ -10,6 +10,7 @@ import { Conn } from "../net/conn.ts";
 import { copy } from "../net/copy.ts";
 import { isTimeout, OpError } from "../net/errors.ts";
 import { FakeClock } from "../testing/fake_clock.ts";
+import { inMemory } from "../testing/in_memory.ts";
 import { bytes, connect, textOf, turn } from "./support.ts";
 
 const echo: Handler = async (conn) => {
@@ -295,3 +296,23 @@ Deno.test("idleTimeout may be longer than a timer can be", async () => {
   client.close();
   await server.shutdown();
 });
+
+Deno.test(
+  "idleTimeout does not follow a connection that is detached",
+  inMemory(async ({ clock, net }) => {
+    const kept = Promise.withResolvers<Conn>();
+    const server = serve(
+      await net.listen("tcp", ":7000"),
+      (_conn, context) => kept.resolve(context.detach()),
+      { idleTimeout: 1_000 },
+    );
+    await using client = await net.dial("tcp", "10.0.0.1:7000");
+    await using conn = await kept.promise;
+    await client.write(bytes("x"));
+    assertEquals(await conn.read(new Uint8Array(1)), 1);
+    // Neither the time from before counts, nor a byte that came since.
+    await clock.advance(5_000);
+    assertEquals(await conn.write(bytes("x")), 1);
+    await server.shutdown();
+  }),
+);
