@@ -342,7 +342,8 @@ export class Dialing {
       const cause = new AddrError("no suitable address found", hostname);
       return new OpError({ network, cause });
     }
-    const cause = failure instanceof DnsError ? failure : new DnsError({
+    const told = failure instanceof DnsError || failure instanceof AddrError;
+    const cause = told ? failure : new DnsError({
       hostname,
       notFound: failure === undefined,
       timeout: isTimeout(failure),

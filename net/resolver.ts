@@ -9,7 +9,7 @@
 
 import { isHostName, joinHostPort } from "./addr.ts";
 import { systemClock } from "./clock.ts";
-import { DnsError, errorCode } from "./errors.ts";
+import { AddrError, DnsError, errorCode } from "./errors.ts";
 import { parseIp } from "./ip.ts";
 import { type Family, hedged, paired } from "./lookup.ts";
 import { deniedReason, mayAsk, netGrant, notCapable } from "./sandbox.ts";
@@ -53,6 +53,7 @@ export type Resolver = (
  * @throws {DnsError} If there is no address. `notFound`: the system is sure
  * that there is none. A name server that fails or is silent is a "temporary
  * failure in name resolution"; getaddrinfo does not tell which.
+ * @throws {AddrError} If all its addresses are of the other family.
  * @throws {AbortSignal["reason"]} If `signal` aborts first.
  *
  * @example A table of one's own, and the system for the rest
@@ -89,7 +90,18 @@ async function* systemAddresses(
   const ask = (family: Family) => lookup(hostname, family);
   // What a busy start takes to load it is no time without an answer.
   await import("node:dns/promises");
-  yield* hedged({ ask, clock: systemClock, signal }, family);
+  try {
+    yield* hedged({ ask, clock: systemClock, signal }, family);
+  } catch (error) {
+    if (family === 0 || !(error instanceof DnsError && error.notFound)) {
+      throw error;
+    }
+    // getaddrinfo says so, too, of a name in /etc/hosts that has addresses of
+    // the other family only.
+    for await (const _ of systemAddresses(hostname, 0, signal)) {
+      throw new AddrError("no suitable address found", hostname);
+    }
+  }
 }
 
 /**

@@ -359,10 +359,16 @@ Deno.test("dial() says why a name has no address", async (t) => {
       "dial tcp6: address db.test: no suitable address found",
     );
   });
-  await t.step("the resolver fails, with a DnsError of its own", async () => {
-    const cause = new DnsError({ hostname: "db.test", server: "10.0.0.53:53" });
-    const error = await message({ resolve: () => Promise.reject(cause) });
-    assertStrictEquals(error.cause, cause);
+  await t.step("the resolver fails, with an error of its own", async () => {
+    for (
+      const cause of [
+        new DnsError({ hostname: "db.test", server: "10.0.0.53:53" }),
+        new AddrError("no suitable address found", "db.test"),
+      ]
+    ) {
+      const error = await message({ resolve: () => Promise.reject(cause) });
+      assertStrictEquals(error.cause, cause);
+    }
   });
   await t.step("the resolver fails otherwise", async () => {
     const cause = new Error("boom");

@@ -270,6 +270,7 @@ const canEnter = Deno.build.os === "linux" &&
 type Found =
   & Record<
     | "hosts"
+    | "hostsSix"
     | "both"
     | "four"
     | "six"
@@ -361,6 +362,11 @@ Deno.test("resolvers outlive a lost packet, and end at silence", async (t) => {
 async function assertSystemAnswers(t: Deno.TestContext, found: Found) {
   await t.step("a name in /etc/hosts", () => {
     assertEquals(found.hosts.addresses, ["127.0.0.1"]);
+  });
+  await t.step("a name there that has the other family only", () => {
+    assertEquals(found.hostsSix.error, {
+      message: "address hosts.test: no suitable address found", // as Go's
+    });
   });
   await t.step("both families", () => {
     assertEquals(

@@ -4,7 +4,7 @@
  * as JSON what came of it.
  */
 import { systemResolver } from "../mod.ts";
-import { DnsError } from "../net/errors.ts";
+import { AddrError, DnsError } from "../net/errors.ts";
 import { type DnsScript, DnsServer } from "./dns_server.ts";
 
 const script: DnsScript = {
@@ -29,7 +29,7 @@ export interface Lookup {
   addresses: string[];
   /** When the first batch came, or the error. */
   ms: number;
-  error?: { message: string; notFound: boolean; code?: string };
+  error?: { message: string; notFound?: boolean; code?: string };
 }
 
 async function look(
@@ -50,9 +50,12 @@ async function look(
     }
     return { addresses, ms };
   } catch (error) {
+    ms = performance.now() - start;
+    if (error instanceof AddrError) {
+      return { addresses, ms, error: { message: error.message } };
+    }
     if (!(error instanceof DnsError)) throw error;
     const { cause, message, notFound } = error;
-    ms = performance.now() - start;
     const { code } = cause as { code?: string };
     return { addresses, ms, error: { message, notFound, ...code && { code } } };
   }
@@ -78,6 +81,7 @@ if (import.meta.main) {
   await using server = await DnsServer.start(script, 53);
   const found = {
     hosts: await look("hosts.test"),
+    hostsSix: await look("hosts.test", { family: 6 }),
     both: await look("both.test", { enough: 2 }),
     four: await look("both.test", { family: 4 }),
     six: await look("both.test", { family: 6 }),
