@@ -14,7 +14,7 @@ import {
   UnixAddr,
 } from "./addr.ts";
 import { AddrError, DnsError, errorCode, OpError } from "./errors.ts";
-import { isWildcard, parseIp } from "./ip.ts";
+import { isWildcard, parseIp, platformHost } from "./ip.ts";
 import { lookupFailure, systemResolver } from "./resolver.ts";
 import { deniedReason, mayAsk, netGrant, notCapable } from "./sandbox.ts";
 
@@ -68,10 +68,8 @@ export async function bind(
     return { inner: await bindName(network, target, options), ipv6Only: false };
   }
   if (ip !== null && !isWildcard(ip)) {
-    // Elsewhere a zone means nothing, and getaddrinfo refuses its name.
-    const zone = /^fe[89ab]/.test(ip.text) && ip.zone;
-    const hostname = zone ? `${ip.text}%${zone}` : ip.text;
-    return { inner: open(hostname), ipv6Only: false };
+    const hostname = platformHost(ip);
+    return { inner: zoned(open(hostname), hostname), ipv6Only: false };
   }
   if (family === 6) return { inner: open("::"), ipv6Only: true };
   if (family === 4 || onlyIpv4Granted(port)) {
@@ -83,6 +81,13 @@ export async function bind(
     if (!NO_IPV6.has(errorCode(error))) throw error;
     return { inner: open("0.0.0.0"), ipv6Only: false };
   }
+}
+
+/** The runtime leaves the zone out; without it nobody can dial the address. */
+function zoned(inner: Deno.Listener, hostname: string): Deno.Listener {
+  if (!hostname.includes("%")) return inner;
+  const value = { ...inner.addr, hostname };
+  return Object.defineProperty(inner, "addr", { value });
 }
 
 /** Where only the IPv4 wildcard is granted, nobody is asked for the other. */

@@ -43,6 +43,15 @@ export function isWildcard(ip: Ip): boolean {
   return ip.text === "0.0.0.0" || ip.text === "::";
 }
 
+/**
+ * What the platform is to be told: a zone for link-local addresses (fe80::/10,
+ * RFC 4291, section 2.5.6). Elsewhere it means nothing, and getaddrinfo
+ * refuses its name.
+ */
+export function platformHost({ text, zone }: Ip): string {
+  return zone !== "" && /^fe[89ab]/.test(text) ? `${text}%${zone}` : text;
+}
+
 /** The eight 16-bit groups of an IPv6 address (RFC 4291, section 2.2). */
 function parseGroups(text: string): number[] | null {
   const halves = text.split("::");

@@ -14,7 +14,7 @@ import {
   UnixAddr,
 } from "./addr.ts";
 import { AddrError, errorCode } from "./errors.ts";
-import { type Ip, parseIp } from "./ip.ts";
+import { type Ip, parseIp, platformHost } from "./ip.ts";
 import type { Candidate } from "./race.ts";
 import { lookupFailure } from "./resolver.ts";
 import { setSocketOptions, type SocketOptions } from "./socket_options.ts";
@@ -94,14 +94,8 @@ export function understand(network: string, address: string): Understood {
 export function ipTarget(ip: Ip, port: number, named: boolean): Target {
   const { family, text, zone } = ip;
   const addr = new TcpAddr(zone ? `${text}%${zone}` : text, port);
-  // Elsewhere a zone means nothing, and getaddrinfo refuses its name.
-  const hostname = zone && !isLinkLocal(ip) ? text : addr.hostname;
+  const hostname = platformHost(ip);
   return { addr, family, hostname, named, text: addr.toString() };
-}
-
-/** fe80::/10 (RFC 4291, section 2.5.6). */
-function isLinkLocal({ text }: Ip): boolean {
-  return /^fe[89ab]/.test(text);
 }
 
 /** Exactly what the caller named: a name for the runtime, or a socket. */

@@ -15,7 +15,7 @@ import {
   OpError,
   UnknownNetworkError,
 } from "../net/errors.ts";
-import { installed, runChild } from "./support.ts";
+import { canUnshare, installed, runChild } from "./support.ts";
 
 const linux = Deno.build.os === "linux";
 
@@ -582,6 +582,28 @@ Deno.test("listen() needs no grant but for what it binds", async (t) => {
       });
     }
   }
+});
+
+Deno.test({
+  name: "listen() keeps the zone of a link-local address, for dial()",
+  // Where fe80::1 is on the loopback interface.
+  ignore: !canUnshare() || !installed("ip"),
+  fn: async () => {
+    const setUp = "ip link set lo up && ip addr add fe80::1/64 dev lo";
+    const { stdout, stderr } = await runChild(
+      `
+      import { dial, listen } from "./mod.ts";
+      await using listener = await listen("tcp", "[fe80::1%lo]:0");
+      await using conn = await dial("tcp", String(listener.addr));
+      console.log(String(listener.addr), conn.dialTrace.attempts[0].addr);
+      `,
+      {
+        flags: ["--allow-net"],
+        wrap: ["unshare", "-rn", "sh", "-c", `${setUp} && exec "$@"`, "sh"],
+      },
+    );
+    assertMatch(stdout, /^(\[fe80::1%lo\]:\d+) \1\n$/, stderr);
+  },
 });
 
 Deno.test("listen() says of a lookup of the runtime's what dial() says", async (t) => {

@@ -5,16 +5,9 @@
 import { assert, assertEquals, assertInstanceOf } from "@std/assert";
 import { dial, DialError } from "../dialer.ts";
 import { listen } from "../listener.ts";
-import { installed, runChild } from "./support.ts";
+import { canUnshare, installed, runChild } from "./support.ts";
 
 const linux = Deno.build.os === "linux";
-
-/** Whether a child may have a network of its own, with nobody in it. */
-const canUnshare = linux && installed("unshare") &&
-  (await new Deno.Command("unshare", {
-    args: ["-rn", "true"],
-    stderr: "null",
-  }).output()).success;
 
 /** A dial in a child; its options are code, since JSON knows no Infinity. */
 type Dial = [network: string, address: string, options?: string];
@@ -132,7 +125,7 @@ Deno.test("dial() of a name that alone is granted: the runtime dials", async (t)
 });
 
 Deno.test("a name server out of reach: not found is not certain", {
-  ignore: !canUnshare,
+  ignore: !canUnshare(),
 }, async () => {
   const wrap = ["unshare", "-rn"];
   const flags = ["--allow-net=nosuch.invalid"];

@@ -59,6 +59,13 @@ export function installed(program: string): boolean {
   });
 }
 
+/** Whether a child may have a network of its own, with nobody in it. */
+export function canUnshare(): boolean {
+  if (Deno.build.os !== "linux" || !installed("unshare")) return false;
+  return new Deno.Command("unshare", { args: ["-rn", "true"], stderr: "null" })
+    .outputSync().success;
+}
+
 /** A signal that counts who listens to it. */
 export function countedSignal(): {
   controller: AbortController;
