@@ -25,6 +25,12 @@
  */
 
 import type { Network } from "./net/addr.ts";
+import {
+  checkClock,
+  checkOption,
+  checkSignal,
+  checkType,
+} from "./net/check.ts";
 import { type Clock, systemClock } from "./net/clock.ts";
 import type { Conn } from "./net/conn.ts";
 import { DialError } from "./net/dial_error.ts";
@@ -281,7 +287,8 @@ function run(
   prefer: string | undefined,
 ): Promise<Conn> {
   try {
-    checkStrings(network, address);
+    checkType("network", network, "string");
+    checkType("address", address, "string");
     if (options !== NO_OPTIONS) checkOptions(options);
   } catch (error) {
     return Promise.reject(error);
@@ -301,38 +308,21 @@ function run(
   return dialing.run();
 }
 
-function checkStrings(network: unknown, address: unknown): void {
-  if (typeof network !== "string") throw new TypeError("network is no string");
-  if (typeof address !== "string") throw new TypeError("address is no string");
-}
-
 function checkOptions(options: DialOptions): void {
-  const { attemptTimeout, clock, signal } = options;
+  const { attemptTimeout } = options;
   for (const name of ["timeout", "attemptTimeout", "attemptDelay"] as const) {
-    const value: unknown = options[name];
-    if (value === undefined) continue;
-    if (typeof value !== "number") throw new TypeError(`${name} is no number`);
-    if (Number.isNaN(value)) throw new RangeError(`${name} is NaN`);
+    checkOption(name, options[name], "number");
+    if (Number.isNaN(options[name])) throw new RangeError(`${name} is NaN`);
   }
   if (attemptTimeout !== undefined && attemptTimeout <= 0) {
     throw new RangeError(`attemptTimeout is not positive: ${attemptTimeout}`);
   }
   for (const name of ["resolve", "connect"] as const) {
-    const value: unknown = options[name];
-    if (value !== undefined && typeof value !== "function") {
-      throw new TypeError(`${name} is no function`);
-    }
+    checkOption(name, options[name], "function");
   }
   for (const name of ["noDelay", "keepAlive"] as const) {
-    const value: unknown = options[name];
-    if (value !== undefined && typeof value !== "boolean") {
-      throw new TypeError(`${name} is no boolean`);
-    }
+    checkOption(name, options[name], "boolean");
   }
-  if (signal !== undefined && !(signal instanceof AbortSignal)) {
-    throw new TypeError("signal is no AbortSignal");
-  }
-  if (clock !== undefined && typeof clock?.monotonic !== "function") {
-    throw new TypeError("clock is no Clock");
-  }
+  checkSignal(options.signal);
+  checkClock(options.clock);
 }

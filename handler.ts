@@ -22,8 +22,9 @@
  */
 
 import type { Listener } from "./net/accept.ts";
-import type { Conn } from "./net/conn.ts";
-import { checkHandler, Context, type Handler, live } from "./net/life.ts";
+import { checkType } from "./net/check.ts";
+import { type Conn, partsOf } from "./net/conn.ts";
+import { Context, type Handler, live } from "./net/life.ts";
 import type { ServeOptions } from "./net/serve_options.ts";
 import { Server } from "./net/server.ts";
 import { onAbort } from "./net/wire.ts";
@@ -79,7 +80,8 @@ export async function handle(
   handler: Handler,
   options: HandleOptions = {},
 ): Promise<void> {
-  checkHandler(handler);
+  partsOf(conn); // the handler does not run if it is no Conn
+  checkType("handler", handler, "function");
   const { signal } = options;
   const context = new Context(conn);
   if (!signal) return await live(conn, handler, context);

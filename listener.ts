@@ -28,6 +28,7 @@ import {
 } from "./net/accept_options.ts";
 import type { Network } from "./net/addr.ts";
 import { bind } from "./net/bind.ts";
+import { checkType } from "./net/check.ts";
 import { OpError } from "./net/errors.ts";
 
 export { Listener } from "./net/accept.ts";
@@ -103,12 +104,8 @@ export async function listen(
   options: ListenOptions = {},
 ): Promise<Listener> {
   checkListenOptions(options);
-  if (typeof network !== "string") {
-    throw new TypeError("network is not a string");
-  }
-  if (typeof address !== "string") {
-    throw new TypeError("address is not a string");
-  }
+  checkType("network", network, "string");
+  checkType("address", address, "string");
   const { signal, backlog = MAX_BACKLOG, reusePort = false } = options;
   if (reusePort && !("listenDatagram" in Deno)) {
     // Deno ends the process instead of throwing, so it must not be asked.

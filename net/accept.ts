@@ -57,12 +57,19 @@ export let makeListener: (
  */
 export class Listener implements AsyncIterable<Conn>, AsyncDisposable {
   static {
-    listenerParts = (listener) => ({
-      clock: listener.#clock,
-      closing: listener.#closed.promise,
-      refd: listener.#refd,
-      watchRef: (changed) => listener.#onRef = changed,
-    });
+    listenerParts = (listener) => {
+      if (!(listener instanceof Listener)) {
+        throw new TypeError(
+          "not a Listener: await listen(), or make one with new Listener(inner)",
+        );
+      }
+      return {
+        clock: listener.#clock,
+        closing: listener.#closed.promise,
+        refd: listener.#refd,
+        watchRef: (changed) => listener.#onRef = changed,
+      };
+    };
     makeListener = (inner, { ipv6Only = false, signal, ...options }) => {
       if (signal?.aborted) {
         inner.close();

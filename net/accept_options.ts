@@ -4,6 +4,7 @@
  * @module
  */
 
+import { checkClock, checkCount, checkOption, checkSignal } from "./check.ts";
 import type { Clock } from "./clock.ts";
 import type { OpError } from "./errors.ts";
 
@@ -67,44 +68,17 @@ export function checkListenOptions(
   },
 ): void {
   checkListenerOptions(options);
-  const { backlog, reusePort, signal }: {
-    backlog?: unknown;
-    reusePort?: unknown;
-    signal?: unknown;
-  } = options;
-  checkBoolean("reusePort", reusePort);
-  if (signal !== undefined && !(signal instanceof AbortSignal)) {
-    throw new TypeError("signal is not an AbortSignal");
-  }
-  if (backlog !== undefined) {
-    if (typeof backlog !== "number") {
-      throw new TypeError("backlog is not a number");
-    }
-    if (!Number.isInteger(backlog) || backlog < 1) {
-      throw new RangeError(`backlog is not a positive integer: ${backlog}`);
-    }
-  }
-  options.signal?.throwIfAborted();
+  const { backlog, reusePort, signal } = options;
+  checkOption("reusePort", reusePort, "boolean");
+  checkSignal(signal);
+  if (backlog !== undefined) checkCount("backlog", backlog);
+  signal?.throwIfAborted();
 }
 
 /** Checks the options of `new Listener()`. */
 export function checkListenerOptions(options: ListenerOptions): void {
-  checkBoolean("noDelay", options.noDelay);
-  checkBoolean("keepAlive", options.keepAlive);
-  const { clock, onAcceptError }: {
-    clock?: Partial<Clock> | null;
-    onAcceptError?: unknown;
-  } = options;
-  if (onAcceptError !== undefined && typeof onAcceptError !== "function") {
-    throw new TypeError("onAcceptError is not a function");
-  }
-  if (clock !== undefined && typeof clock?.setTimeout !== "function") {
-    throw new TypeError("clock is not a Clock");
-  }
-}
-
-function checkBoolean(name: string, value: unknown): void {
-  if (value !== undefined && typeof value !== "boolean") {
-    throw new TypeError(`${name} is not a boolean`);
-  }
+  checkOption("noDelay", options.noDelay, "boolean");
+  checkOption("keepAlive", options.keepAlive, "boolean");
+  checkOption("onAcceptError", options.onAcceptError, "function");
+  checkClock(options.clock);
 }

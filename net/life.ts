@@ -97,10 +97,3 @@ export async function live(
     if (!context.detached) await closeGently(conn);
   }
 }
-
-/** Refuses what cannot be called, before anything is opened or closed. */
-export function checkHandler(handler: unknown): void {
-  if (typeof handler !== "function") {
-    throw new TypeError("handler is not a function");
-  }
-}

@@ -4,6 +4,7 @@
  * @module
  */
 
+import { checkCount, checkType } from "./check.ts";
 import type { Conn } from "./conn.ts";
 
 /** Options of {@linkcode serve}. */
@@ -54,16 +55,12 @@ export interface ShutdownOptions {
 
 /** Refuses what is no number of connections. */
 export function checkLimit(name: string, value: unknown): void {
-  if (value === Infinity) return;
-  if (typeof value !== "number") throw new TypeError(`${name} is not a number`);
-  if (!Number.isInteger(value) || value < 1) {
-    throw new RangeError(`${name} is not a positive integer: ${value}`);
-  }
+  if (value !== Infinity) checkCount(name, value);
 }
 
 /** Refuses what is no number of milliseconds, or less than `min`. */
-export function checkDuration(name: string, value: unknown, min: number): void {
-  if (typeof value !== "number") throw new TypeError(`${name} is not a number`);
+export function checkDuration(name: string, value: number, min: number): void {
+  checkType(name, value, "number");
   if (!(value >= min)) {
     throw new RangeError(`${name} is less than ${min} ms: ${value}`);
   }

@@ -11,12 +11,13 @@
 
 import { type Listener, listenerParts } from "./accept.ts";
 import type { Addr } from "./addr.ts";
+import { checkSignal, checkType } from "./check.ts";
 import { type Clock, systemClock } from "./clock.ts";
 import type { Conn } from "./conn.ts";
 import { Drain, type Drainable, type ShutdownReport } from "./drain.ts";
 import { isClosed, OpError } from "./errors.ts";
 import { watchIdle } from "./idle.ts";
-import { checkHandler, Context, type Handler, live } from "./life.ts";
+import { Context, type Handler, live } from "./life.ts";
 import { type Entry, Roster } from "./roster.ts";
 import {
   checkDuration,
@@ -84,13 +85,12 @@ export class Server implements AsyncDisposable {
       idleTimeout = Infinity,
       onError = printError,
     } = options;
-    checkHandler(handler);
+    checkType("handler", handler, "function");
     checkLimit("maxConnections", maxConnections);
     checkLimit("maxConnectionsPerHost", maxConnectionsPerHost);
     checkDuration("idleTimeout", idleTimeout, 1);
-    if (typeof onError !== "function") {
-      throw new TypeError("onError is not a function");
-    }
+    checkType("onError", onError, "function");
+    checkSignal(signal);
     this.#listener = listener;
     this.#handler = handler;
     this.#maxConnections = maxConnections;

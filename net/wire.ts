@@ -1,4 +1,5 @@
 import { type Addr, toAddr } from "./addr.ts";
+import { checkSignal } from "./check.ts";
 import type { Clock } from "./clock.ts";
 import { ClosedError, OpError } from "./errors.ts";
 
@@ -83,8 +84,13 @@ export class Wire {
   }
 }
 
-/** Calls `cancel` when `signal` aborts; the result takes the listener away. */
+/**
+ * Calls `cancel` when `signal` aborts; the result takes the listener away.
+ *
+ * @throws {TypeError} If it is no signal: a user's, of a call that waits.
+ */
 export function onAbort(signal: AbortSignal, cancel: () => void): () => void {
+  checkSignal(signal);
   signal.addEventListener("abort", cancel);
   return () => signal.removeEventListener("abort", cancel);
 }

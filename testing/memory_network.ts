@@ -3,6 +3,7 @@ import type { Listener, ListenOptions } from "../listener.ts";
 import { makeListener } from "../net/accept.ts";
 import { checkListenOptions } from "../net/accept_options.ts";
 import { type Addr, type Network, UnixAddr } from "../net/addr.ts";
+import { checkCount, checkType } from "../net/check.ts";
 import { type Clock, systemClock } from "../net/clock.ts";
 import type { Conn } from "../net/conn.ts";
 import { OpError } from "../net/errors.ts";
@@ -16,7 +17,7 @@ import type { Fault } from "./faults.ts";
 import type { LogEntry } from "./log.ts";
 import { binding } from "./memory_bind.ts";
 import { type HostScript, Names } from "./names.ts";
-import { checkBufferSize, DEFAULT_BUFFER_SIZE } from "./pipe.ts";
+import { DEFAULT_BUFFER_SIZE } from "./pipe.ts";
 
 /** Linux's net.core.somaxconn, to which it clamps every backlog. */
 const MAX_BACKLOG = 4_096;
@@ -88,7 +89,7 @@ export class MemoryNetwork {
    */
   constructor(options: MemoryNetworkOptions = {}) {
     const { bufferSize = DEFAULT_BUFFER_SIZE, clock = systemClock } = options;
-    checkBufferSize(bufferSize);
+    checkCount("bufferSize", bufferSize);
     this.clock = clock;
     this.#fabric = new Fabric(clock, bufferSize);
     this.#names = new Names(clock, this.#fabric.log);
@@ -113,12 +114,8 @@ export class MemoryNetwork {
     options?: ListenOptions,
   ) => Promise<Listener> = async (network, address, options = {}) => {
     checkListenOptions(options);
-    if (typeof network !== "string") {
-      throw new TypeError("network is not a string");
-    }
-    if (typeof address !== "string") {
-      throw new TypeError("address is not a string");
-    }
+    checkType("network", network, "string");
+    checkType("address", address, "string");
     const {
       backlog = MAX_BACKLOG,
       clock = this.clock,

@@ -1,3 +1,4 @@
+import { checkCount } from "../net/check.ts";
 import { type Clock, systemClock } from "../net/clock.ts";
 import { Conn } from "../net/conn.ts";
 import { Cable } from "./cable.ts";
@@ -61,7 +62,7 @@ const SERVER = { transport: "tcp", hostname: "127.0.0.1", port: 80 } as const;
 export function pipe(options: PipeOptions = {}): [Conn, Conn] {
   const { bufferSize = DEFAULT_BUFFER_SIZE, clock = systemClock } = options;
   const { fault = {} } = options;
-  checkBufferSize(bufferSize);
+  checkCount("bufferSize", bufferSize);
   checkFault(fault);
   const { near, far } = new Cable(
     { clock, bufferSize, fault: () => fault },
@@ -69,11 +70,4 @@ export function pipe(options: PipeOptions = {}): [Conn, Conn] {
     { local: SERVER, remote: CLIENT },
   );
   return [new Conn(near, { clock }), new Conn(far, { clock })];
-}
-
-/** A buffer without room would let nothing through. */
-export function checkBufferSize(bufferSize: number): void {
-  if (!Number.isInteger(bufferSize) || bufferSize < 1) {
-    throw new RangeError(`bufferSize is not a positive integer: ${bufferSize}`);
-  }
 }

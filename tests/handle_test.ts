@@ -115,6 +115,17 @@ Deno.test("handle() closes exactly once, however the handler ends", async (t) =>
   }
 });
 
+Deno.test("handle() rejects what is no Conn, and does not run the handler", async () => {
+  let runs = 0;
+  const raw = {} as Conn;
+  await assertRejects(
+    () => handle(raw, () => void runs++),
+    TypeError,
+    "not a Conn: make one with new Conn(inner)",
+  );
+  assertEquals(runs, 0);
+});
+
 Deno.test("handle() rejects a handler that is none, and keeps the connection", async () => {
   const [client, server] = await pair();
   await assertRejects(

@@ -62,6 +62,16 @@ Deno.test("serve() checks its arguments before it accepts", async (t) => {
   await t.step("no handler", () => {
     assertThrows(() => serve(listener, undefined as never), TypeError);
   });
+  await t.step("no Listener: the runtime's, or a promise of one", () => {
+    using raw = Deno.listen({ hostname: "127.0.0.1", port: 0 });
+    for (const other of [raw, Promise.resolve(listener)]) {
+      assertThrows(
+        () => serve(other as unknown as Listener, echo),
+        TypeError,
+        "not a Listener: await listen(), or make one with new Listener(inner)",
+      );
+    }
+  });
   await t.step("the listener is still the caller's", async () => {
     const [client, conn] = await Promise.all([
       connect(listener),

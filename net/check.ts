@@ -1,0 +1,49 @@
+/**
+ * What the compiler would have refused: `deno run` does not check types. Every
+ * value is looked at before anything is opened.
+ *
+ * @module
+ */
+
+import type { Clock } from "./clock.ts";
+
+/** Refuses a value of another type. */
+export function checkType(
+  name: string,
+  value: unknown,
+  type: "boolean" | "function" | "number" | "string",
+): void {
+  const actual: string = typeof value;
+  if (actual !== type) throw new TypeError(`${name} is not a ${type}`);
+}
+
+/** Refuses an option of another type; it may be absent. */
+export function checkOption(
+  name: string,
+  value: unknown,
+  type: "boolean" | "function" | "number",
+): void {
+  if (value !== undefined) checkType(name, value, type);
+}
+
+/** Refuses what is no signal, a controller above all; it may be absent. */
+export function checkSignal(signal: unknown): void {
+  if (signal !== undefined && !(signal instanceof AbortSignal)) {
+    throw new TypeError("signal is not an AbortSignal");
+  }
+}
+
+/** Refuses what is no clock; it may be absent. */
+export function checkClock(clock: Partial<Clock> | null | undefined): void {
+  if (clock !== undefined && typeof clock?.monotonic !== "function") {
+    throw new TypeError("clock is not a Clock");
+  }
+}
+
+/** Refuses what is no count of something, of which there is at least one. */
+export function checkCount(name: string, value: unknown): void {
+  checkType(name, value, "number");
+  if (!Number.isInteger(value) || value as number < 1) {
+    throw new RangeError(`${name} is not a positive integer: ${value}`);
+  }
+}
