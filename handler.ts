@@ -57,6 +57,8 @@ export interface HandleOptions {
  * @param options See {@linkcode HandleOptions}.
  * @returns Settles when the connection is closed.
  * @throws What the handler threw.
+ * @throws {TypeError} If `conn`, `handler` or the signal is something else;
+ * the connection is left alone.
  * @throws {AbortSignal["reason"]} If `options.signal` aborts first.
  *
  * @example
@@ -112,8 +114,9 @@ export async function handle(
  * @param handler Run for each connection; see {@linkcode handle}.
  * @param options See {@linkcode ServeOptions}.
  * @returns The running server. `await using` shuts it down.
- * @throws {TypeError} If `handler` or an option has the wrong type.
- * @throws {RangeError} If a limit is no positive integer.
+ * @throws {TypeError} If `listener`, `handler` or an option is something else.
+ * @throws {RangeError} If a limit is no positive integer, or `idleTimeout` is
+ * less than 1.
  *
  * @example
  * ```ts

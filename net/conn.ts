@@ -53,7 +53,8 @@ export let partsOf: (conn: Conn) => ConnParts;
 /**
  * A connection. `dial()` and a listener return it; `new Conn(inner)` makes one
  * of any `Deno.Conn`: TCP, TLS, unix, your own. It is a `Deno.Conn` itself, so
- * it goes wherever one is taken.
+ * it goes wherever one is taken, but for `Deno.startTls()`, which needs the
+ * runtime's own.
  *
  * All methods may be called at any time and by several callers at once: reads
  * are served first come first served, writes never interleave. `null` from a
@@ -218,7 +219,7 @@ export class Conn
    *
    * @param t A point in time: a Date, or milliseconds since the epoch as
    * `Date.now()` gives them; `null` for none.
-   * @throws {OpError} After close.
+   * @throws {Error} As {@linkcode setReadDeadline}.
    */
   setDeadline(t: Date | number | null): void {
     const at = this.#deadlineTime(t);
@@ -248,7 +249,7 @@ export class Conn
    * {@linkcode setReadDeadline}.
    *
    * @param t A Date, or milliseconds since the epoch; `null` for none.
-   * @throws {OpError} After close.
+   * @throws {Error} As {@linkcode setReadDeadline}.
    */
   setWriteDeadline(t: Date | number | null): void {
     const at = this.#deadlineTime(t);

@@ -20,14 +20,15 @@ export interface ServeOptions {
   maxConnections?: number;
   /**
    * How many connections one IP address may have at once; one more is closed
-   * at once and reported to `onError`. Does not count unix peers.
+   * at once and reported to `onError`: an OpError with op "accept". Does not
+   * count unix peers.
    *
    * @default {Infinity}
    */
   maxConnectionsPerHost?: number;
   /**
-   * Milliseconds without a byte in either direction after which all calls of
-   * the handler on its connection fail as timed out.
+   * Milliseconds, at least 1, without a byte in either direction after which
+   * all calls of the handler on its connection fail as timed out.
    *
    * @default {Infinity}
    */
