@@ -8,14 +8,22 @@
 import { parseArgs } from "@std/cli/parse-args";
 import { type Conn, isTimeout, listen, serve } from "@switchboard/tcp";
 
+const usage = "usage: chat_server.ts [--listen host:port] [--patience ms]";
+function exit(code: number, text = usage): never {
+  console[code === 0 ? "log" : "error"](text);
+  Deno.exit(code);
+}
+
 const args = parseArgs(Deno.args, {
   string: ["listen", "patience"],
   default: { listen: "127.0.0.1:7001", patience: "2000" },
-  unknown: (arg) => {
-    throw new TypeError(`unknown argument: ${arg}`);
-  },
+  unknown: (arg) => exit(arg === "--help" ? 0 : 2),
 });
 const patience = Number(args.patience); // ms
+if (!args.listen || !(patience > 0)) exit(2);
+
+const listener = await listen("tcp", args.listen)
+  .catch((error) => exit(1, `chat_server: ${error.message}`));
 const room = new Map<Conn, { name: string; unsent: number }>();
 let guests = 0;
 
@@ -37,7 +45,7 @@ async function send(to: Conn, text: string): Promise<void> {
   }
 }
 
-const server = serve(await listen("tcp", args.listen), async (conn) => {
+const server = serve(listener, async (conn) => {
   const name = `guest${++guests}`;
   room.set(conn, { name, unsent: 0 });
   send(conn, `you are ${name}`);

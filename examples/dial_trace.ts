@@ -12,20 +12,28 @@
 import { parseArgs } from "@std/cli/parse-args";
 import { dial, DialError, type DialTrace } from "@switchboard/tcp";
 
-const { _: [address], json, delay, timeout } = parseArgs(Deno.args, {
+const usage =
+  "usage: dial_trace.ts [--json] [--delay ms] [--timeout ms] host:port";
+function exit(code: number, text = usage): never {
+  console[code === 0 ? "log" : "error"](text);
+  Deno.exit(code);
+}
+
+const args = parseArgs(Deno.args, {
   string: ["_", "delay", "timeout"],
   boolean: ["json"],
   default: { delay: "250", timeout: "10000" },
+  unknown: (arg, flag) => flag && exit(arg === "--help" ? 0 : 2),
 });
-if (address === undefined) {
-  console.error(
-    "usage: dial_trace.ts [--json] [--delay ms] [--timeout ms] host:port",
-  );
-  Deno.exit(2);
-}
+const [address, extra] = args._;
+const attemptDelay = Number(args.delay); // ms
+const timeout = Number(args.timeout);
+if (!address || extra || !(Math.min(attemptDelay, timeout) > 0)) exit(2);
 
 const WIDTH = 50;
-function draw({ resolveMs, totalMs, attempts, ...trace }: DialTrace): void {
+function show(trace: DialTrace): void {
+  if (args.json) return console.log(JSON.stringify(trace));
+  const { resolveMs, totalMs, attempts } = trace;
   const column = (ms: number) => Math.round(ms / totalMs * WIDTH);
   const width = Math.max(7, ...attempts.map(({ addr }) => addr.length));
   const row = (name: string, from: number, to: number, end: string) => {
@@ -38,22 +46,20 @@ function draw({ resolveMs, totalMs, attempts, ...trace }: DialTrace): void {
   if (resolveMs > 0) row("resolve", 0, resolveMs, "found");
   for (const { addr, startMs, durationMs, outcome, code } of attempts) {
     const end = outcome === "failed" ? `failed (${code})` : outcome;
-    if (outcome === "not-started") {
-      console.log(`${addr.padEnd(width)} | ${end}`);
-    } else row(addr, startMs, startMs + durationMs, end);
+    if (outcome !== "not-started") {
+      row(addr, startMs, startMs + durationMs, end);
+    } else console.log(`${addr.padEnd(width)} | ${end}`);
   }
 }
 
 const aborter = new AbortController();
 Deno.addSignalListener("SIGINT", () => aborter.abort(new Error("interrupted")));
-const options = { attemptDelay: Number(delay), timeout: Number(timeout) };
-const show = json ? (t: DialTrace) => console.log(JSON.stringify(t)) : draw;
 try {
-  const { signal } = aborter;
-  using conn = await dial("tcp", address, { ...options, signal });
+  const options = { attemptDelay, timeout, signal: aborter.signal };
+  using conn = await dial("tcp", address, options);
   show(conn.dialTrace!);
 } catch (error) {
   if (error instanceof DialError) show(error.trace);
-  console.error((error as Error).message);
+  console.error(`dial_trace: ${(error as Error).message}`);
   Deno.exitCode = 1;
 }

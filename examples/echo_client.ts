@@ -10,21 +10,25 @@
 import { parseArgs } from "@std/cli/parse-args";
 import { dial } from "@switchboard/tcp";
 
+const usage = "usage: echo_client.ts [--timeout ms] host:port";
+function exit(code: number, text = usage): never {
+  console[code === 0 ? "log" : "error"](text);
+  Deno.exit(code);
+}
+
 const args = parseArgs(Deno.args, {
   string: ["_", "timeout"],
   default: { timeout: "5000" },
+  unknown: (arg, flag) => flag && exit(arg === "--help" ? 0 : 2),
 });
-const address = args._[0];
-if (address === undefined) {
-  console.error("usage: echo_client.ts [--timeout ms] host:port");
-  Deno.exit(2);
-}
+const [address, extra] = args._;
+const timeout = Number(args.timeout); // ms
+if (!address || extra || !(timeout > 0)) exit(2);
 
 const aborter = new AbortController();
 const { signal } = aborter;
 Deno.addSignalListener("SIGINT", () => aborter.abort(new Error("interrupted")));
 try {
-  const timeout = Number(args.timeout);
   await using conn = await dial("tcp", address, { timeout, signal });
   console.error(`connected to ${conn.remoteAddr}`);
   const sending = Deno.stdin.readable.pipeTo(conn.writable, { signal });
@@ -34,7 +38,7 @@ try {
   });
   await Promise.race([receiving, sending.then(() => receiving)]);
 } catch (error) {
-  console.error(error instanceof Error ? error.message : error);
+  console.error(`echo_client: ${(error as Error).message}`);
   Deno.exitCode = 1;
 } finally {
   aborter.abort(); // nobody reads what is typed from now on

@@ -9,15 +9,22 @@
 import { parseArgs } from "@std/cli/parse-args";
 import { copy, listen, serve } from "@switchboard/tcp";
 
+const usage = "usage: echo_server.ts [--listen host:port]";
+function exit(code: number, text = usage): never {
+  console[code === 0 ? "log" : "error"](text);
+  Deno.exit(code);
+}
+
 const args = parseArgs(Deno.args, {
   string: ["listen"],
   default: { listen: "127.0.0.1:7000" },
-  unknown: (arg) => {
-    throw new TypeError(`unknown argument: ${arg}`);
-  },
+  unknown: (arg) => exit(arg === "--help" ? 0 : 2),
 });
+if (!args.listen) exit(2);
 
-const server = serve(await listen("tcp", args.listen), async (conn) => {
+const listener = await listen("tcp", args.listen)
+  .catch((error) => exit(1, `echo_server: ${error.message}`));
+const server = serve(listener, async (conn) => {
   const peer = String(conn.remoteAddr);
   console.log(`${peer} connected`);
   const bytes = await copy(conn, conn);

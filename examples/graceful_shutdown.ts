@@ -13,35 +13,42 @@ import { delay } from "@std/async/delay";
 import { parseArgs } from "@std/cli/parse-args";
 import { listen, serve } from "@switchboard/tcp";
 
+const usage =
+  "usage: graceful_shutdown.ts [--listen host:port] [--work ms] [--timeout ms]";
+function exit(code: number, text = usage): never {
+  console[code === 0 ? "log" : "error"](text);
+  Deno.exit(code);
+}
+
 const args = parseArgs(Deno.args, {
   string: ["listen", "work", "timeout"],
   default: { listen: "127.0.0.1:7004", work: "3000", timeout: "10000" },
-  unknown: (arg) => {
-    throw new TypeError(`unknown argument: ${arg}`);
-  },
+  unknown: (arg) => exit(arg === "--help" ? 0 : 2),
 });
+const work = Number(args.work); // ms
+const timeout = Number(args.timeout);
+if (!args.listen || !(Math.min(work, timeout) > 0)) exit(2);
 
-const server = serve(
-  await listen("tcp", args.listen),
-  async (conn, { signal }) => {
-    const p = new Uint8Array(1024);
-    while (!signal.aborted) {
-      const n = await conn.read(p, { signal }); // waits no longer than needed
-      if (n === null) return;
-      console.log(`${conn.remoteAddr} has asked`);
-      await delay(Number(args.work)); // a request under way is finished
-      await conn.write(p.subarray(0, n));
-    }
-    await conn.write(new TextEncoder().encode("bye\n"));
-  },
-);
+const listener = await listen("tcp", args.listen)
+  .catch((error) => exit(1, `graceful_shutdown: ${error.message}`));
+const server = serve(listener, async (conn, { signal }) => {
+  const p = new Uint8Array(1024);
+  while (!signal.aborted) {
+    const n = await conn.read(p, { signal }); // waits no longer than needed
+    if (n === null) return;
+    console.log(`${conn.remoteAddr} has asked`);
+    await delay(work); // a request under way is finished
+    await conn.write(p.subarray(0, n));
+  }
+  await conn.write(new TextEncoder().encode("bye\n"));
+});
 console.log(`listening on ${server.addr}`);
 
 let draining = false;
 Deno.addSignalListener("SIGINT", async () => {
   if (draining) return server.close();
   draining = true;
-  const receipt = server.shutdown({ timeout: Number(args.timeout) });
+  const receipt = server.shutdown({ timeout });
   console.log(`draining ${server.connections.size} connections`);
   const report = await receipt;
   console.log(report);

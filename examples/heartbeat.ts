@@ -11,18 +11,27 @@
 import { parseArgs } from "@std/cli/parse-args";
 import { isTimeout, listen, serve } from "@switchboard/tcp";
 
+const usage =
+  "usage: heartbeat.ts [--listen host:port] [--interval ms] [--misses n]";
+function exit(code: number, text = usage): never {
+  console[code === 0 ? "log" : "error"](text);
+  Deno.exit(code);
+}
+
 const args = parseArgs(Deno.args, {
   string: ["listen", "interval", "misses"],
   default: { listen: "127.0.0.1:7003", interval: "1000", misses: "3" },
-  unknown: (arg) => {
-    throw new TypeError(`unknown argument: ${arg}`);
-  },
+  unknown: (arg) => exit(arg === "--help" ? 0 : 2),
 });
-const interval = Number(args.interval);
+const interval = Number(args.interval); // ms
 const misses = Number(args.misses);
+if (!args.listen || !(Math.min(interval, misses) > 0)) exit(2);
+
+const listener = await listen("tcp", args.listen)
+  .catch((error) => exit(1, `heartbeat: ${error.message}`));
 const encoder = new TextEncoder();
 
-const server = serve(await listen("tcp", args.listen), async (conn) => {
+const server = serve(listener, async (conn) => {
   const p = new Uint8Array(1024);
   let silent = 0;
   while (silent < misses) {

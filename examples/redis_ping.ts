@@ -9,8 +9,18 @@
 import { parseArgs } from "@std/cli/parse-args";
 import { type Conn, dial } from "@switchboard/tcp";
 
-const args = parseArgs(Deno.args, { string: ["_"] });
-const address = args._[0] ?? "127.0.0.1:6379";
+const usage = "usage: redis_ping.ts [host:port]";
+function exit(code: number, text = usage): never {
+  console[code === 0 ? "log" : "error"](text);
+  Deno.exit(code);
+}
+
+const args = parseArgs(Deno.args, {
+  string: ["_"],
+  unknown: (arg, flag) => flag && exit(arg === "--help" ? 0 : 2),
+});
+const [address = "127.0.0.1:6379", extra] = args._;
+if (!address || extra) exit(2);
 
 /** Sends a command: an array of bulk strings, written apart, sent together. */
 async function send(conn: Conn, ...words: string[]): Promise<void> {
@@ -28,13 +38,9 @@ async function* linesOf(conn: Conn): AsyncGenerator<string> {
   const decoder = new TextDecoder();
   for await (const chunk of conn) {
     text += decoder.decode(chunk, { stream: true });
-    for (
-      let end;
-      (end = text.indexOf("\r\n")) >= 0;
-      text = text.slice(end + 2)
-    ) {
-      yield text.slice(0, end);
-    }
+    const lines = text.split("\r\n");
+    text = lines.pop()!;
+    yield* lines;
   }
 }
 
@@ -42,21 +48,15 @@ try {
   await using conn = await dial("tcp", address, { timeout: 2_000 });
   conn.setDeadline(Date.now() + 5_000);
   const lines = linesOf(conn);
-  for (
-    const command of [
-      ["PING"],
-      ["SET", "switchboard", "hello"],
-      ["GET", "switchboard"],
-    ]
-  ) {
-    await send(conn, ...command);
+  for (const command of ["PING", "SET switchboard hello", "GET switchboard"]) {
+    await send(conn, ...command.split(" "));
     let answer = (await lines.next()).value ?? "(closed)";
     if (answer.startsWith("$")) {
       answer = (await lines.next()).value ?? "(closed)";
     } else if (answer.startsWith("+")) answer = answer.slice(1);
-    console.log(`${command.join(" ")} -> ${answer}`);
+    console.log(`${command} -> ${answer}`);
   }
 } catch (error) {
-  console.error(error instanceof Error ? error.message : error);
+  console.error(`redis_ping: ${(error as Error).message}`);
   Deno.exitCode = 1;
 }

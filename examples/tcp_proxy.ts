@@ -12,17 +12,24 @@
 import { parseArgs } from "@std/cli/parse-args";
 import { copyBidirectional, Dialer, listen, serve } from "@switchboard/tcp";
 
+const usage = "usage: tcp_proxy.ts [--listen host:port] [--to host:port]";
+function exit(code: number, text = usage): never {
+  console[code === 0 ? "log" : "error"](text);
+  Deno.exit(code);
+}
+
 const args = parseArgs(Deno.args, {
   string: ["listen", "to"],
   default: { listen: "127.0.0.1:7002", to: "localhost:7000" },
-  unknown: (arg) => {
-    throw new TypeError(`unknown argument: ${arg}`);
-  },
+  unknown: (arg) => exit(arg === "--help" ? 0 : 2),
 });
-const dialer = new Dialer({ timeout: 5_000 });
+if (!args.listen || !args.to) exit(2);
 
+const listener = await listen("tcp", args.listen)
+  .catch((error) => exit(1, `tcp_proxy: ${error.message}`));
+const dialer = new Dialer({ timeout: 5_000 });
 const server = serve(
-  await listen("tcp", args.listen),
+  listener,
   async (client, { signal }) => {
     const peer = String(client.remoteAddr);
     await using upstream = await dialer.dial("tcp", args.to, { signal });

@@ -14,6 +14,19 @@ async function flagsOf(url: URL, name: string): Promise<string[]> {
   return command[1]!.split(" ").map((flag) => flag.replaceAll('"', ""));
 }
 
+/** How a program has ended, and what it said that nobody had looked at. */
+export interface End {
+  code: number;
+  stdout: string;
+  stderr: string;
+}
+
+/** Runs an example to its end. */
+export async function run(name: string, ...args: string[]): Promise<End> {
+  await using program = await Program.example(name, ...args);
+  return await program.ended();
+}
+
 /** A running program that is spoken to in lines; `await using` ends it. */
 export class Program implements AsyncDisposable {
   readonly #child: Deno.ChildProcess;
@@ -70,13 +83,13 @@ export class Program implements AsyncDisposable {
     await this.#input.close();
   }
 
-  /** Sends a signal: Ctrl-C. */
-  interrupt(): void {
-    this.#child.kill("SIGINT");
+  /** Sends a signal: Ctrl-C, if no other is named. */
+  interrupt(signal: Deno.Signal = "SIGINT"): void {
+    this.#child.kill(signal);
   }
 
-  /** Waits for its end: exit code, and what it said that nobody has looked at. */
-  async ended(): Promise<{ code: number; stdout: string; stderr: string }> {
+  /** Waits for its end. */
+  async ended(): Promise<End> {
     const [stdout, stderr, { code }] = await Promise.all([
       this.#output.rest(),
       this.#errors.rest(),

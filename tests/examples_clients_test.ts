@@ -1,7 +1,7 @@
 import { assert, assertEquals, assertMatch } from "@std/assert";
 import type { DialTrace } from "../net/dial_trace.ts";
 import { Conn } from "../net/conn.ts";
-import { Program } from "./example.ts";
+import { type End, Program, run } from "./example.ts";
 import { bytes, installed, textOf } from "./support.ts";
 
 /** Listens, closes what it accepts, and ends. */
@@ -20,6 +20,9 @@ class Acceptor implements AsyncDisposable {
     await this.#loop;
   }
 }
+
+/** Nobody listens there. */
+const DEAF = "127.0.0.1:1";
 
 /** A port that nobody listens on, as far as anybody can know. */
 function freePort(): number {
@@ -82,7 +85,7 @@ Deno.test({
   },
 });
 
-Deno.test("echo_client ends when the peer closes, on SIGINT, and on failure", async (t) => {
+Deno.test("echo_client ends when the peer closes, and on SIGINT", async (t) => {
   const listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
   const address = `127.0.0.1:${listener.addr.port}`;
   await t.step("half-closes, and prints the last word", async () => {
@@ -112,19 +115,11 @@ Deno.test("echo_client ends when the peer closes, on SIGINT, and on failure", as
     assertEquals(await client.ended(), {
       code: 1,
       stdout: "",
-      stderr: "interrupted\n",
+      stderr: "echo_client: interrupted\n",
     });
     conn.close();
   });
   listener.close();
-  await t.step("if nobody listens", async () => {
-    await using client = await Program.example("echo_client", address);
-    assertEquals(await client.ended(), {
-      code: 1,
-      stdout: "",
-      stderr: `dial tcp ${address}: connection refused\n`,
-    });
-  });
 });
 
 Deno.test({
@@ -152,36 +147,14 @@ Deno.test({
   },
 });
 
-Deno.test("redis_ping says in a line that nobody is there", async () => {
-  await using client = await Program.example(
-    "redis_ping",
-    `127.0.0.1:${freePort()}`,
-  );
-  const { code, stderr, stdout } = await client.ended();
-  assertEquals([code, stdout], [1, ""]);
-  assertMatch(stderr, /^dial tcp 127\.0\.0\.1:\d+: connection refused\n$/);
-});
-
-/** Runs an example to its end. */
-async function run(name: string, ...args: string[]) {
-  await using program = await Program.example(name, ...args);
-  return await program.ended();
-}
-
 Deno.test("tcping measures handshakes", async (t) => {
-  await using acceptor = new Acceptor();
-  const good = `127.0.0.1:${acceptor.port}`;
-  const bad = "127.0.0.1:1"; // nobody listens there
-  const quick = ["--interval", "1", "--count"];
-  await using endless = await Program.example("tcping", "--count", "999", good);
-  const [three, none] = await Promise.all([
-    run("tcping", ...quick, "3", good),
-    run("tcping", ...quick, "2", bad),
-  ]);
-
-  await t.step("that succeed", () => {
-    assertEquals([three.code, three.stderr], [0, ""]);
-    const lines = three.stdout.trimEnd().split("\n");
+  await t.step("that succeed", async () => {
+    await using acceptor = new Acceptor();
+    const good = `127.0.0.1:${acceptor.port}`;
+    const three = ["--interval", "1", "--count", "3"];
+    const { code, stdout, stderr } = await run("tcping", ...three, good);
+    assertEquals([code, stderr], [0, ""]);
+    const lines = stdout.trimEnd().split("\n");
     assertEquals(lines.length, 4);
     for (const line of lines.slice(0, 3)) {
       assertMatch(line, RegExp(`^${good} +\\d+\\.\\d\\d ms #+$`));
@@ -192,29 +165,28 @@ Deno.test("tcping measures handshakes", async (t) => {
     assert(min! <= median! && median! <= max!, lines[3]);
   });
 
-  await t.step("that fail", () => {
-    const line = `dial tcp ${bad}: connection refused\n`;
-    const stdout = `${line}${line}0/2 handshakes, min/median/max -/-/- ms\n`;
-    assertEquals(none, { code: 1, stdout, stderr: "" });
-  });
-
-  await t.step("until SIGINT", async () => {
-    await endless.line(/ ms #/);
-    endless.interrupt();
-    await endless.line(/^\d+\/999 handshakes/);
-    assertEquals((await endless.ended()).code, 0);
+  await t.step("goes on when one fails, until SIGINT", async () => {
+    const acceptor = new Acceptor();
+    const good = `127.0.0.1:${acceptor.port}`;
+    const many = ["--interval", "1", "--count", "99999"];
+    await using tcping = await Program.example("tcping", ...many, good);
+    await tcping.line(/ ms #/);
+    await acceptor[Symbol.asyncDispose]();
+    const line = RegExp(`^tcping: dial tcp ${good}: connection refused$`);
+    for (let i = 0; i < 3; i++) await tcping.errorLine(line);
+    tcping.interrupt();
+    await tcping.line(/^[1-9]\d*\/99999 handshakes/);
+    assertEquals((await tcping.ended()).code, 0);
   });
 });
 
 Deno.test("dial_trace draws the race", async (t) => {
   await using acceptor = new Acceptor();
   const good = `localhost:${acceptor.port}`;
-  const bad = "127.0.0.1:1"; // nobody listens there
-  const [won, lost, json, none] = await Promise.all([
+  const [won, lost, json] = await Promise.all([
     run("dial_trace", good),
-    run("dial_trace", bad),
-    run("dial_trace", "--json", bad),
-    run("dial_trace", "[::1:80"),
+    run("dial_trace", DEAF),
+    run("dial_trace", "--json", DEAF),
   ]);
 
   await t.step("that was won", () => {
@@ -226,23 +198,61 @@ Deno.test("dial_trace draws the race", async (t) => {
   });
 
   await t.step("that was lost", () => {
-    const stderr = `dial tcp ${bad}: connection refused\n`;
+    const stderr = `dial_trace: dial tcp ${DEAF}: connection refused\n`;
     assertEquals([lost.code, lost.stderr], [1, stderr]);
     const [head, ...attempts] = lost.stdout.trimEnd().split("\n");
-    assertMatch(head!, RegExp(`^${bad} \\(race\\): [\\d.]+ ms$`));
+    assertMatch(head!, RegExp(`^${DEAF} \\(race\\): [\\d.]+ ms$`));
     assertEquals(attempts.length, 1);
-    assertMatch(attempts[0]!, RegExp(`^${bad} \\| *=+ refused [\\d.]+ ms$`));
+    assertMatch(attempts[0]!, RegExp(`^${DEAF} \\| *=+ refused [\\d.]+ ms$`));
   });
 
   await t.step("as JSON", () => {
     const trace: DialTrace = JSON.parse(json.stdout);
     assertEquals(json.code, 1);
-    assertEquals([trace.address, trace.mode], [bad, "race"]);
+    assertEquals([trace.address, trace.mode], [DEAF, "race"]);
     assertEquals(trace.attempts.map((a) => a.outcome), ["refused"]);
   });
+});
 
-  await t.step("of nothing: an address that is none", () => {
-    const stderr = "dial tcp: address [::1:80: missing ']' in address\n";
-    assertEquals(none, { code: 1, stdout: "", stderr });
-  });
+/** What each client can be told: its usage, then the options with a number. */
+const CLIENTS = {
+  dial_trace: [
+    "[--json] [--delay ms] [--timeout ms] host:port",
+    ...["--delay", "--timeout"],
+  ],
+  echo_client: ["[--timeout ms] host:port", "--timeout"],
+  redis_ping: ["[host:port]"],
+  tcping: [
+    "[--count n] [--interval ms] [--timeout ms] host:port",
+    ...["--count", "--interval", "--timeout"],
+  ],
+} as const;
+
+Deno.test("a client says in one line why it does not connect", async (t) => {
+  for (const [name, [options, ...numbers]] of Object.entries(CLIENTS)) {
+    const usage = `usage: ${name}.ts ${options}\n`;
+    const wrong = { code: 2, stdout: "", stderr: usage };
+    const failed = (why: string) => ({
+      code: 1,
+      stdout: "",
+      stderr: `${name}: dial tcp${why}\n`,
+    });
+    const cases: [string[], End][] = [
+      [["--help"], { code: 0, stdout: usage, stderr: "" }],
+      [["--cuont", "2", DEAF], wrong],
+      [[DEAF, DEAF], wrong],
+      ...numbers.map((flag): [string[], End] => [[flag, "x", DEAF], wrong]),
+      [["nonsense"], failed(": address nonsense: missing port in address")],
+    ];
+    if (name !== "redis_ping") cases.push([[], wrong]); // it has a default
+    if (name !== "dial_trace") { // it draws the failure, too: see above
+      cases.push([[DEAF], failed(` ${DEAF}: connection refused`)]);
+    }
+    if (numbers[0]) cases.push([[DEAF, numbers[0]], wrong]);
+    await t.step(name, async () => {
+      await Promise.all(cases.map(async ([args, end]) => {
+        assertEquals(await run(name, ...args), end, args.join(" "));
+      }));
+    });
+  }
 });
