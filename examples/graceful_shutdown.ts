@@ -1,6 +1,6 @@
-// Answers each line after a while. Ctrl-C drains: requests under way are
-// answered, new clients refused, and the receipt is printed. Ctrl-C again
-// does not wait any more.
+// Answers each line after a while. Ctrl-C or SIGTERM drains: requests under way
+// are answered, new clients refused, and the receipt is printed. Once more, and
+// it does not wait any longer.
 //
 //   deno run --allow-net=127.0.0.1 examples/graceful_shutdown.ts \
 //     --listen 127.0.0.1:7004 --work 3000 --timeout 10000
@@ -45,7 +45,7 @@ const server = serve(listener, async (conn, { signal }) => {
 console.log(`listening on ${server.addr}`);
 
 let draining = false;
-Deno.addSignalListener("SIGINT", async () => {
+const drain = async () => {
   if (draining) return server.close();
   draining = true;
   const receipt = server.shutdown({ timeout });
@@ -53,4 +53,6 @@ Deno.addSignalListener("SIGINT", async () => {
   const report = await receipt;
   console.log(report);
   Deno.exit(report.forced > 0 ? 1 : 0); // a forced handler may still work
-});
+};
+Deno.addSignalListener("SIGINT", drain);
+if (Deno.build.os !== "windows") Deno.addSignalListener("SIGTERM", drain);

@@ -218,7 +218,7 @@ test("heartbeat pings who is silent, until it has had enough", async () => {
   assertEquals((await server.ended()).code, 0);
 });
 
-for (const signal of ["SIGINT"] as const) {
+for (const signal of ["SIGINT", "SIGTERM"] as const) {
   test(`graceful_shutdown answers who has asked on ${signal}, and prints a receipt`, async () => {
     await using server = await Program.example(
       "graceful_shutdown",
