@@ -5,9 +5,12 @@
  */
 import { assert, assertEquals, assertThrows } from "@std/assert";
 import { Socket } from "node:net";
+import { enterNamespace } from "../bench/harness/namespace.ts";
+import { dial } from "../dialer.ts";
+import { listen } from "../listener.ts";
 import { Conn } from "../net/conn.ts";
 import { OpError } from "../net/errors.ts";
-import { bytes, pair, textOf, turn } from "./support.ts";
+import { bytes, pair, runChild, textOf, turn } from "./support.ts";
 import {
   assertClosed,
   failure,
@@ -364,6 +367,133 @@ Deno.test("a pipe that nobody awaits, and a reset in the middle of it", async (t
     let ours: Conn | undefined;
     assertEquals(await unhandledOf((conn) => ours = new Conn(conn)), []);
     assertClosed(await failure(ours!.read(new Uint8Array(1))), "read", ours!);
+  });
+});
+
+Deno.test("a small write does not wait for the last one's acknowledgement", {
+  ignore: Deno.build.os !== "linux", // which delays one by 40 ms at least
+}, async (t) => {
+  /** Milliseconds for ten questions, each answered by two writes. */
+  async function tenAnswers(asks: Deno.Conn, answers: Deno.Conn) {
+    const p = new Uint8Array(2);
+    const answering = (async () => {
+      const p = new Uint8Array(1);
+      while (await answers.read(p)) {
+        await answers.write(bytes("a"));
+        await answers.write(bytes("b"));
+      }
+      answers.close();
+    })();
+    const start = performance.now();
+    for (let i = 0; i < 10; i++) {
+      await asks.write(bytes("?"));
+      for (let n = 0; n < 2;) n += (await asks.read(p))!;
+    }
+    const ms = performance.now() - start;
+    asks.close();
+    await answering;
+    return ms;
+  }
+
+  async function dialled(): Promise<[client: Conn, server: Conn]> {
+    await using listener = await listen("tcp", "127.0.0.1:0");
+    return await Promise.all([
+      dial("tcp", String(listener.addr)),
+      listener.accept(),
+    ]);
+  }
+
+  let raw = 0;
+  await t.step("raw: it does (Nagle's algorithm)", async () => {
+    raw = await tenAnswers(...await rawPair());
+    assert(raw > 200, `${raw} ms`);
+  });
+
+  for (const side of ["accepted", "dialled"]) {
+    await t.step(`ours, ${side}: it does not`, async () => {
+      const times: number[] = [];
+      // The machine may be busy, but not each time.
+      for (let i = 0; i < 3; i++) {
+        const [client, server] = await dialled();
+        times.push(
+          await (side === "accepted"
+            ? tenAnswers(client, server)
+            : tenAnswers(server, client)),
+        );
+      }
+      assert(Math.min(...times) < raw / 4, `${times}, raw: ${raw} ms`);
+    });
+  }
+});
+
+Deno.test("a read that waits holds no 64 KiB", async (t) => {
+  await t.step("raw: a stream's does", async () => {
+    const [a, b] = await rawPair();
+    const reader = b.readable.getReader();
+    const reading = reader.read();
+    await a.write(bytes("x"));
+    assertEquals((await reading).value!.buffer.byteLength, 64 * 1024);
+    a.close();
+    await reader.cancel();
+  });
+
+  await t.step("ours: 1 KiB, whatever the caller's array", async () => {
+    const [a, b] = await rawPair();
+    const sizes: number[] = [];
+    const read = b.read.bind(b);
+    b.read = (p) => {
+      sizes.push(p.buffer.byteLength);
+      return read(p);
+    };
+    const conn = new Conn(b);
+    const reading = conn.readable.getReader().read();
+    await a.write(bytes("x"));
+    assertEquals((await reading).value, bytes("x"));
+    const again = conn.read(new Uint8Array(64 * 1024));
+    await a.write(bytes("y"));
+    assertEquals(await again, 1);
+    assertEquals(sizes, [1024, 1024]);
+    a.close();
+    conn.close();
+  });
+});
+
+/** Whether a child may have an /etc/hosts and a network of its own. */
+const canEnter = Deno.build.os === "linux" &&
+  await enterNamespace({ temporary: "", files: {}, network: true }, [])
+    .then(() => true, () => false);
+
+Deno.test("a dial that fails tells of every address (needs unshare)", {
+  ignore: !canEnter,
+}, async (t) => {
+  const temporary = await Deno.makeTempDir();
+  // Nobody listens at the one, and there is no route to the other.
+  const files = { "/etc/hosts": "127.0.0.1 db.test\n192.0.2.1 db.test\n" };
+  const { stdout, stderr } = await runChild(
+    `
+    import { dial } from "./mod.ts";
+    const messageOf = (call) => call.catch(({ message }) => message);
+    console.log(JSON.stringify([
+      await messageOf(Deno.connect({ hostname: "db.test", port: 5432 })),
+      await messageOf(dial("tcp", "db.test:5432")),
+    ]));
+    `,
+    {
+      flags: ["--allow-net"],
+      wrap: await enterNamespace({ temporary, files, network: true }, []),
+    },
+  ).finally(() => Deno.remove(temporary, { recursive: true }));
+  assertEquals(stderr, "");
+  const [raw, ours] = JSON.parse(stdout);
+  await t.step("raw: of the last failure, and no address", () => {
+    assertEquals(raw, "Network is unreachable (os error 101)");
+  });
+  await t.step("ours: of each", () => {
+    assertEquals(
+      ours,
+      "dial tcp db.test:5432: all 2 addresses failed: 127.0.0.1:5432 " +
+        "connection refused; 192.0.2.1:5432 network is unreachable",
+    );
   });
 });
 
