@@ -89,7 +89,6 @@ Deno.test("shutdown() answers 200 clients in the middle of their requests", asyn
   await asked.promise;
   const report = await server.shutdown();
   assertEquals(counts(report), [200, 0, 0]);
-  assert(report.durationMs >= 0);
   assertEquals(new Set(await Promise.all(replies)), new Set([50_000]));
 });
 
