@@ -239,13 +239,16 @@ Deno.test("detach() keeps the connection open, however the handler ends", async 
     await t.step(name, async () => {
       const [client, server] = await pair();
       let conn!: Conn;
-      const handled = handle(server, (_conn, context) => {
+      let context!: HandlerContext;
+      const handled = handle(server, (_conn, given) => {
+        context = given;
         conn = context.detach();
         assertStrictEquals(context.detach(), conn); // twice is once
         return end();
       });
       if (name === "returns") await handled;
       else assertStrictEquals(await handled.catch((e) => e), boom);
+      assertStrictEquals(context.detach(), conn); // and so it is afterwards
       await conn.write(bytes("mine"));
       conn.close();
       assertEquals(await textOf(client), "mine");

@@ -111,9 +111,13 @@ Deno.test("maxConnections counts a connection that closes gently", async () => {
 
 Deno.test("maxConnectionsPerHost closes one more at once and reports it", async () => {
   const reported = Promise.withResolvers<[unknown, Conn | undefined]>();
+  let refusals = 0;
   const server = serve(await listen("tcp", "127.0.0.1:0"), echo, {
     maxConnectionsPerHost: 2,
-    onError: (error, conn) => reported.resolve([error, conn]),
+    onError: (error, conn) => {
+      refusals++;
+      reported.resolve([error, conn]);
+    },
   });
   const [a, b] = [await connect(server), await connect(server)];
   await trip(a);
@@ -135,7 +139,11 @@ Deno.test("maxConnectionsPerHost closes one more at once and reports it", async 
   while (server.connections.size > 1) await turn();
   const d = await connect(server);
   await trip(d);
-  for (const client of [b, d]) client.close();
+  const e = await connect(server); // but only once
+  await e.closeWrite(); // an echo would end, too
+  assertEquals(await textOf(e), "");
+  assertEquals(refusals, 2);
+  for (const client of [b, d, e]) client.close();
   const { drained, forced, failed } = await server.shutdown();
   assertEquals([forced, failed], [0, 0]);
   assert(drained <= 2);

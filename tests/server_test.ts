@@ -457,6 +457,20 @@ Deno.test("finished", async (t) => {
     assertEquals(served, 0);
   });
 
+  await t.step("waits while it listens, though nobody is served", async () => {
+    const server = serve(await listen("tcp", "127.0.0.1:0"), () => {});
+    let finished = false;
+    const done = server.finished.then(() => finished = true);
+    const client = await connect(server);
+    assertEquals(await textOf(client), "");
+    client.close();
+    while (server.connections.size > 0) await turn();
+    await turn();
+    assertEquals(finished, false);
+    await server.shutdown();
+    await done;
+  });
+
   await t.step("waits for handlers after that", async () => {
     const listener = await listen("tcp", "127.0.0.1:0");
     const server = serve(listener, echo);
