@@ -214,22 +214,16 @@ Deno.test("dial_trace draws the race", async (t) => {
   });
 });
 
-/** What each client can be told: its usage, then the options with a number. */
+/** What each client can be told: its usage, then an option with a number. */
 const CLIENTS = {
-  dial_trace: [
-    "[--json] [--delay ms] [--timeout ms] host:port",
-    ...["--delay", "--timeout"],
-  ],
+  dial_trace: ["[--json] [--delay ms] [--timeout ms] host:port", "--delay"],
   echo_client: ["[--timeout ms] host:port", "--timeout"],
   redis_ping: ["[host:port]"],
-  tcping: [
-    "[--count n] [--interval ms] [--timeout ms] host:port",
-    ...["--count", "--interval", "--timeout"],
-  ],
+  tcping: ["[--count n] [--interval ms] [--timeout ms] host:port", "--count"],
 } as const;
 
 Deno.test("a client says in one line why it does not connect", async (t) => {
-  for (const [name, [options, ...numbers]] of Object.entries(CLIENTS)) {
+  for (const [name, [options, number]] of Object.entries(CLIENTS)) {
     const usage = `usage: ${name}.ts ${options}\n`;
     const wrong = { code: 2, stdout: "", stderr: usage };
     const failed = (why: string) => ({
@@ -241,8 +235,8 @@ Deno.test("a client says in one line why it does not connect", async (t) => {
       [["--help"], { code: 0, stdout: usage, stderr: "" }],
       [["--cuont", "2", DEAF], wrong],
       [[DEAF, DEAF], wrong],
-      ...numbers.map((flag): [string[], End] => [[flag, "x", DEAF], wrong]),
     ];
+    if (number) cases.push([[number, "x", DEAF], wrong]);
     if (name !== "redis_ping") cases.push([[], wrong]); // it has a default
     if (name !== "dial_trace") { // it draws the failure, too: see above
       cases.push([[DEAF], failed(` ${DEAF}: connection refused`)]);

@@ -263,38 +263,35 @@ test("graceful_shutdown does not wait after a second SIGINT", async () => {
   client.close();
 });
 
-/** What each server can be told: its options, then those that take a number. */
+/** What each server can be told: its options, then one that takes a number. */
 const SERVERS = {
   chat_server: ["[--listen host:port] [--patience ms]", "--patience"],
   echo_server: ["[--listen host:port]"],
   graceful_shutdown: [
     "[--listen host:port] [--work ms] [--timeout ms]",
-    ...["--work", "--timeout"],
+    "--work",
   ],
-  heartbeat: [
-    "[--listen host:port] [--interval ms] [--misses n]",
-    ...["--interval", "--misses"],
-  ],
+  heartbeat: ["[--listen host:port] [--interval ms] [--misses n]", "--misses"],
   tcp_proxy: ["[--listen host:port] [--to host:port]"],
 } as const;
 
 test("a server says in one line why it does not start", async (t) => {
   const taken = Deno.listen({ hostname: "127.0.0.1", port: 0 });
   const address = `127.0.0.1:${taken.addr.port}`;
-  for (const [name, [options, ...numbers]] of Object.entries(SERVERS)) {
+  for (const [name, [options, number]] of Object.entries(SERVERS)) {
     const usage = `usage: ${name}.ts ${options}\n`;
     const wrong = { code: 2, stdout: "", stderr: usage };
     const cases: [string[], End][] = [
       [["--help"], { code: 0, stdout: usage, stderr: "" }],
       [["--listne", "127.0.0.1:0"], wrong],
       [["--listen"], wrong],
-      ...numbers.map((flag): [string[], End] => [[...LOCAL, flag, "x"], wrong]),
       [["--listen", address], {
         code: 1,
         stdout: "",
         stderr: `${name}: listen tcp ${address}: address already in use\n`,
       }],
     ];
+    if (number) cases.push([[...LOCAL, number, "x"], wrong]);
     await t.step(name, async () => {
       await Promise.all(cases.map(async ([args, end]) => {
         assertEquals(await run(name, ...args), end, args.join(" "));
