@@ -49,7 +49,8 @@ export function isWildcard(ip: Ip): boolean {
  * refuses its name.
  */
 export function platformHost({ text, zone }: Ip): string {
-  return zone !== "" && /^fe[89ab]/.test(text) ? `${text}%${zone}` : text;
+  const linkLocal = /^fe[89ab][0-9a-f]:/.test(text);
+  return zone !== "" && linkLocal ? `${text}%${zone}` : text;
 }
 
 /** The eight 16-bit groups of an IPv6 address (RFC 4291, section 2.2). */

@@ -7,7 +7,7 @@ import {
 } from "@std/assert";
 import { lookupPort, type Network } from "../net/addr.ts";
 import { AddrError } from "../net/errors.ts";
-import { isWildcard, parseIp } from "../net/ip.ts";
+import { isWildcard, parseIp, platformHost } from "../net/ip.ts";
 import { SERVICES } from "../net/services.ts";
 
 /** `addr` may be empty, and is then left out of the message. */
@@ -329,6 +329,23 @@ Deno.test("parseIp() keeps a zone as it is", async (t) => {
   for (const [input, [text, zone]] of Object.entries(ZONES)) {
     await t.step(input, () => {
       assertEquals(parseIp(input), { family: 6, text, zone });
+    });
+  }
+});
+
+const FOR_PLATFORM: { [text: string]: string } = {
+  "fe80::1%eth0": "fe80::1%eth0",
+  "febf:ffff::1%2": "febf:ffff::1%2",
+  "fe80::1": "fe80::1",
+  "fec0::1%lo": "fec0::1",
+  "fe8::1%lo": "fe8::1", // 0fe8, far away
+  "::1%lo": "::1",
+};
+
+Deno.test("platformHost() keeps the zone of link-local addresses only", async (t) => {
+  for (const [input, expected] of Object.entries(FOR_PLATFORM)) {
+    await t.step(input, () => {
+      assertEquals(platformHost(parseIp(input)!), expected);
     });
   }
 });
