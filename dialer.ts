@@ -155,8 +155,9 @@ interface Remembered {
 /**
  * Dials with defaults, and starts each dial of a host and port with the address
  * that last worked there, if the resolver still gives it: a dead address costs
- * `attemptDelay` once, not each time. An address that fails is forgotten. At
- * most 256 are remembered, for 10 minutes each.
+ * `attemptDelay` once, not each time. An address that fails is forgotten; one
+ * that hangs in a serial dial (`attemptDelay: Infinity`) fails by a timeout, so
+ * give one. At most 256 are remembered, for 10 minutes each.
  *
  * @example
  * ```ts

@@ -84,8 +84,9 @@ export class MemoryNetwork {
    * A network on which nobody listens yet.
    *
    * @param options See {@linkcode MemoryNetworkOptions}.
-   * @throws {TypeError} If a host's script has a step that is none.
    * @throws {RangeError} If `bufferSize` is not a positive integer.
+   * @throws {TypeError} If it is no number, or a host's script has a step that
+   * is none.
    */
   constructor(options: MemoryNetworkOptions = {}) {
     const { bufferSize = DEFAULT_BUFFER_SIZE, clock = systemClock } = options;

@@ -40,7 +40,7 @@ const SERVER = { transport: "tcp", hostname: "127.0.0.1", port: 80 } as const;
  * @param options See {@linkcode PipeOptions}.
  * @returns Both ends. The caller closes them.
  * @throws {RangeError} If `bufferSize` is not a positive integer.
- * @throws {TypeError} If there is no such fault.
+ * @throws {TypeError} If it is no number, or there is no such fault.
  *
  * @example A handler, without a server
  * ```ts

@@ -614,27 +614,32 @@ class Remembering {
   readonly tried: string[] = [];
   addresses = ["10.0.0.1", "10.0.0.2", "10.0.0.3"];
   alive = new Set(["10.0.0.2", "10.0.0.3"]);
+  /** After how many milliseconds who answers; the others do at once. */
+  delays: Record<string, number> = {};
   readonly dialer = new Dialer({
     clock: this.clock,
     resolve: () => Promise.resolve(this.addresses),
-    connect: (addr) => {
+    connect: async (addr) => {
       const { hostname, port } = addr as Deno.NetAddr;
       this.tried.push(hostname);
-      return this.alive.has(hostname)
-        ? Promise.resolve(
-          recorded(net("10.0.0.9", 9), net(hostname, port)).conn,
-        )
-        : Promise.reject(new Deno.errors.ConnectionRefused("no"));
+      const ms = this.delays[hostname];
+      if (ms) await new Promise<void>((r) => this.clock.setTimeout(r, ms));
+      if (!this.alive.has(hostname)) {
+        throw new Deno.errors.ConnectionRefused("no");
+      }
+      return recorded(net("10.0.0.9", 9), net(hostname, port)).conn;
     },
   });
 
   /** Dials; which addresses were tried. */
   async dial(address = "db.test:1", network: Network = "tcp") {
     this.tried.length = 0;
-    await this.dialer.dial(network, address).then(
+    const dialling = this.dialer.dial(network, address).then(
       (conn: Conn) => conn.close(),
       (error) => assertInstanceOf(error, DialError),
     );
+    if (Object.keys(this.delays).length > 0) await this.clock.advance(1_000);
+    await dialling;
     return this.tried.map((ip) => ip.replace("10.0.0", ""));
   }
 }
@@ -722,6 +727,32 @@ Deno.test("Dialer remembers which address last worked", async (t) => {
       await memory.dial(),
       ["::2", ".1", "::1", ".2"],
     );
+    assertEquals(await memory.dial("db.test:1", "tcp4"), [".1", ".2"]);
+  });
+  await t.step("one that had no turn, or was called off", async () => {
+    for (const slow of [false, true]) {
+      const memory = new Remembering();
+      memory.addresses = ["10.0.0.1", "10.0.0.2", "::1", "::2"];
+      memory.alive.add("::2");
+      await memory.dial("db.test:1", "tcp4"); // .2
+      await memory.dial("db.test:1", "tcp6"); // ::2
+      memory.addresses = ["::2", "10.0.0.2"];
+      memory.delays = slow ? { "::2": 300, "10.0.0.2": 300 } : {};
+      assertEquals(await memory.dial(), slow ? ["::2", ".2"] : ["::2"]);
+      memory.delays = {};
+      memory.addresses = ["10.0.0.1", "10.0.0.2"];
+      assertEquals(await memory.dial("db.test:1", "tcp4"), [".2"]);
+    }
+  });
+  await t.step("not one that was preferred and slower", async () => {
+    const memory = new Remembering();
+    await memory.dial(); // .2
+    memory.delays = { "10.0.0.2": 300 };
+    memory.addresses = ["10.0.0.2", "::2"];
+    memory.alive.add("::2");
+    assertEquals(await memory.dial(), [".2", "::2"]);
+    memory.delays = {};
+    memory.addresses = ["10.0.0.1", "10.0.0.2"];
     assertEquals(await memory.dial("db.test:1", "tcp4"), [".1", ".2"]);
   });
   await t.step("for ten minutes", async () => {
