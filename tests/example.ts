@@ -109,6 +109,9 @@ export class Program implements AsyncDisposable {
   }
 }
 
+/** No program is silent for so long, whatever else the machine has to do. */
+const PATIENCE_MS = 30_000;
+
 /** A stream of text, line by line. */
 class Lines {
   readonly #reader: ReadableStreamDefaultReader<string>;
@@ -121,14 +124,19 @@ class Lines {
   }
 
   async find(pattern: RegExp): Promise<RegExpExecArray> {
-    for (;;) {
-      for (let end; (end = this.#unread.indexOf("\n")) >= 0;) {
-        const match = pattern.exec(this.#unread.slice(0, end));
-        this.#unread = this.#unread.slice(end + 1);
-        if (match) return match;
+    const timer = setTimeout(() => this.#reader.cancel(), PATIENCE_MS);
+    try {
+      for (;;) {
+        for (let end; (end = this.#unread.indexOf("\n")) >= 0;) {
+          const match = pattern.exec(this.#unread.slice(0, end));
+          this.#unread = this.#unread.slice(end + 1);
+          if (match) return match;
+        }
+        if (this.#done) throw new Error(`no ${pattern} in: ${this.#seen}`);
+        await this.#more();
       }
-      if (this.#done) throw new Error(`no ${pattern} in: ${this.#seen}`);
-      await this.#more();
+    } finally {
+      clearTimeout(timer);
     }
   }
 

@@ -128,13 +128,11 @@ test("chat_server drops who reads nothing, and the room goes on", async () => {
 });
 
 test("tcp_proxy passes bytes and half-close on, and counts", async () => {
-  const upstream = serve(
-    await listen("tcp", "127.0.0.1:0"),
-    async (conn) => {
-      await copy(conn, conn);
-      await conn.write(bytes(" and goodbye"));
-    },
-  );
+  // On each address of the name: another test may have this port of [::1].
+  const upstream = serve(await listen("tcp", ":0"), async (conn) => {
+    await copy(conn, conn);
+    await conn.write(bytes(" and goodbye"));
+  });
   const { port } = upstream.addr as Deno.NetAddr;
   await using proxy = await Program.example(
     "tcp_proxy",
@@ -146,7 +144,7 @@ test("tcp_proxy passes bytes and half-close on, and counts", async () => {
   const client = await connectTo(own);
   const peer = String(client.localAddr);
   assertEquals(
-    (await proxy.line(/(.*) -> 127\.0\.0\.1:(\d+)/)).slice(1),
+    (await proxy.line(/(.*) -> (?:127\.0\.0\.1|\[::1\]):(\d+)/)).slice(1),
     [peer, `${port}`],
   );
   await client.write(bytes("hello"));
@@ -177,7 +175,7 @@ test(
       "tcp_proxy",
       ...LOCAL,
       "--to",
-      `localhost:${port}`,
+      `127.0.0.1:${port}`,
     );
     const own = await proxy.port();
     await using nc = new Program("nc", ["-N", "127.0.0.1", `${own}`]);
