@@ -135,6 +135,11 @@ export function dial(
   address: string,
   options: DialOptions = NO_OPTIONS,
 ): Promise<Conn> {
+  try {
+    check(network, address, options);
+  } catch (error) {
+    return Promise.reject(error);
+  }
   return run(network, address, options, undefined);
 }
 
@@ -157,7 +162,8 @@ interface Remembered {
  * that last worked there, if the resolver still gives it: a dead address costs
  * `attemptDelay` once, not each time. An address that fails is forgotten; one
  * that hangs in a serial dial (`attemptDelay: Infinity`) fails by a timeout, so
- * give one. At most 256 are remembered, for 10 minutes each.
+ * give one. At most 256 hosts are remembered, for 10 minutes each, and one
+ * address of each family.
  *
  * @example
  * ```ts
@@ -211,10 +217,9 @@ export class Dialer {
     options: DialOptions = {},
   ): Promise<Conn> {
     const merged = { ...this.#defaults, ...given(options) };
-    checkOptions(merged);
+    check(network, address, merged);
     const { clock = systemClock } = merged;
-    const now = clock.monotonic();
-    const prefer = this.#recall(network, address, now);
+    const prefer = this.#recall(network, address, clock.monotonic());
     let trace: DialTrace | undefined;
     try {
       const conn = await run(network, address, merged, prefer);
@@ -281,19 +286,20 @@ function given(options: DialOptions): DialOptions {
   return Object.fromEntries(entries.filter(([, value]) => value !== undefined));
 }
 
+/** Everything that needs no look at the address itself. */
+function check(network: Network, address: string, options: DialOptions): void {
+  checkType("network", network, "string");
+  checkType("address", address, "string");
+  if (options !== NO_OPTIONS) checkOptions(options);
+}
+
+/** Dials; all is checked. */
 function run(
   network: Network,
   address: string,
   options: DialOptions,
   prefer: string | undefined,
 ): Promise<Conn> {
-  try {
-    checkType("network", network, "string");
-    checkType("address", address, "string");
-    if (options !== NO_OPTIONS) checkOptions(options);
-  } catch (error) {
-    return Promise.reject(error);
-  }
   const dialing = new Dialing(network, address, {
     signal: options.signal,
     timeout: options.timeout ?? Infinity,
