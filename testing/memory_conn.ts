@@ -35,6 +35,7 @@ export class MemoryConn implements Deno.Conn {
   readonly #cable: Cable;
   readonly #pace = new Pace();
   readonly #hold: Hold;
+  #refd = true;
   readonly #unix: boolean;
   #peer: MemoryConn | null = null;
   #reads: Operation[] = [];
@@ -146,14 +147,16 @@ export class MemoryConn implements Deno.Conn {
     this.#serveWrites();
   }
 
-  /** A waiting operation keeps the process alive: the default. */
+  /** A waiting read keeps the process alive: the default. Writes always do. */
   ref(): void {
-    this.#hold.refd = true;
+    this.#refd = true;
+    this.#updateHold();
   }
 
-  /** The process may end although an operation waits. */
+  /** The process may end although a read waits. */
   unref(): void {
-    this.#hold.refd = false;
+    this.#refd = false;
+    this.#updateHold();
   }
 
   /** Closes; more than once is no error. */
@@ -292,7 +295,8 @@ export class MemoryConn implements Deno.Conn {
   }
 
   #updateHold(): void {
-    this.#hold.waiting = this.#reads.length + this.#writes.length > 0;
+    const reads = this.#refd && this.#reads.length > 0;
+    this.#hold.waiting = reads || this.#writes.length > 0;
   }
 }
 

@@ -27,6 +27,12 @@ function after(ms: number): number {
   return Date.now() + ms;
 }
 
+/** Waits as something that keeps the process alive does. */
+function holding<T>(promise: Promise<T>): Promise<T> {
+  const timer = setInterval(() => {}, LATE);
+  return promise.finally(() => clearInterval(timer));
+}
+
 /** Proves that both directions work: a word goes there, another one back. */
 async function assertUsable(a: Conn, b: Conn): Promise<void> {
   await a.write(bytes("there"));
@@ -194,6 +200,19 @@ export function deadlineTests({ test, flood }: Suite): void {
       assertEquals(await readText(a), "still here");
     },
   );
+
+  test("a write that waits holds the process, whatever reads do", async (a) => {
+    a.unref();
+    a.setReadDeadline(after(1));
+    assertTimedOut(
+      await failure(holding(a.read(new Uint8Array(1)))),
+      "read",
+      a,
+    );
+    // Its deadline's timer does not; without the write this would never end.
+    a.setWriteDeadline(after(SOON));
+    assertTimedOut(await failure(a.write(zeros(flood))), "write", a);
+  });
 
   test("all calls that wait time out together, in order", async (a) => {
     const order: number[] = [];
