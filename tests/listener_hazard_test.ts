@@ -203,9 +203,10 @@ Deno.test("a flood of resets slows nobody down", async () => {
     }
     for (let i = 0; i < 20; i++) next();
   `;
-  // A machine that is busy with other tests may be slow for its own reasons.
+  // A machine that is busy with other tests may be slow for its own reasons, or
+  // let the clients reset so late that all of them were accepted before.
   let worst = Infinity;
-  for (let attempt = 0; attempt < 5 && worst >= 100; attempt++) {
+  for (let i = 0; i < 5 && (worst >= 100 || met === 0); i++) {
     let flooding = true;
     const flooded = runChild(flood, { flags: ["--allow-net=127.0.0.1"] })
       .finally(() => flooding = false);
