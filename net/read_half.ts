@@ -193,6 +193,11 @@ export class ReadHalf implements Half {
     this.#pending = false;
     if (this.#wire.closed) return this.#release();
     if (n === null) {
+      const { loss } = this.#wire;
+      if (loss !== null) {
+        this.#wire.loss = null;
+        return this.#failed(loss);
+      }
       this.eof = true;
       this.#release();
     } else {

@@ -17,6 +17,11 @@ export class Wire {
   readonly clock: Clock;
   /** Once true, always true; no call starts an operation any more. */
   closed = false;
+  /**
+   * Why the connection is gone, if a write was told and no read. The kernel
+   * tells it once, and has nothing but EOF for whoever reads afterwards.
+   */
+  loss: Error | null = null;
   /** Told of every byte that came or went; for idle timeouts. */
   activity: (() => void) | null = null;
   /** The reading half, once somebody has read. */

@@ -26,7 +26,7 @@
  */
 
 import { Deadline } from "./deadline.ts";
-import { DeadlineExceededError } from "./errors.ts";
+import { DeadlineExceededError, errorCode } from "./errors.ts";
 import { giveMemory, takeMemory } from "./pool.ts";
 import { type Link, Queue } from "./queue.ts";
 import type { Half, Wire } from "./wire.ts";
@@ -80,6 +80,18 @@ export class WriteJob implements Link<WriteJob> {
     this.#reject(error);
   }
 }
+
+/**
+ * The connection is gone, and nobody has said that he was done. (EPIPE comes
+ * after the peer's FIN, or our own.)
+ */
+const LOST: ReadonlySet<string | undefined> = new Set([
+  "ECONNABORTED",
+  "ECONNRESET",
+  "EHOSTUNREACH",
+  "ENETUNREACH",
+  "ETIMEDOUT",
+]);
 
 const SETTLED = Promise.resolve();
 
@@ -307,6 +319,7 @@ export class WriteHalf implements Half {
   #failed(error: unknown): void {
     const fin = this.#jobs.head?.bytes === null;
     const op = fin ? "close" : "write";
+    if (LOST.has(errorCode(error))) this.#wire.loss = error as Error;
     do {
       const job = this.#jobs.head;
       if (job === null || job.taken === 0) break;

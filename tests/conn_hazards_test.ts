@@ -303,6 +303,41 @@ Deno.test("a reset after data gives the data first, then ECONNRESET, then what c
   conn.close();
 });
 
+Deno.test("a reset that only a write was told of is no clean end", async () => {
+  const listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
+  const hazard = async () => {
+    const socket = new Socket();
+    const connected = new Promise<void>((resolve) => {
+      socket.connect(listener.addr.port, "127.0.0.1", resolve);
+    });
+    const conn = await listener.accept();
+    await connected;
+    socket.resetAndDestroy();
+    return conn;
+  };
+  const p = new Uint8Array(8);
+  const raw = await hazard();
+  await failure((async () => {
+    for (;;) await raw.write(p);
+  })());
+  assertEquals(await raw.read(p), null, "the hazard: it looks like a FIN");
+  raw.close();
+
+  const conn = new Conn(await hazard());
+  let told = false;
+  while (!told) {
+    conn.write(p).catch(() => told = true);
+    await turn();
+  }
+  const error = await failure((async () => {
+    for await (const _ of conn);
+  })()) as OpError;
+  assertEquals([error.op, error.code], ["read", "ECONNRESET"]);
+  assertEquals(await conn.read(p), null);
+  conn.close();
+  listener.close();
+});
+
 Deno.test("a pipe that nobody awaits, and a reset in the middle of it", async (t) => {
   /** What is an unhandled rejection then. */
   async function unhandledOf(

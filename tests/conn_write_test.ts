@@ -302,6 +302,48 @@ Deno.test("Conn.write() that nobody awaits fails in silence; the next caller is 
   await jobs();
 });
 
+Deno.test("a loss that a write was told of is no EOF, once", async (t) => {
+  const { BrokenPipe, ConnectionReset, TimedOut } = Deno.errors;
+  const hostUnreachable = Object.assign(new Error("no route"), {
+    code: "EHOSTUNREACH",
+  });
+  const cases: [cause: Error, told: string | null][] = [
+    [new ConnectionReset("reset"), "ECONNRESET"],
+    [new TimedOut("gone"), "ETIMEDOUT"],
+    [hostUnreachable, "EHOSTUNREACH"],
+    [new BrokenPipe("the peer had finished"), null],
+    [Object.assign(new Error("full"), { code: "ENOBUFS" }), null],
+  ];
+  for (const [cause, told] of cases) {
+    for (const when of ["before the write", "after it"]) {
+      await t.step(`${cause.message}, a read from ${when}`, async () => {
+        const { inner, conn } = setUp();
+        const read = () => conn.read(new Uint8Array(8)).catch((e) => e);
+        let reading = when === "after it" ? undefined : read();
+        conn.write(bytes("x")); // nobody awaits it
+        await jobs();
+        await inner.failWrite(cause);
+        reading ??= read();
+        await inner.deliver(bytes("came before"));
+        assertEquals(await reading, 8);
+        assertEquals(await read(), 3, "what has come comes first");
+        reading = read();
+        await inner.deliver(null);
+        const end = await reading;
+        if (told === null) assertEquals(end, null);
+        else {
+          assertEquals([end.op, end.code], ["read", told]);
+          assertStrictEquals(end.cause, cause);
+          reading = read();
+          await inner.deliver(null);
+          assertEquals(await reading, null, "as the kernel says");
+        }
+        conn.close();
+      });
+    }
+  }
+});
+
 Deno.test("Conn.write() in place ends the connection if a later deadline passes", async () => {
   const { inner, conn, clock } = setUp();
   const error = opError(conn.write(new Uint8Array(PIECE + 1)));
