@@ -15,7 +15,7 @@ import {
 } from "./addr.ts";
 import { AddrError, DnsError, errorCode, OpError } from "./errors.ts";
 import { isWildcard, parseIp, platformHost } from "./ip.ts";
-import { lookupFailure, systemResolver } from "./resolver.ts";
+import { lookupFailure, systemAddresses } from "./resolver.ts";
 import { deniedReason, mayAsk, netGrant, notCapable } from "./sandbox.ts";
 
 /** How to bind; checked by the caller. */
@@ -136,6 +136,13 @@ async function bindName(
   }
 }
 
+/**
+ * A dial asks for each family as well after 250 ms. Who binds has more time,
+ * and more to lose: asked for IPv4 alone, glibc reads 127.0.0.1 for each `::1`
+ * in /etc/hosts, before the addresses that are there.
+ */
+const PATIENCE_MS = 2_000;
+
 /** A name's first IPv4 address, else its first (Go); asks no longer than that. */
 async function choose(
   host: string,
@@ -143,9 +150,7 @@ async function choose(
   signal: AbortSignal,
 ): Promise<string> {
   let other: string | undefined;
-  const answer = systemResolver(host, { signal });
-  const batches = Symbol.asyncIterator in answer ? answer : [await answer];
-  for await (const batch of batches) {
+  for await (const batch of systemAddresses(host, 0, signal, PATIENCE_MS)) {
     for (const address of batch) {
       if (parseIp(address)?.family === (family ?? 4)) return address;
       other ??= address;

@@ -42,10 +42,13 @@ const LATE_MS = 2_000;
  *
  * The first question has the last word whenever its answer comes. If it is
  * for one family, it is the only one.
+ *
+ * @param patience How long the first question is left alone, in milliseconds.
  */
 export async function* hedged(
   init: LookupInit,
   whole: Family,
+  patience = HEDGE_MS,
 ): AsyncGenerator<string[]> {
   const { ask, clock, signal } = init;
   signal.throwIfAborted();
@@ -53,7 +56,7 @@ export async function* hedged(
   const pending = new Map<Family, Promise<Answer>>();
   const start = (family: Family) =>
     pending.set(family, settled(family, ask(family, signal)));
-  let deadline = whole === 0 ? clock.monotonic() + HEDGE_MS : Infinity;
+  let deadline = whole === 0 ? clock.monotonic() + patience : Infinity;
   let late = false;
   start(whole);
   while (true) {

@@ -77,10 +77,16 @@ export const systemResolver: Resolver = (
   { family, signal },
 ): AsyncIterable<string[]> => systemAddresses(hostname, family ?? 0, signal);
 
-async function* systemAddresses(
+/**
+ * What {@linkcode systemResolver} gives, for callers with more patience.
+ *
+ * @param patience See {@linkcode hedged}.
+ */
+export async function* systemAddresses(
   hostname: string,
   family: Family,
   signal: AbortSignal,
+  patience?: number,
 ): AsyncGenerator<string[]> {
   // getaddrinfo would take `127.1` for an address, whoever asks for it.
   if (parseIp(hostname) === null && !isHostName(hostname)) {
@@ -91,7 +97,7 @@ async function* systemAddresses(
   // What a busy start takes to load it is no time without an answer.
   await import("node:dns/promises");
   try {
-    yield* hedged({ ask, clock: systemClock, signal }, family);
+    yield* hedged({ ask, clock: systemClock, signal }, family, patience);
   } catch (error) {
     if (family === 0 || !(error instanceof DnsError && error.notFound)) {
       throw error;

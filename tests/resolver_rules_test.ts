@@ -215,6 +215,24 @@ Deno.test("hedged() asks nobody else when the answer comes with the time", async
   assertEquals([asked, clock.pending, listeners()], [[0], 0, 0]);
 });
 
+Deno.test("hedged() leaves the first question alone as long as it is told", async (t) => {
+  const patient = (init: LookupInit) => hedged(init, 0, 2_000);
+  await expectAll(t, patient, {
+    "an answer in time is all": {
+      script: { 0: [1_999, "::1 10.0.0.1"] },
+      asked: [[0, 0]],
+      batches: [["::1 10.0.0.1", 1_999]],
+      endMs: 1_999,
+    },
+    "AAAA is never answered": {
+      script: { 0: [15_000, null], 4: [10, "10.0.0.1"], 6: [15_000, null] },
+      asked: [[0, 0], [6, 2_000], [4, 2_000]],
+      batches: [["10.0.0.1", 2_010]],
+      endMs: 2_010 + 2_000,
+    },
+  });
+});
+
 Deno.test("hedged() asks once where one family is wanted", async (t) => {
   await expectAll(t, (init) => hedged(init, 6), {
     "answered": {

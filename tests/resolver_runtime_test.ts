@@ -283,7 +283,7 @@ type Found =
     | "starved",
     Lookup
   >
-  & { questions: string[] };
+  & { bound: { hostname: string; questions: string[] }; questions: string[] };
 
 /** Looks names up in a child process, with a name server that is a script. */
 async function lookUpAll(): Promise<Found> {
@@ -414,6 +414,13 @@ async function assertSystemAnswers(t: Deno.TestContext, found: Found) {
       ["192.0.2.1", "2001:db8::1"],
     );
     assert(found.lost.ms < 5_000, `${found.lost.ms}`);
+  });
+  await t.step("listen() does not ask again after 250 ms", () => {
+    assertEquals(found.bound.hostname, "127.0.0.1");
+    assertEquals(found.bound.questions.toSorted(), [
+      "slow.test A",
+      "slow.test AAAA",
+    ]);
   });
   await t.step("lookups that were given up are shared by the next", () => {
     // Not 20; but each family may have been asked for as well by now, and

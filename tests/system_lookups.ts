@@ -3,7 +3,7 @@
  * name server it is itself: looks names up with `systemResolver`, and prints
  * as JSON what came of it.
  */
-import { systemResolver } from "../mod.ts";
+import { listen, systemResolver } from "../mod.ts";
 import { AddrError, DnsError } from "../net/errors.ts";
 import { type DnsScript, DnsServer } from "./dns_server.ts";
 
@@ -22,6 +22,11 @@ const script: DnsScript = {
   "lost.test A": { reply: ["192.0.2.1"], lost: 1 },
   "silent.test AAAA": "silence",
   "silent.test A": "silence",
+  "slow.test AAAA": {
+    reply: [],
+    after: () => new Promise((resolve) => setTimeout(resolve, 400)),
+  },
+  "slow.test A": ["127.0.0.1"],
 };
 
 /** One name looked up. */
@@ -92,6 +97,11 @@ if (import.meta.main) {
     otherHalf: await look("other-half.test"),
     lost: await look("lost.test", { enough: 2 }),
   };
+  await using listener = await listen("tcp", "slow.test:0");
+  const bound = {
+    hostname: (listener.addr as Deno.NetAddr).hostname,
+    questions: server.questions.filter((q) => q.startsWith("slow")),
+  };
   // Ten dials in a row that are given up, of a lookup that is not.
   for (let i = 0; i < 10; i++) {
     const controller = new AbortController();
@@ -109,7 +119,7 @@ if (import.meta.main) {
   const files = await exhaustFiles();
   const starved = await look("hosts.test");
   for (const file of files) file.close();
-  console.log(JSON.stringify({ ...found, starved, questions }));
+  console.log(JSON.stringify({ ...found, bound, starved, questions }));
   // getaddrinfo is still waiting for what is never answered.
   Deno.exit(0);
 }
