@@ -93,7 +93,7 @@ function because(cause: unknown): ErrorOptions {
 }
 
 /** True of `error` or of anything in its chain of causes, circles included. */
-function someCause(
+export function someCause(
   error: unknown,
   matches: (error: Error) => boolean,
 ): boolean {
@@ -108,7 +108,8 @@ function someCause(
 
 /**
  * Tells whether an error means that our own side was closed: by `close()`, by
- * a signal, by a shutdown.
+ * the signal of `listen()` or `handle()`, by a shutdown that forces. (A call
+ * that its own signal aborts rejects with the signal's reason instead.)
  *
  * @param error Anything that was thrown; its causes are looked at too.
  * @returns `true` for a {@linkcode ClosedError} or a platform `BadResource`.

@@ -15,7 +15,7 @@ import { checkSignal, checkType } from "./check.ts";
 import { type Clock, systemClock } from "./clock.ts";
 import type { Conn } from "./conn.ts";
 import { Drain, type Drainable, type ShutdownReport } from "./drain.ts";
-import { isClosed, OpError } from "./errors.ts";
+import { isClosed, OpError, someCause } from "./errors.ts";
 import { watchIdle } from "./idle.ts";
 import { Context, type Handler, live } from "./life.ts";
 import { type Entry, Roster } from "./roster.ts";
@@ -351,8 +351,7 @@ export class Server implements AsyncDisposable {
 /** Whether a handler fails because we have told it to end, with `reason`. */
 function causedByShutdown(error: unknown, reason: unknown): boolean {
   if (reason === undefined) return false;
-  return error === reason || isClosed(error) ||
-    (error instanceof Error && error.cause === reason); // node:timers does so
+  return isClosed(error) || someCause(error, (cause) => cause === reason);
 }
 
 function printError(error: unknown, conn?: Conn): void {

@@ -200,8 +200,9 @@ Deno.test("shutdown() counts what became of each connection", async () => {
     },
     async (_conn, context) => {
       await told(context);
-      // As the timers of Node reject.
-      throw new Error("aborted", { cause: context.signal.reason });
+      // As the timers of Node reject, and callers who say what they were at.
+      const cause = new Error("aborted", { cause: context.signal.reason });
+      throw new Error("request 7", { cause });
     },
     async (conn, context) => {
       context.signal.addEventListener("abort", () => conn.close());
