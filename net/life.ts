@@ -65,7 +65,11 @@ export class Context implements HandlerContext {
   }
 
   /** See {@linkcode HandlerContext.detach}. */
-  detach(): Conn {
+  get detach(): () => Conn {
+    return () => this.#detach();
+  }
+
+  #detach(): Conn {
     if (!this.detached) {
       if (this.ended) throw new TypeError("detach() after the handler's end");
       this.detached = true;
