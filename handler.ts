@@ -47,7 +47,8 @@ export interface HandleOptions {
  * What was written arrives: the close sends FIN and then, unless the peer has
  * closed already, reads and drops what it still sends until it closes too, at
  * most 1 MiB and 5 s (RFC 9112, section 9.6). Before that a write that was not
- * awaited may take its time, as long as some of it leaves every 5 s.
+ * awaited may take its time, as long as the kernel takes some of it every 5 s:
+ * await a large one, since to a slow reader that may last longer.
  *
  * Cancellation: an abort fires the context's signal and closes the connection
  * at once, so that the handler's calls fail as closed.

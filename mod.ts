@@ -9,8 +9,9 @@
  * | {@linkcode dial} | resolves, races all addresses (RFC 8305), connects |
  * | {@linkcode serve} | one handler task per connection, limits, shutdown |
  *
- * Times are milliseconds, `null` from a read is EOF, every long call takes a
- * `signal`, and every failure is an {@linkcode OpError} whose `cause` says why.
+ * Times are milliseconds, `null` from a read is EOF, calls that may wait long
+ * take a `signal` and reject with its reason, and every failure of the network
+ * is an {@linkcode OpError} whose `cause` says why.
  *
  * @example An echo server and its client
  * ```ts

@@ -164,7 +164,8 @@ export class Conn
 
   /**
    * Writes all of `p`. Writes of one connection go out in the order of the
-   * calls and never interleave; small ones of one tick leave together.
+   * calls and never interleave; small ones that are issued without an `await`
+   * between them leave together.
    *
    * Do not change `p` before the promise settles; afterwards it is yours. The
    * promise need not be awaited: a failure is no unhandled rejection, and if the

@@ -5,7 +5,7 @@ import { Alarm, type Clock } from "./clock.ts";
  * `SetWriteDeadline`. Absolute, for calls that wait and calls to come.
  *
  * The alarm runs only while a call waits or after one has: a deadline that is
- * moved before every read costs a comparison. It never keeps the process
+ * moved before every read costs a look at the clock. It never keeps the process
  * alive; the operation that waits does.
  */
 export class Deadline {

@@ -44,7 +44,8 @@ interface Session extends Drainable, Entry {
 export class Server implements AsyncDisposable {
   /**
    * Settles when the server has stopped accepting and its last handler has
-   * ended; rejects then if the listener broke. Never an unhandled rejection.
+   * ended (or detached its connection); rejects then if the listener broke.
+   * Never an unhandled rejection.
    */
   readonly finished: Promise<void>;
   readonly #listener: Listener;
@@ -144,8 +145,8 @@ export class Server implements AsyncDisposable {
    * them, closes by force what is left when `timeout` is over, and reports.
    *
    * Idempotent: every call gives the report of the first. A shorter timeout
-   * given later wins. A handler that goes on although its connection is gone
-   * is not waited for; {@linkcode finished} does.
+   * given later wins. A handler that goes on after its connection was closed by
+   * force is not waited for; {@linkcode finished} does.
    *
    * @param options See {@linkcode ShutdownOptions}.
    * @returns What became of the connections that were open.
