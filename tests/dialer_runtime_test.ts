@@ -263,13 +263,10 @@ async function dials(cuts: string[], { rounds = 1 } = {}): Promise<Report[]> {
       return inodes.filter((inode) => kinds.get(inode)).length;
     }
 
-    // However busy this machine is: now too soon for one connection, now late
-    // enough for two.
-    let usual;
-    const soon = () => Math.random() * 3 * usual;
+    let soon;
 
     async function run(cut) {
-      usual = 1e6; // never
+      soon = () => 1e6; // never
       const before = sockets();
       const listener = await listen("tcp", "127.0.0.1:0");
       const accepting = (async () => {
@@ -284,7 +281,9 @@ async function dials(cuts: string[], { rounds = 1 } = {}): Promise<Report[]> {
         for (const conn of await Promise.all(calm)) conn.close();
         calmMs = performance.now() - start;
       }
-      usual = calmMs;
+      // However busy this machine is: now too soon for one connection, now
+      // late enough for two.
+      soon = () => Math.random() * 3 * calmMs;
       let connected = 0, ended = 0, left = 0;
       const odd = new Set();
       const worker = async () => {

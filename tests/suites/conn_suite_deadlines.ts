@@ -19,6 +19,8 @@ import {
 
 /** Long enough to see a call wait, short enough for a test. */
 const SOON = 10;
+/** Not over before the next line, on a machine that is busy with others. */
+const BRIEF = 25;
 /** Never, as far as a test is concerned. */
 const LATE = 3_600_000;
 
@@ -238,7 +240,7 @@ export function deadlineTests({ test, flood }: Suite): void {
     "a deadline that is moved later spares the call that waits",
     async (a, b) => {
       const reading = a.read(new Uint8Array(8));
-      const first = after(5);
+      const first = after(BRIEF);
       a.setReadDeadline(first);
       a.setReadDeadline(after(LATE));
       while (Date.now() <= first + 2) await turn();
@@ -260,7 +262,7 @@ export function deadlineTests({ test, flood }: Suite): void {
     "a deadline that is cleared spares the call that waits",
     async (a, b) => {
       const reading = a.read(new Uint8Array(8));
-      const first = after(5);
+      const first = after(BRIEF);
       a.setDeadline(first);
       a.setDeadline(null);
       while (Date.now() <= first + 2) await turn();
@@ -278,7 +280,7 @@ export function deadlineTests({ test, flood }: Suite): void {
         a.setWriteDeadline(after(LATE));
         const writing = a.write(zeros(flood));
         assertEquals(await b.read(new Uint8Array(1)), 1); // it is under way
-        const first = after(5);
+        const first = after(BRIEF);
         a.setWriteDeadline(first);
         a.setWriteDeadline(later && after(later));
         while (Date.now() <= first + 2) await turn();
