@@ -419,6 +419,18 @@ Deno.test({
       runChild(
         `
         import { listen } from "./listener.ts";
+        const open = new Set();
+        const platform = Deno.listen;
+        Deno.listen = (options) => {
+          const inner = platform(options);
+          const { close } = inner;
+          open.add(inner);
+          inner.close = () => {
+            open.delete(inner);
+            close.call(inner);
+          };
+          return inner;
+        };
         const found = [];
         for (const [network, host] of ${JSON.stringify(asked)}) {
           try {
@@ -428,7 +440,7 @@ Deno.test({
             found.push(error.message);
           }
         }
-        console.log(JSON.stringify(found));
+        console.log(JSON.stringify([...found, "open: " + open.size]));
         `,
         {
           flags: flag.split(" "),
@@ -452,6 +464,7 @@ Deno.test({
         return console.warn(`skipped, no namespace: ${stderr}`);
       }
       const found = JSON.parse(stdout);
+      assertEquals(found.at(-1), "open: 0");
       for (const [j, [network, host, expected]] of asked.entries()) {
         await t.step(`${flag}: ${network} ${host}`, () => {
           assertEquals(found[j], expected);
@@ -648,11 +661,12 @@ Deno.test({
         `#define _GNU_SOURCE
         #include <dlfcn.h>
         #include <errno.h>
+        #include <stdlib.h>
         #include <sys/socket.h>
         int socket(int domain, int type, int protocol) {
           int (*next)(int, int, int) = dlsym(RTLD_NEXT, "socket");
           if (domain != AF_INET6) return next(domain, type, protocol);
-          errno = EAFNOSUPPORT;
+          errno = atoi(getenv("NO_IPV6"));
           return -1;
         }`,
       );
@@ -661,19 +675,26 @@ Deno.test({
         cwd: folder,
       }).output();
       assert(success);
-      const wrap = ["env", `LD_PRELOAD=${folder}/no_ipv6.so`];
-      const flags = ["--allow-net"];
-      assertEquals(
-        await listenInChild(
-          [["tcp", ":0"], ["tcp", "[::1]:0"], ["tcp6", ":0"]],
-          { flags, wrap },
-        ),
-        [
-          "0.0.0.0",
-          "listen tcp [::1]:0: address family not supported by protocol",
-          "listen tcp6 [::]:0: address family not supported by protocol",
-        ],
-      );
+      const reasons: [errno: number, reason: string][] = [
+        [97, "address family not supported by protocol"], // EAFNOSUPPORT
+        [99, "cannot assign requested address"], // EADDRNOTAVAIL
+      ];
+      for (const [errno, reason] of reasons) {
+        const preload = `LD_PRELOAD=${folder}/no_ipv6.so`;
+        const wrap = ["env", preload, `NO_IPV6=${errno}`];
+        const flags = ["--allow-net"];
+        assertEquals(
+          await listenInChild(
+            [["tcp", ":0"], ["tcp", "[::1]:0"], ["tcp6", ":0"]],
+            { flags, wrap },
+          ),
+          [
+            "0.0.0.0",
+            `listen tcp [::1]:0: ${reason}`,
+            `listen tcp6 [::]:0: ${reason}`,
+          ],
+        );
+      }
     } finally {
       await Deno.remove(folder, { recursive: true });
     }

@@ -258,6 +258,14 @@ Deno.test("dial() connects to a unix socket", {
   await Deno.remove(dir, { recursive: true });
 });
 
+Deno.test("new DialError() has the first address's cause, if it is given none", () => {
+  const causes = [new Error("first"), new Error("second")];
+  const errors = causes.map((cause) => new OpError({ cause }));
+  assertStrictEquals(new DialError({ errors }).cause, causes[0]);
+  assertStrictEquals(new DialError({ errors, cause: 1 }).cause, 1);
+  assert(!("cause" in new DialError()));
+});
+
 Deno.test("DialError says what failed in Go's words", async (t) => {
   const fails = (code: string) => {
     const error = Object.assign(new Error(`os error ${code}`), { code });

@@ -195,6 +195,14 @@ Deno.test("dial_trace draws the race", async (t) => {
     assertMatch(head!, RegExp(`^${good} \\(race\\): [\\d.]+ ms$`));
     assertMatch(resolve!, /^resolve +\|=+ found [\d.]+ ms$/);
     assertMatch(attempts.at(-1)!, / \| *=+ connected [\d.]+ ms$/);
+    // To scale: 50 columns for all of it.
+    const took = (line: string) => Number(/([\d.]+) ms$/.exec(line)![1]);
+    const [, spaces, bar] = /\|( *)(=+)/.exec(attempts.at(-1)!)!;
+    const found = Math.max(1, took(resolve!) / took(head!) * 50);
+    const near = (a: number, b: number) => Math.abs(a - b) <= 1.5;
+    assert(near(/=+/.exec(resolve!)![0].length, found), won.stdout);
+    assert(spaces!.length >= found - 1.5, won.stdout);
+    assert(near(spaces!.length + bar!.length, 50), won.stdout);
   });
 
   await t.step("that was lost", () => {
@@ -209,8 +217,20 @@ Deno.test("dial_trace draws the race", async (t) => {
   await t.step("as JSON", () => {
     const trace: DialTrace = JSON.parse(json.stdout);
     assertEquals(json.code, 1);
-    assertEquals([trace.address, trace.mode], [DEAF, "race"]);
-    assertEquals(trace.attempts.map((a) => a.outcome), ["refused"]);
+    const { attempts: [attempt], ...all } = trace;
+    assertEquals(
+      { ...all, totalMs: 0 },
+      { network: "tcp", address: DEAF, mode: "race", resolveMs: 0, totalMs: 0 },
+    );
+    assert(all.totalMs > 0);
+    assertEquals(
+      { ...attempt!, startMs: 0, durationMs: 0 },
+      {
+        ...{ addr: DEAF, startMs: 0, durationMs: 0 },
+        ...{ outcome: "refused", code: "ECONNREFUSED" },
+      },
+    );
+    assert(attempt!.durationMs > 0);
   });
 });
 

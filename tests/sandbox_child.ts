@@ -20,6 +20,8 @@ export interface Dial {
   resolve?: string[] | "system" | "dns" | "dns 127.0.0.1";
   /** With a connector that needs no permission. */
   connect?: boolean;
+  /** Milliseconds for all of it. */
+  timeout?: number;
 }
 
 /** How it went. */
@@ -45,8 +47,8 @@ const resolvers = {
   "dns 127.0.0.1": dnsResolver({ nameServer: { ipAddr: "127.0.0.1" } }),
 };
 
-function optionsOf({ connect, resolve }: Dial): DialOptions {
-  const options: DialOptions = {};
+function optionsOf({ connect, resolve, timeout }: Dial): DialOptions {
+  const options: DialOptions = timeout === undefined ? {} : { timeout };
   if (connect) options.connect = () => Promise.resolve(connection);
   if (typeof resolve === "string") options.resolve = resolvers[resolve];
   else if (resolve) options.resolve = () => Promise.resolve(resolve);

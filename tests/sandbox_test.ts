@@ -242,6 +242,17 @@ Deno.test("dial() leaves a name to the runtime where only that is granted", asyn
   await checkSilent(t, "--allow-net=localhost", nameGranted);
 });
 
+Deno.test("dial() says which address behind a granted name is forbidden", async (t) => {
+  const dial: Dial = { ...name, network: "tcp4" };
+  const reason = "--deny-net forbids it (127.0.0.1:PORT)";
+  await check(t, "--allow-net=localhost --deny-net=127.0.0.1", [
+    ["the name", dial, {
+      ...denied("native", "localhost:PORT", reason),
+      error: `dial tcp4 localhost:PORT: ${reason}`,
+    }],
+  ]);
+});
+
 Deno.test("dial() needs only its own grant for a literal", async (t) => {
   await checkSilent(t, "--allow-net=127.0.0.1:PORT", [
     ["the literal", literal, connected("race")],
@@ -384,6 +395,17 @@ Deno.test({
       ],
       ["a name, yes", name, connected("native", "localhost:PORT")],
       ["a literal, yes", literal, connected("race")],
+      [
+        "a literal that may be called off, yes",
+        { address: "127.0.0.2:PORT", timeout: 60_000 },
+        {
+          mode: "race",
+          attempts: ["127.0.0.2:PORT refused"],
+          error: "dial tcp 127.0.0.2:PORT: connection refused",
+          cause: "ConnectionRefused",
+        },
+      ],
+      ["the local system, yes", { address: "0.0.0.0:PORT" }, connected("race")],
       ["the resolve option, now granted", resolved, connected("race")],
       [
         "a name, no",
@@ -404,8 +426,27 @@ Deno.test({
         },
       ],
     ], {
-      allowed: ["localhost:PORT", "127.0.0.1:PORT"],
-      prompts: ["localhost:PORT", "127.0.0.1:PORT", "localhost:1"],
+      allowed: [
+        "localhost:PORT",
+        "127.0.0.1:PORT",
+        "127.0.0.2:PORT",
+        "0.0.0.0:PORT",
+      ],
+      prompts: [
+        "localhost:PORT",
+        "127.0.0.1:PORT",
+        "127.0.0.2:PORT",
+        "0.0.0.0:PORT",
+        "localhost:1",
+      ],
     });
+    // DNS may be asked where all but some of net is granted; nobody else is.
+    await check(t, "--allow-net --deny-net=192.0.2.1", [
+      [
+        "dnsResolver() of the system's server",
+        { ...name, network: "tcp4", resolve: "dns" },
+        connected("race"),
+      ],
+    ], { prompts: [] });
   },
 });

@@ -418,6 +418,16 @@ Deno.test("finished", async (t) => {
     },
   );
 
+  await t.step("rejects in silence if nobody looks at it", async () => {
+    const told = Promise.withResolvers<unknown>();
+    const broken = new Error("the platform went mad");
+    serve(new Listener(breaking(broken, () => {})), echo, {
+      onError: told.resolve,
+    });
+    assertStrictEquals((await told.promise as OpError).cause, broken);
+    await turn(); // an unhandled rejection would fail the test
+  });
+
   await t.step("resolves when the owner closes the listener", async () => {
     const listener = await listen("tcp", "127.0.0.1:0");
     const server = serve(listener, echo);

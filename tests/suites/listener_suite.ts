@@ -323,7 +323,11 @@ export function listenerSuite(name: string, world: ListenerWorld): void {
 
   test("an aborted signal fails listen() with its reason", async () => {
     const reason = new Error("not today");
-    await rejectsWith(listen({ signal: AbortSignal.abort(reason) }), reason);
+    const signal = AbortSignal.abort(reason);
+    await rejectsWith(listen({ signal }), reason);
+    // Before anything is opened: it does not find that the address is taken.
+    await using listener = await listen();
+    await rejectsWith(listen({ signal }, String(listener.addr)), reason);
   });
 
   test("an abort during listen() leaves nothing open", async () => {
