@@ -390,8 +390,9 @@ export class Conn
 
   #set(option: "setNoDelay" | "setKeepAlive", on: boolean): void {
     if (this.#wire.closed) throw this.#wire.closedError("set");
+    const inner = this.#wire.inner as Partial<Deno.TcpConn>;
     try {
-      (this.#wire.inner as Partial<Deno.TcpConn>)[option]?.(on);
+      this.#writer.whenIdle(option, () => inner[option]?.(on));
     } catch (error) {
       throw this.#wire.error("set", error);
     }

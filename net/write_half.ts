@@ -122,6 +122,8 @@ export class WriteHalf implements Half {
   #memory: Uint8Array<ArrayBuffer> | null = null;
   /** A caller's own memory is under way, and too much to be let go. */
   #inPlace = false;
+  /** What the runtime does not do while an operation is under way. */
+  #deferred: Map<string, () => void> | null = null;
   readonly #onWritten = (n: number): void => this.#written(n);
   readonly #onFailure = (error: unknown): void => this.#failed(error);
 
@@ -177,6 +179,15 @@ export class WriteHalf implements Half {
   begin(): void {
     this.#scheduled = false;
     if (!this.#pending) this.#next();
+  }
+
+  /**
+   * Sets a socket option: while a write waits, Deno has no hand on the socket
+   * ("Unable to get resources"). The last of each kind counts.
+   */
+  whenIdle(kind: string, set: () => void): void {
+    if (!this.#pending) return set();
+    (this.#deferred ??= new Map()).set(kind, set);
   }
 
   /** Takes a job back, but for what is under way. */
@@ -290,7 +301,18 @@ export class WriteHalf implements Half {
     if (this.#memory) giveMemory(this.#memory);
     this.#memory = this.#piece = null;
     this.#pending = this.#inPlace = false;
+    if (this.#deferred !== null) this.#setDeferred(this.#deferred);
     this.#next();
+  }
+
+  #setDeferred(deferred: Map<string, () => void>): void {
+    this.#deferred = null;
+    if (this.#wire.closed) return;
+    try {
+      for (const set of deferred.values()) set();
+    } catch {
+      // Reset meanwhile (EINVAL on macOS): the next read or write is told.
+    }
   }
 
   /** Gives `n` bytes that the kernel took to the jobs they came from. */

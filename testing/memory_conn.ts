@@ -40,7 +40,7 @@ export class MemoryConn implements Deno.Conn {
   #peer: MemoryConn | null = null;
   #reads: Operation[] = [];
   /** {@linkcode #serveWrites} is under way: what it starts may call it again. */
-  #writing = false;
+  #serving = false;
   #writes: Operation[] = [];
   /** What came from the peer and was not read, with the time of its arrival. */
   #inbox: { bytes: Uint8Array; at: number }[] = [];
@@ -85,6 +85,11 @@ export class MemoryConn implements Deno.Conn {
   /** See {@linkcode readable}. */
   get writable(): WritableStream<Uint8Array<ArrayBufferLike>> {
     return (this.#streams ??= new Conn(this)).writable;
+  }
+
+  /** Whether a write waits. */
+  get writing(): boolean {
+    return this.#writes.length > 0;
   }
 
   /** Reads what there is; waits if there is nothing. */
@@ -139,9 +144,9 @@ export class MemoryConn implements Deno.Conn {
   receiveReset(): void {
     if (this.#reset || this.closed) return;
     this.#reset = true;
-    // After FIN a read has nothing to be told (Linux: SOCK_DONE, and EPIPE
-    // instead of ECONNRESET in CLOSE_WAIT).
-    this.#resetUntold = this.#finAt === Infinity;
+    // After TCP's FIN a read has nothing to be told (Linux: SOCK_DONE, and
+    // EPIPE instead of ECONNRESET in CLOSE_WAIT).
+    this.#resetUntold = this.#unix || this.#finAt === Infinity;
     this.#inbox = this.#inbox.filter(({ at }) => at !== Infinity);
     this.#serveReads();
     this.#serveWrites();
@@ -217,8 +222,8 @@ export class MemoryConn implements Deno.Conn {
   }
 
   #serveWrites(): void {
-    if (this.#writing) return;
-    this.#writing = true;
+    if (this.#serving) return;
+    this.#serving = true;
     while (this.#writes.length > 0) {
       const { p, resolve, reject } = this.#writes[0]!;
       let n = 0;
@@ -236,7 +241,7 @@ export class MemoryConn implements Deno.Conn {
       this.#writes.shift();
       this.#pace.run(() => resolve(n));
     }
-    this.#writing = false;
+    this.#serving = false;
     this.#updateHold();
   }
 
@@ -296,19 +301,25 @@ export class MemoryConn implements Deno.Conn {
 
   #updateHold(): void {
     const reads = this.#refd && this.#reads.length > 0;
-    this.#hold.waiting = reads || this.#writes.length > 0;
+    this.#hold.waiting = reads || this.writing;
   }
 }
 
 /** An end of a TCP connection: options can be set, to no effect. */
 export class MemoryTcpConn extends MemoryConn {
-  /** Checks that it is open. */
+  /** Checks that it can be set. */
   setNoDelay(_on?: boolean): void {
-    if (this.closed) throw badResource();
+    this.#check();
   }
 
-  /** Checks that it is open. */
+  /** Checks that it can be set. */
   setKeepAlive(_on?: boolean): void {
+    this.#check();
+  }
+
+  #check(): void {
     if (this.closed) throw badResource();
+    // As Deno has it: its write has the socket for itself.
+    if (this.writing) throw new Error("Unable to get resources");
   }
 }

@@ -3,6 +3,7 @@ import {
   assertEquals,
   assertNotStrictEquals,
   assertStrictEquals,
+  assertThrows,
 } from "@std/assert";
 import { Conn } from "../net/conn.ts";
 import { isClosed, isTimeout, OpError } from "../net/errors.ts";
@@ -300,6 +301,58 @@ Deno.test("Conn.write() that nobody awaits fails in silence; the next caller is 
   conn.close();
   conn.write(bytes("z")); // no unhandled rejection either
   await jobs();
+});
+
+Deno.test("socket options wait for a write that is under way", async () => {
+  const { inner, conn } = setUp();
+  const set: string[] = [];
+  Object.assign(inner, {
+    setNoDelay: (on: boolean) => set.push(`delay ${!on}`),
+    setKeepAlive: (on: boolean) => set.push(`probe ${on}`),
+  });
+  conn.write(bytes("x"));
+  await jobs();
+  conn.setNoDelay(false);
+  conn.setKeepAlive();
+  conn.setNoDelay();
+  conn.write(bytes("y"));
+  assertEquals(set, [], "it has the socket for itself");
+  await inner.take();
+  assertEquals(set, ["delay false", "probe true"], "the last of each kind");
+  conn.setKeepAlive(false); // while the next is under way
+  await inner.take();
+  assertEquals(set.slice(2), ["probe false"]);
+  conn.setKeepAlive(true);
+  assertEquals(set.slice(3), ["probe true"], "at once");
+  conn.write(bytes("z"));
+  await jobs();
+  conn.setNoDelay();
+  conn.close();
+  inner.writes.pop()!.reject(new Deno.errors.Interrupted("closed"));
+  await jobs();
+  assertEquals(set.length, 4, "closed: nothing to set");
+});
+
+Deno.test("a socket option that cannot be set any more harms nobody", async () => {
+  const { inner, conn } = setUp();
+  Object.assign(inner, {
+    setNoDelay: () => {
+      throw Object.assign(new Error("reset"), { code: "EINVAL" });
+    },
+  });
+  const first = conn.write(bytes("x"));
+  await jobs();
+  conn.setNoDelay();
+  const second = conn.write(bytes("y"));
+  await inner.take();
+  await inner.take();
+  assertEquals([await first, await second], [1, 1]);
+  assertEquals(
+    (assertThrows(() => conn.setNoDelay(), OpError)).code,
+    "EINVAL",
+    "who asks now is told",
+  );
+  conn.close();
 });
 
 Deno.test("a loss that a write was told of is no EOF, once", async (t) => {

@@ -192,6 +192,19 @@ export function endTests({ test, flood }: Suite): void {
   });
 
   test(
+    "setNoDelay() and setKeepAlive() work while a write waits",
+    async (a, b) => {
+      const writing = a.write(zeros(flood));
+      await readFull(b, 1);
+      a.setNoDelay(false);
+      a.setKeepAlive(false);
+      assertEquals((await readFull(b, flood - 1)).length, flood - 1);
+      assertEquals(await writing, flood);
+      a.setNoDelay();
+    },
+  );
+
+  test(
     "setNoDelay(), setKeepAlive(), ref() and unref() work anywhere",
     async (a, b) => {
       for (const on of [true, false]) {
