@@ -292,6 +292,21 @@ for (const kind of KINDS) {
     return steps.outcomes;
   };
 
+  SCRIPTS[`${kind}: FIN, then close() with bytes unread`] = async (world) => {
+    const [a, b] = await pair(world, kind);
+    const steps = new Steps();
+    await b.write(new Uint8Array(10));
+    await a.closeWrite();
+    await arrive();
+    a.close();
+    await arrive();
+    await steps.do("peer reads", () => b.read(buffer));
+    await steps.do("peer reads again", () => b.read(buffer));
+    await steps.do("peer writes", () => b.write(buffer));
+    b.close();
+    return steps.outcomes;
+  };
+
   SCRIPTS[`${kind}: close() with bytes unread, and a peer that writes first`] =
     async (world) => {
       const [a, b] = await pair(world, kind);
@@ -404,6 +419,19 @@ SCRIPTS["tcp: a reset that calls wait for"] = async (world) => {
   await steps.settled();
   await steps.do("read again", () => end.read(buffer));
   end.close();
+  return steps.outcomes;
+};
+
+SCRIPTS["tcp: options while a write waits"] = async (world) => {
+  const [a, b] = await pair(world, "tcp");
+  const steps = new Steps();
+  const { write } = await fill(a);
+  const set = a as Deno.TcpConn;
+  await steps.do("setNoDelay", () => set.setNoDelay(true));
+  await steps.do("setKeepAlive", () => set.setKeepAlive(true));
+  a.close();
+  await outcome(() => write);
+  b.close();
   return steps.outcomes;
 };
 
