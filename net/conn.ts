@@ -180,7 +180,8 @@ export class Conn
    * @param p The bytes.
    * @param options See {@linkcode IoOptions}.
    * @returns `p.length`.
-   * @throws {OpError} `bytesWritten` says how many bytes the kernel has taken.
+   * @throws {OpError} `bytesWritten` says how many bytes the kernel is known to
+   * have taken. What was under way may be out as well.
    * After {@linkcode closeWrite}: EPIPE.
    * @throws {AbortSignal["reason"]} If `signal` aborts.
    * @throws {TypeError} If `p` is no Uint8Array, or transferred meanwhile.
