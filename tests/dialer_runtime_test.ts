@@ -5,7 +5,7 @@
 import { assert, assertEquals, assertInstanceOf } from "@std/assert";
 import { dial, DialError } from "../dialer.ts";
 import { listen } from "../listener.ts";
-import { canUnshare, installed, runChild } from "./support.ts";
+import { blackHole, canUnshare, installed, runChild } from "./support.ts";
 
 const linux = Deno.build.os === "linux";
 
@@ -41,6 +41,24 @@ async function dialled(
   assertEquals(stderr, "");
   return JSON.parse(stdout);
 }
+
+Deno.test("dial() that is left to the runtime can be called off", {
+  ignore: !linux,
+}, async () => {
+  await using hole = await blackHole();
+  const name = `localhost:${hole.port}`;
+  const [late, aborted] = await dialled([
+    // attemptTimeout does not apply
+    ["tcp4", name, "{ attemptTimeout: 50, timeout: 300 }"],
+    ["tcp4", name, "{ signal: AbortSignal.timeout(50) }"],
+  ], { flags: [`--allow-net=${name}`] });
+  assertEquals(
+    [late.message, late.timeout, late.trace.mode],
+    [`dial tcp4 ${name}: i/o timeout`, true, "native"],
+  );
+  assert(late.trace.totalMs >= 300, `${late.trace.totalMs} ms`);
+  assertEquals(aborted.name, "TimeoutError", "the signal's reason");
+});
 
 Deno.test("dial() of a name that alone is granted: the runtime dials", async (t) => {
   await using listener = await listen("tcp4", "127.0.0.1:0");
@@ -306,7 +324,13 @@ async function dials(cuts: string[], { rounds = 1 } = {}): Promise<Report[]> {
       };
       // The listener is one, and may have one in hand.
       const tight = () => sockets() < before + 4;
-      for (let round = 0; round < ${rounds} && tight(); round++) {
+      // Both kinds have to be seen, however this machine is loaded.
+      const oneSided = () => connected === 0 || connected === ended;
+      for (
+        let round = 0;
+        tight() && (round < ${rounds} || round < 9 && oneSided());
+        round++
+      ) {
         left = 300;
         await Promise.all(Array.from({ length: 50 }, worker));
       }
@@ -363,8 +387,9 @@ Deno.test("dials cut short at random moments leave no socket", {
   for (const [i, name] of Object.keys(cuts).entries()) {
     await t.step(name, () => {
       const { connected, ended, left, odd } = reports[i]!;
-      assertEquals([ended, left, odd], [300, 0, []]);
-      assert(connected > 0 && connected < 300, `${connected} connected`);
+      assertEquals([left, odd], [0, []]);
+      assert(ended >= 300);
+      assert(connected > 0 && connected < ended, `${connected} connected`);
     });
   }
 });

@@ -26,7 +26,7 @@ import {
 } from "../net/errors.ts";
 import { FakeClock } from "../testing/mod.ts";
 import { Scenario } from "./scenario.ts";
-import { bytes, countedSignal, textOf } from "./support.ts";
+import { blackHole, bytes, countedSignal, textOf } from "./support.ts";
 
 type ErrorClass = new (...args: never[]) => Error;
 
@@ -477,23 +477,6 @@ Deno.test("dialTrace is plain JSON, exact on a fake clock", async () => {
   scenario.check(conn);
 });
 
-/** A listener whose queue is full: on loopback, the next connect hangs. */
-async function blackHole(): Promise<AsyncDisposable & { port: number }> {
-  const hole = Deno.listen({ hostname: "127.0.0.1", port: 0, tcpBacklog: 1 });
-  const { port } = hole.addr;
-  const filling = [
-    await Deno.connect({ hostname: "127.0.0.1", port }),
-    await Deno.connect({ hostname: "127.0.0.1", port }),
-  ];
-  return {
-    port,
-    [Symbol.asyncDispose]() {
-      for (const resource of [hole, ...filling]) resource.close();
-      return Promise.resolve();
-    },
-  };
-}
-
 Deno.test("dial() [hangs, refuses, works] on real sockets takes one delay", {
   ignore: Deno.build.os !== "linux",
 }, async () => {
@@ -503,8 +486,16 @@ Deno.test("dial() [hangs, refuses, works] on real sockets takes one delay", {
   const resolve = () =>
     Promise.resolve(["127.0.0.1", "127.0.0.2", "127.0.0.3"]);
   const dialer = new Dialer({ resolve });
+  const platform = Deno.connect;
+  let dialling = 0;
+  Deno.connect = ((options: Deno.ConnectOptions) => {
+    dialling++;
+    return platform(options).finally(() => dialling--);
+  }) as typeof Deno.connect;
   {
     using conn = await dialer.dial("tcp", `db.test:${port}`);
+    assertEquals(dialling, 0, "the losers have ended, too");
+    Deno.connect = platform;
     const { attempts, totalMs } = conn.dialTrace!;
     assertEquals(attempts.map(({ addr, outcome }) => [addr, outcome]), [
       [`127.0.0.1:${port}`, "canceled"],

@@ -283,7 +283,8 @@ type Found =
     | "starved",
     Lookup
   >
-  & { bound: { hostname: string; questions: string[] }; questions: string[] };
+  & { bound: { hostname: string; questions: string[] } }
+  & { absolute: string[]; questions: string[] };
 
 /** Looks names up in a child process, with a name server that is a script. */
 async function lookUpAll(): Promise<Found> {
@@ -292,7 +293,7 @@ async function lookUpAll(): Promise<Found> {
   try {
     const files = {
       "/etc/hosts": "127.0.0.1 localhost hosts.test\n",
-      "/etc/resolv.conf": "nameserver 127.0.0.1\n",
+      "/etc/resolv.conf": "search corp.test\nnameserver 127.0.0.1\n",
     };
     const limited = 'ulimit -n 64 && exec "$@"';
     const [program = "", ...args] = await enterNamespace(
@@ -420,6 +421,13 @@ async function assertSystemAnswers(t: Deno.TestContext, found: Found) {
     assertEquals(found.bound.questions.toSorted(), [
       "slow.test A",
       "slow.test AAAA",
+    ]);
+  });
+  await t.step("dnsResolver() asks for absolute names", () => {
+    // The rest may be repeated; host.corp.test may not be asked for at all.
+    assertEquals([...new Set(found.absolute)].toSorted(), [
+      "host A",
+      "host AAAA",
     ]);
   });
   await t.step("lookups that were given up are shared by the next", () => {

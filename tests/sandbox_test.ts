@@ -5,7 +5,7 @@
 import { assertEquals } from "@std/assert";
 import { listen } from "../mod.ts";
 import type { Dial, Outcome } from "./sandbox_child.ts";
-import { installed } from "./support.ts";
+import { installed, runChild } from "./support.ts";
 
 /** script(1) runs a command on a terminal of its own; BSD's has other options. */
 const hasTerminal = Deno.build.os === "linux" && installed("script");
@@ -362,6 +362,16 @@ Deno.test("dial() names the flag where nothing is granted", async (t) => {
 });
 
 Deno.test("dial() fails with an OpError for a name that no grant can have", async (t) => {
+  const [asked] = await dialAll(["--allow-net", "--deny-net=localhost"], [{
+    address: "b\u00fccher.test:80",
+  }]);
+  await t.step("but where all the others are granted it is looked up", () => {
+    assertEquals(
+      asked?.error?.startsWith("dial tcp: lookup b\u00fccher.test: "),
+      true,
+    );
+    assertEquals(asked?.error?.includes("--allow-net"), false, asked?.error);
+  });
   for (const grants of ["--allow-net=localhost", "--deny-net=localhost"]) {
     const [found] = await dialAll([grants], [{
       address: "b\u00fccher.test:80",
@@ -375,6 +385,24 @@ Deno.test("dial() fails with an OpError for a name that no grant can have", asyn
       );
     });
   }
+});
+
+Deno.test("a grant that is revoked during a lookup is told as missing", async () => {
+  // getaddrinfo's EPERM, which is Deno's own.
+  const { stdout, stderr } = await runChild(
+    `
+    import { systemResolver } from "./mod.ts";
+    const { signal } = new AbortController();
+    const looking = Array.fromAsync(systemResolver("localhost", { signal }));
+    Deno.permissions.revokeSync({ name: "net" });
+    await looking.catch((error) => console.log(error.name, error.message));
+    `,
+    { flags: ["--allow-net"] },
+  );
+  assertEquals([stderr, stdout.trim()], [
+    "",
+    "DnsError lookup localhost: run again with --allow-net=localhost",
+  ]);
 });
 
 Deno.test({

@@ -209,6 +209,29 @@ Deno.test("idleTimeout fails the handler's calls after exactly that time", async
   }
 });
 
+Deno.test(
+  "maxConnectionsPerHost closes at once, without a lingering half",
+  inMemory(async ({ clock, net }) => {
+    const refused: unknown[] = [];
+    const server = serve(await net.listen("tcp", ":80"), async (conn) => {
+      await conn.read(new Uint8Array(1));
+    }, {
+      maxConnectionsPerHost: 1,
+      onError: (error) => void refused.push(error),
+    });
+    using first = await net.dial("tcp", "10.0.0.1:80");
+    await clock.advance(0);
+    using second = await net.dial("tcp", "10.0.0.1:80");
+    await clock.advance(0);
+    assertEquals(refused.length, 1);
+    await second.write(bytes("is anybody there?"));
+    const error = await second.write(bytes("no")).catch((e) => e);
+    assertInstanceOf(error, OpError, "somebody reads on");
+    first.close();
+    await server.shutdown();
+  }),
+);
+
 Deno.test("idleTimeout fails a write that nobody reads", async () => {
   const clock = new FakeClock();
   const size = 64 * 1024 * 1024; // more than the kernel takes

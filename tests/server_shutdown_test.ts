@@ -15,7 +15,7 @@ import {
 } from "../handler.ts";
 import { listen, Listener } from "../listener.ts";
 import type { Conn } from "../net/conn.ts";
-import { OpError } from "../net/errors.ts";
+import { isClosed, OpError } from "../net/errors.ts";
 import { FakeClock } from "../testing/fake_clock.ts";
 import { bytes, connect, countedSignal, textOf, turn } from "./support.ts";
 
@@ -263,6 +263,24 @@ Deno.test("shutdown() tells each handler why, also who looks late", async () => 
     "AbortError",
     "the server shuts down",
   ]);
+});
+
+Deno.test("shutdown() has stopped accepting when it tells the handlers", async () => {
+  const listener = await listen("tcp", "127.0.0.1:0");
+  const heard = Promise.withResolvers<unknown>();
+  const server = serve(listener, async (_conn, context) => {
+    await told(context);
+    let refused: unknown;
+    listener.accept().catch((error) => refused = error);
+    await turn();
+    heard.resolve(refused);
+  });
+  const client = await connect(server);
+  while (server.connections.size === 0) await turn();
+  const done = server.shutdown();
+  assert(isClosed(await heard.promise));
+  client.close();
+  await done;
 });
 
 Deno.test("shutdown() and close() may be called by who is told of it", async (t) => {

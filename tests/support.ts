@@ -42,6 +42,25 @@ export async function reset({ addr }: { addr: Deno.Addr }): Promise<void> {
   await closed;
 }
 
+/** A listener whose queue is full: on loopback, the next connect hangs. */
+export async function blackHole(): Promise<
+  AsyncDisposable & { port: number }
+> {
+  const hole = Deno.listen({ hostname: "127.0.0.1", port: 0, tcpBacklog: 1 });
+  const { port } = hole.addr;
+  const filling = [
+    await Deno.connect({ hostname: "127.0.0.1", port }),
+    await Deno.connect({ hostname: "127.0.0.1", port }),
+  ];
+  return {
+    port,
+    [Symbol.asyncDispose]() {
+      for (const resource of [hole, ...filling]) resource.close();
+      return Promise.resolve();
+    },
+  };
+}
+
 /** Lets the event loop turn once. */
 export function turn(): Promise<void> {
   return new Promise((resolve) => setTimeout(resolve, 0));

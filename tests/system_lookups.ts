@@ -3,7 +3,7 @@
  * name server it is itself: looks names up with `systemResolver`, and prints
  * as JSON what came of it.
  */
-import { listen, systemResolver } from "../mod.ts";
+import { dnsResolver, listen, systemResolver } from "../mod.ts";
 import { AddrError, DnsError } from "../net/errors.ts";
 import { type DnsScript, DnsServer } from "./dns_server.ts";
 
@@ -102,6 +102,12 @@ if (import.meta.main) {
     hostname: (listener.addr as Deno.NetAddr).hostname,
     questions: server.questions.filter((q) => q.startsWith("slow")),
   };
+  const { signal: never } = new AbortController();
+  const batches = dnsResolver()("host", { signal: never });
+  await Array.fromAsync(batches as AsyncIterable<string[]>).catch((error) => {
+    if (!(error instanceof DnsError)) throw error;
+  });
+  const absolute = server.questions.filter((q) => /^host[ .]/.test(q));
   // Ten dials in a row that are given up, of a lookup that is not.
   for (let i = 0; i < 10; i++) {
     const controller = new AbortController();
@@ -119,7 +125,9 @@ if (import.meta.main) {
   const files = await exhaustFiles();
   const starved = await look("hosts.test");
   for (const file of files) file.close();
-  console.log(JSON.stringify({ ...found, bound, starved, questions }));
+  console.log(
+    JSON.stringify({ ...found, absolute, bound, starved, questions }),
+  );
   // getaddrinfo is still waiting for what is never answered.
   Deno.exit(0);
 }
