@@ -19,6 +19,8 @@ export interface LookupInit {
    * nobody waits for the answer any more.
    */
   ask(family: Family, signal: AbortSignal): Promise<string[]>;
+  /** Whether more questions may be asked now. Default: they may. */
+  spare?: () => boolean;
   /** Who waits for the addresses; an abort rejects with its reason. */
   signal: AbortSignal;
   /** Whose time counts. */
@@ -68,6 +70,10 @@ export async function* hedged(
         // came long ago: one more turn of the loop tells.
         late = true;
         deadline = clock.monotonic();
+        continue;
+      }
+      if (init.spare?.() === false) {
+        deadline = clock.monotonic() + patience;
         continue;
       }
       start(6);

@@ -97,7 +97,7 @@ export async function* systemAddresses(
   // What a busy start takes to load it is no time without an answer.
   await import("node:dns/promises");
   try {
-    yield* hedged({ ask, clock: systemClock, signal }, family, patience);
+    yield* hedged({ ask, clock: systemClock, signal, spare }, family, patience);
   } catch (error) {
     if (family === 0 || !(error instanceof DnsError && error.notFound)) {
       throw error;
@@ -117,6 +117,14 @@ export async function* systemAddresses(
  * left, and read no file either.
  */
 const lookups = new Map<string, Promise<string[]>>();
+
+/**
+ * Second questions take half of those threads at most: with a name server
+ * that is silent eleven names would take all of them otherwise, not 32.
+ */
+function spare(): boolean {
+  return lookups.size + 2 <= 16;
+}
 
 function lookup(hostname: string, family: Family): Promise<string[]> {
   const key = `${family} ${hostname}`;

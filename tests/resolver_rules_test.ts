@@ -233,6 +233,21 @@ Deno.test("hedged() leaves the first question alone as long as it is told", asyn
   });
 });
 
+Deno.test("hedged() asks no more while there is no room for it", async (t) => {
+  let looks = 0;
+  const crowded = (init: LookupInit) =>
+    hedged({ ...init, spare: () => ++looks === 3 }, 0);
+  await expectAll(t, crowded, {
+    "it looks again every 250 ms": {
+      script: { 0: [15_000, null], 4: [10, "10.0.0.1"], 6: [15_000, null] },
+      asked: [[0, 0], [6, 750], [4, 750]],
+      batches: [["10.0.0.1", 760]],
+      endMs: 760 + 2_000,
+    },
+  });
+  assertEquals(looks, 3);
+});
+
 Deno.test("hedged() asks once where one family is wanted", async (t) => {
   await expectAll(t, (init) => hedged(init, 6), {
     "answered": {
