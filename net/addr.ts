@@ -56,6 +56,7 @@ export class TcpAddr implements Deno.NetAddr {
       ? ip.text
       : `${ip.text}%${ip.zone}`;
     this.port = port;
+    Object.freeze(this); // dials and errors share it
   }
 
   /** `127.0.0.1:80`, `[::1]:80`. */
@@ -81,6 +82,7 @@ export class UnixAddr implements Deno.UnixAddr {
    */
   constructor(path: string | null | undefined) {
     this.path = path?.replace(/^\0/, "@") ?? "";
+    Object.freeze(this);
   }
 
   /** The path. */

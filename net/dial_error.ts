@@ -128,7 +128,10 @@ function failure(
   cause: unknown,
 ): { addr: Addr; cause: unknown; reason: string } {
   const { addr } = candidate;
-  if (!(cause instanceof Deno.errors.NotCapable)) {
+  // A connector may lack a grant for something else: its words tell.
+  const denied = cause instanceof Deno.errors.NotCapable &&
+    (addr.transport === "unix" || / net access to /.test(cause.message));
+  if (!denied) {
     return { addr, cause, reason: reasonText(cause) };
   }
   const subject = addr.transport === "unix"

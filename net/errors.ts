@@ -81,10 +81,17 @@ export function errorCode(error: unknown): string | undefined {
  */
 export function reasonText(cause: unknown): string {
   if (cause === undefined) return "unknown error";
-  if (!(cause instanceof Error)) return String(cause);
+  if (!(cause instanceof Error)) {
+    if (typeof cause !== "object" || cause === null) return String(cause);
+    const { message } = cause as { message?: unknown }; // an ErrorEvent has one
+    if (typeof message === "string" && message !== "") return message;
+    return Deno.inspect(cause, { breakLength: Infinity, depth: 1 });
+  }
+  // A dial within a dial: whom it called says more than the errno.
+  if (cause instanceof OpError) return cause.message;
   const code = errorCode(cause);
-  return (code && ERRNO_TEXT[code]) ??
-    cause.message.replace(/ \(os error \d+\)$/, "");
+  if (code && Object.hasOwn(ERRNO_TEXT, code)) return ERRNO_TEXT[code]!;
+  return cause.message.replace(/ \(os error \d+\)$/, "") || cause.name;
 }
 
 /** A cause that there is not shall not be printed as `[cause]: undefined`. */

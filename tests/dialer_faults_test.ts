@@ -562,3 +562,14 @@ Deno.test("a connector's connection that is neither TCP nor unix is closed", asy
   );
   assertEquals(closed, 1);
 });
+
+Deno.test("a connector that lacks another grant says so itself", async () => {
+  const message = 'Requires read access to "/ca.pem", run again with ' +
+    "the --allow-read flag";
+  const error = await dial("tcp", "127.0.0.1:443", {
+    connect: () => Promise.reject(new Deno.errors.NotCapable(message)),
+  }).catch((e) => e);
+  assertInstanceOf(error, DialError);
+  assertEquals(error.message, `dial tcp 127.0.0.1:443: ${message}`);
+  assertEquals(error.trace.attempts[0]!.outcome, "denied");
+});

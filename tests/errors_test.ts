@@ -307,6 +307,35 @@ Deno.test("OpError prints nothing that it does not have", () => {
   }
 });
 
+Deno.test("reasonText() makes something of whatever was thrown", async (t) => {
+  const inner = new OpError({ op: "dial", network: "tcp", addr: remote });
+  const refused = errno("ECONNREFUSED");
+  const cases: [cause: unknown, words: string][] = [
+    [new ErrorEvent("error", { message: "bad handshake" }), "bad handshake"],
+    [{ why: 1 }, "{ why: 1 }"],
+    [Object.create(null), "[Object: null prototype] {}"],
+    [null, "null"],
+    ["text", "text"],
+    [new TypeError(), "TypeError"],
+    [Object.assign(new Error("said"), { code: "" }), "said"],
+    [Object.assign(new Error("said"), { code: "toString" }), "said"],
+    [inner, inner.message],
+    [
+      new OpError({ network: "tcp", addr: remote, cause: refused }),
+      "dial tcp [::1]:80: connection refused", // by a tunnel: its address
+    ],
+  ];
+  for (const [cause, words] of cases) {
+    await t.step(words, () => assertEquals(reasonText(cause), words));
+  }
+});
+
+Deno.test("addresses cannot be changed: dials and errors share them", () => {
+  for (const addr of [new TcpAddr("::1", 80), new UnixAddr("/s")]) {
+    assert(Object.isFrozen(addr));
+  }
+});
+
 Deno.test("reasonText() has Go's words for an errno", async (t) => {
   for (const [code, words] of Object.entries(WORDS)) {
     await t.step(`${code}: ${words}`, () => {
