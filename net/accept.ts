@@ -233,7 +233,13 @@ export class Listener implements AsyncIterable<Conn>, AsyncDisposable {
     this.#pending = null;
     if (this.#closing) return inner.close();
     this.#retryMs = 0;
-    const conn = this.#admit(inner);
+    let conn: Conn | null;
+    try {
+      conn = this.#admit(inner);
+    } catch (error) {
+      inner?.close?.(); // what an odd Deno.Listener gave is none of ours
+      return this.#failed(error);
+    }
     if (conn !== null) {
       this.#badPeers = 0;
       if (this.#callers.head === null) this.#spare = conn;

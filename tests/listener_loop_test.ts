@@ -315,6 +315,20 @@ Deno.test("an unknown error closes the listener and reaches every caller", async
   await listener.close();
 });
 
+Deno.test("what is no connection breaks the listener, and is told", async () => {
+  const fake = new FakeListener();
+  const listener = new Listener(fake.inner);
+  const call = acceptUntilClosed(listener);
+  let closed = 0;
+  const udp = { transport: "udp", hostname: "::1", port: 1 };
+  await fake.settle(
+    { localAddr: udp, close: () => closed++ } as unknown as FakeConn,
+  );
+  assert((await call).cause instanceof TypeError);
+  assertEquals([fake.calls, closed], [["close"], 1]);
+  await listener.close();
+});
+
 Deno.test("a loop throws an unknown error", async () => {
   const fake = new FakeListener();
   const listener = new Listener(fake.inner);
