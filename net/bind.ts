@@ -188,7 +188,10 @@ function openTcp(
 }
 
 /** The runtime removes the socket's file when the listener closes. */
-function bindUnix(path: string): Bound {
+function bindUnix(given: string): Bound {
+  // The kernel names either itself (unix(7), autobind); for an empty path the
+  // sandbox has no grant.
+  const path = given === "" && Deno.build.os === "linux" ? "@" : given;
   try {
     const inner = Deno.listen({ transport: "unix", path: platformPath(path) });
     return { inner: inner as Deno.Listener, ipv6Only: false };
