@@ -168,9 +168,8 @@ export class Conn
    * between them leave together.
    *
    * Do not change `p` before the promise settles; afterwards it is yours. The
-   * promise need not be awaited: a failure is no unhandled rejection, and if the
-   * connection is lost, later calls meet it: a write fails, and a read is told
-   * of the reset in place of EOF.
+   * promise need not be awaited: a failure is no unhandled rejection, and later
+   * calls on a connection that is lost meet it, a read in place of EOF.
    *
    * Cancellation: a deadline or `signal` ends the wait. What the peer gets is a
    * prefix of what was written: at most 64 KiB that were already under way
