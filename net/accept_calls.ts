@@ -1,7 +1,7 @@
 import type { Conn } from "./conn.ts";
 import { isClosed } from "./errors.ts";
 import type { Link } from "./queue.ts";
-import { onAbort } from "./wire.ts";
+import { onAbort, reasonFirst } from "./wire.ts";
 
 /** Somebody who waits for a connection. One of the methods is called, once. */
 export interface AcceptWaiter extends Link<AcceptWaiter> {
@@ -16,7 +16,7 @@ export class AcceptCall implements AcceptWaiter {
   /** See {@linkcode Link}. */
   next: AcceptWaiter | null = null;
   readonly #resolve: (conn: Conn) => void;
-  readonly #reject: (error: unknown) => void;
+  #reject: (error: unknown) => void;
   #unfollow: (() => void) | null = null;
 
   /** Settles a promise with the connection. */
@@ -30,6 +30,7 @@ export class AcceptCall implements AcceptWaiter {
 
   /** Calls `leave` when `signal` aborts before there is a connection. */
   follow(signal: AbortSignal, leave: () => void): void {
+    this.#reject = reasonFirst(signal, this.#reject);
     this.#unfollow = onAbort(signal, leave);
   }
 

@@ -17,7 +17,7 @@ import { ClosedError, OpError } from "./errors.ts";
 import { chunksOf, ReadCall } from "./read_calls.ts";
 import { ReadHalf } from "./read_half.ts";
 import { readableOf, writableOf } from "./streams.ts";
-import { onAbort, tolerate, Wire } from "./wire.ts";
+import { onAbort, reasonFirst, tolerate, Wire } from "./wire.ts";
 import { WriteHalf, WriteJob } from "./write_half.ts";
 
 /** Options of {@linkcode Conn.read} and {@linkcode Conn.write}. */
@@ -180,8 +180,7 @@ export class Conn
    * @param options See {@linkcode IoOptions}.
    * @returns `p.length`.
    * @throws {OpError} `bytesWritten` says how many bytes the kernel is known to
-   * have taken. What was under way may be out as well.
-   * After {@linkcode closeWrite}: EPIPE.
+   * have taken; what was under way may be out, too. After closeWrite(): EPIPE.
    * @throws {AbortSignal["reason"]} If `signal` aborts.
    * @throws {TypeError} If `p` is no Uint8Array, or transferred meanwhile.
    */
@@ -209,7 +208,8 @@ export class Conn
       unfollow();
       settle(value);
     };
-    const job = new WriteJob(p, settled(resolve), settled(reject), false, true);
+    const failed = settled(reasonFirst(signal, reject));
+    const job = new WriteJob(p, settled(resolve), failed, false, true);
     job.promise = promise;
     const unfollow = onAbort(signal, () => writer.abandon(job, signal.reason));
     writer.add(job);

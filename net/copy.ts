@@ -1,7 +1,7 @@
 import { type Conn, type ConnParts, type IoOptions, partsOf } from "./conn.ts";
 import { MAX_SIZE } from "./pool.ts";
 import type { ReadHalf, ReadWaiter } from "./read_half.ts";
-import { onAbort } from "./wire.ts";
+import { onAbort, reasonFirst } from "./wire.ts";
 import { PIECE, WriteJob } from "./write_half.ts";
 
 /**
@@ -150,7 +150,7 @@ class Pump implements ReadWaiter {
     this.#from = from;
     this.#to = to;
     this.#resolve = resolve;
-    this.#reject = reject;
+    this.#reject = signal ? reasonFirst(signal, reject) : reject;
     this.#signal = signal;
     if (signal) this.#unfollow = onAbort(signal, () => this.#abort());
   }

@@ -1,5 +1,5 @@
 import type { ReadHalf, ReadWaiter } from "./read_half.ts";
-import { onAbort } from "./wire.ts";
+import { onAbort, reasonFirst } from "./wire.ts";
 
 /** One read() that waits. */
 export class ReadCall implements ReadWaiter {
@@ -7,7 +7,7 @@ export class ReadCall implements ReadWaiter {
   next: ReadWaiter | null = null;
   readonly #p: Uint8Array;
   readonly #resolve: (n: number | null) => void;
-  readonly #reject: (error: unknown) => void;
+  #reject: (error: unknown) => void;
   #unfollow: (() => void) | null = null;
 
   /** Reads into `p`, which is not empty. */
@@ -23,6 +23,7 @@ export class ReadCall implements ReadWaiter {
 
   /** Leaves the line when `signal` aborts. */
   follow(reader: ReadHalf, signal: AbortSignal): void {
+    this.#reject = reasonFirst(signal, this.#reject);
     this.#unfollow = onAbort(signal, () => {
       reader.abandon(this);
       this.fail(signal.reason);

@@ -101,6 +101,18 @@ export function onAbort(signal: AbortSignal, cancel: () => void): () => void {
 }
 
 /**
+ * How a call with a signal fails: once that has aborted its reason comes first.
+ * The signal may be the one that closes what the call waits for, too, and was
+ * heard there before.
+ */
+export function reasonFirst(
+  signal: AbortSignal,
+  reject: (error: unknown) => void,
+): (error: unknown) => void {
+  return (error) => reject(signal.aborted ? signal.reason : error);
+}
+
+/**
  * Writes of one tick, the FIN behind them and a pipe need not be awaited one by
  * one. The failure of one that nobody awaits must not end the process as an
  * unhandled rejection: whoever uses the connection next is told.

@@ -9,6 +9,7 @@ import {
 import { handle, type Handler, type HandlerContext } from "../handler.ts";
 import { listen } from "../listener.ts";
 import { Conn } from "../net/conn.ts";
+import { copy } from "../net/copy.ts";
 import { isClosed, isTimeout, OpError } from "../net/errors.ts";
 import { FakeClock, pipe } from "../testing/mod.ts";
 import {
@@ -181,6 +182,27 @@ Deno.test("handle() with a signal", async (t) => {
     controller.abort(reason);
     assertStrictEquals(await handled.catch((e) => e), reason);
     assertEquals(await seen.promise, [reason, true]);
+    assertEquals(listeners(), 0);
+    client.close();
+  });
+
+  await t.step("calls with the same signal get its reason", async () => {
+    const [client, server] = await pair();
+    const { controller, signal, listeners } = countedSignal();
+    const told: unknown[] = [];
+    const handled = handle(server, async (conn) => {
+      const calls = [
+        conn.write(new Uint8Array(16 << 20), { signal }),
+        conn.read(new Uint8Array(1), { signal }),
+        copy(conn, conn, { signal }),
+      ];
+      for (const call of calls) told.push(await call.catch((e) => e));
+    }, { signal });
+    const reason = new Error("stop");
+    controller.abort(reason);
+    assertStrictEquals(await handled.catch((e) => e), reason);
+    await turn();
+    assertEquals(told, [reason, reason, reason]);
     assertEquals(listeners(), 0);
     client.close();
   });

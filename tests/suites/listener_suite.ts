@@ -97,6 +97,20 @@ export function listenerSuite(name: string, world: ListenerWorld): void {
     assertEquals(await idOf(server), 1);
   });
 
+  test("one signal for listener and caller: the caller gets its reason", async () => {
+    const { controller, signal } = countedSignal();
+    await using listener = await listen({ signal });
+    const loop = (async () => {
+      for await (const _ of listener) throw new Error("nobody called");
+    })();
+    const waiting = listener.accept({ signal });
+    const other = listener.accept().catch(isClosed);
+    controller.abort(new Error("mine"));
+    await rejectsWith(waiting, signal.reason);
+    assert(await other);
+    await loop;
+  });
+
   test("an abort in the middle of the line moves nobody else", async () => {
     await using listener = await listen();
     const controller = new AbortController();
