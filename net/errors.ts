@@ -91,7 +91,13 @@ export function reasonText(cause: unknown): string {
   if (cause instanceof OpError) return cause.message;
   const code = errorCode(cause);
   if (code && Object.hasOwn(ERRNO_TEXT, code)) return ERRNO_TEXT[code]!;
-  return cause.message.replace(/ \(os error \d+\)$/, "") || cause.name;
+  const strerror = /^(.*) \(os error \d+\)$/.exec(cause.message)?.[1];
+  return strerror ? lowerFirst(strerror) : cause.message || cause.name;
+}
+
+/** What glibc begins with a capital; Go never does. */
+export function lowerFirst(text: string): string {
+  return text.slice(0, 1).toLowerCase() + text.slice(1);
 }
 
 /** A cause that there is not shall not be printed as `[cause]: undefined`. */

@@ -9,7 +9,7 @@
 
 import { isHostName, joinHostPort } from "./addr.ts";
 import { systemClock } from "./clock.ts";
-import { AddrError, DnsError, errorCode } from "./errors.ts";
+import { AddrError, DnsError, errorCode, lowerFirst } from "./errors.ts";
 import { parseIp } from "./ip.ts";
 import { type Family, hedged, paired } from "./lookup.ts";
 import { deniedReason, mayAsk, netGrant, notCapable } from "./sandbox.ts";
@@ -198,10 +198,6 @@ export function lookupFailure(
   const notFound = /not known$|^No such host/.test(text);
   const reason = notFound ? undefined : lowerFirst(text);
   return new DnsError({ hostname, notFound, reason, cause });
-}
-
-function lowerFirst(text: string): string {
-  return text.slice(0, 1).toLowerCase() + text.slice(1);
 }
 
 /** The sandbox does not allow to ask; `server` is who would be asked. */

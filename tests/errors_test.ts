@@ -121,7 +121,7 @@ const PRINTED: { [text: string]: OpErrorInit } = {
     cause: errno("EMFILE"),
   },
   // The cause's own words, where Go has none, and without the runtime's tail.
-  "dial tcp [::1]:80: Something new": {
+  "dial tcp [::1]:80: something new": {
     network: "tcp",
     addr: remote,
     cause: errno("ESOMETHING", "Something new"),
@@ -319,6 +319,8 @@ Deno.test("reasonText() makes something of whatever was thrown", async (t) => {
     [new TypeError(), "TypeError"],
     [Object.assign(new Error("said"), { code: "" }), "said"],
     [Object.assign(new Error("said"), { code: "toString" }), "said"],
+    [errno("ENOTDIR", "Not a directory"), "not a directory"],
+    [new Error("Text of no errno"), "Text of no errno"],
     [inner, inner.message],
     [
       new OpError({ network: "tcp", addr: remote, cause: refused }),
