@@ -29,7 +29,6 @@ import {
 import type { Network } from "./net/addr.ts";
 import { bind } from "./net/bind.ts";
 import { checkType } from "./net/check.ts";
-import { OpError } from "./net/errors.ts";
 
 export { Listener } from "./net/accept.ts";
 export type {
@@ -51,7 +50,7 @@ export interface ListenOptions extends ListenerOptions {
   backlog?: number;
   /**
    * Sets SO_REUSEPORT: several processes may share the port. Needs
-   * `--unstable-net`.
+   * `--unstable-net`. Only TCP.
    *
    * @default {false}
    */
@@ -68,7 +67,8 @@ const MAX_BACKLOG = 65_535;
  * host (IPv4 and IPv6, where there is IPv6), `[::1]:port`, a service name as
  * the port, port 0 for one that is free. A host name binds its first IPv4
  * address, else its first. With "unix" it is a path, and the file goes when the
- * listener closes; `@name` is Linux's abstract namespace.
+ * listener closes: whatever a relative path means by then. `@name` is Linux's
+ * abstract namespace.
  *
  * "tcp6" on all addresses accepts IPv6 peers only: Deno cannot set
  * IPV6_V6ONLY, so IPv4 peers are accepted by the kernel and closed unseen.
@@ -107,14 +107,6 @@ export async function listen(
   checkType("network", network, "string");
   checkType("address", address, "string");
   const { signal, backlog = MAX_BACKLOG, reusePort = false } = options;
-  if (reusePort && !("listenDatagram" in Deno)) {
-    // Deno ends the process instead of throwing, so it must not be asked.
-    throw new OpError({
-      op: "listen",
-      network,
-      reason: "reusePort: run again with --unstable-net",
-    });
-  }
   const { inner, ipv6Only } = await bind(network, address, {
     signal: signal ?? new AbortController().signal,
     backlog: Math.min(backlog, MAX_BACKLOG),

@@ -45,7 +45,7 @@ const NO_IPV6: ReadonlySet<string | undefined> = new Set([
 /**
  * Binds an address.
  *
- * @throws {OpError} With op "listen".
+ * @throws {OpError} With op "listen"; bad addresses come first.
  * @throws {AbortSignal["reason"]} If `signal` aborts during a lookup.
  */
 export async function bind(
@@ -63,6 +63,12 @@ export async function bind(
   }
   if (target.kind === "unix") return bindUnix(target.path);
   const { host, ip, port, family } = target;
+  if (options.reusePort && !("listenDatagram" in Deno)) {
+    // Deno ends the process instead of throwing, so it must not be asked.
+    const addr = new TcpAddr(host, port);
+    const reason = "reusePort: run again with --unstable-net";
+    throw new OpError({ op: "listen", network, addr, reason });
+  }
   const open = (hostname: string) => openTcp(network, hostname, port, options);
   if (host !== "" && ip === null) {
     return { inner: await bindName(network, target, options), ipv6Only: false };

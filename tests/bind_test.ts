@@ -750,9 +750,15 @@ Deno.test("reusePort without --unstable-net is an error, not the end", async () 
   const mending = runChild(
     `
     import { listen } from "./listener.ts";
-    const error = await listen("tcp", "127.0.0.1:0", { reusePort: true })
-      .catch((error) => error);
-    console.log(error.name, error.op, error.message);
+    const reusePort = true;
+    for (const address of ["127.0.0.1:0", ":80", "127.0.0.1"]) {
+      await listen("tcp", address, { reusePort }).catch(({ name, message }) =>
+        console.log(name, message)
+      );
+    }
+    if (Deno.build.os === "linux") {
+      await using _unix = await listen("unix", "@", { reusePort });
+    }
     await using _ = await listen("tcp", "127.0.0.1:0", { reusePort: false });
     `,
     { flags: ["--allow-net"] },
@@ -763,7 +769,9 @@ Deno.test("reusePort without --unstable-net is an error, not the end", async () 
     [ours.code, ours.stdout],
     [
       0,
-      "OpError listen listen tcp: reusePort: run again with --unstable-net\n",
+      "OpError listen tcp 127.0.0.1:0: reusePort: run again with --unstable-net\n" +
+      "OpError listen tcp :80: reusePort: run again with --unstable-net\n" +
+      "OpError listen tcp: address 127.0.0.1: missing port in address\n",
     ],
     ours.stderr,
   );
