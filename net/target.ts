@@ -90,11 +90,14 @@ export function understand(network: string, address: string): Understood {
   return understood;
 }
 
-/** One IP address. `named`: the caller wrote it himself. */
+/**
+ * One IP address. `named`: the caller wrote it himself, and sees it again with
+ * its zone, even an idle one; what a resolver gave is told apart without.
+ */
 export function ipTarget(ip: Ip, port: number, named: boolean): Target {
   const { family, text, zone } = ip;
-  const addr = new TcpAddr(zone ? `${text}%${zone}` : text, port);
   const hostname = platformHost(ip);
+  const addr = new TcpAddr(named && zone ? `${text}%${zone}` : hostname, port);
   return { addr, family, hostname, named, text: addr.toString() };
 }
 

@@ -299,6 +299,11 @@ Deno.test("dial() orders addresses", async (t) => {
       await order(["10.0.0.1", "::ffff:10.0.0.1", "::1", "0:0::1", "10.0.0.1"]),
       ["10.0.0.1", "::1"],
     );
+    // A zone means something for a link-local address, and nothing elsewhere.
+    assertEquals(
+      await order(["::1%lo", "::1", "::1%1", "fe80::1%1", "fe80::1%2"]),
+      ["::1", "fe80::1%1", "fe80::1%2"],
+    );
   });
   await t.step("tcp4 and tcp6 keep their own family", async () => {
     for (const [network, family] of [["tcp4", 4], ["tcp6", 6]] as const) {
