@@ -20,12 +20,13 @@ import {
   type MakeOptions,
 } from "./accept_options.ts";
 import { type Addr, toAddr } from "./addr.ts";
+import { checkAddress } from "./check.ts";
 import { Alarm, type Clock, systemClock } from "./clock.ts";
 import { Conn } from "./conn.ts";
 import { ClosedError, OpError } from "./errors.ts";
 import { Queue } from "./queue.ts";
 import { setSocketOptions } from "./socket_options.ts";
-import { onAbort } from "./wire.ts";
+import { discard, onAbort } from "./wire.ts";
 
 /** The back-off of Go's `net/http`: 5 ms, doubling, at most 1 s. */
 const MIN_RETRY_MS = 5;
@@ -117,10 +118,11 @@ export class Listener implements AsyncIterable<Conn>, AsyncDisposable {
    *
    * @param inner Any `Deno.Listener`. Closing this object closes it.
    * @param options See {@linkcode ListenerOptions}.
-   * @throws {TypeError} If an option has the wrong type.
+   * @throws {TypeError} If an option has the wrong type, or `inner` no address.
    */
   constructor(inner: Deno.Listener, options: ListenerOptions = {}) {
     checkListenerOptions(options);
+    checkAddress("listener", inner, inner?.addr);
     this.#inner = inner;
     this.#options = options;
     this.#clock = options.clock ?? systemClock;
@@ -145,9 +147,7 @@ export class Listener implements AsyncIterable<Conn>, AsyncDisposable {
     if (signal?.aborted) return Promise.reject(signal.reason);
     return new Promise((resolve, reject) => {
       const call = new AcceptCall(resolve, reject);
-      if (signal) {
-        call.follow(signal, () => this.#leave(call, signal));
-      }
+      if (signal) call.follow(signal, () => this.#leave(call, signal));
       this.#enter(call);
     });
   }
@@ -221,7 +221,7 @@ export class Listener implements AsyncIterable<Conn>, AsyncDisposable {
     if (this.#retry.at !== Infinity) return;
     let accepting: Promise<Deno.Conn>;
     try {
-      accepting = this.#inner.accept();
+      accepting = Promise.resolve(this.#inner.accept());
     } catch (error) {
       // Only an odd Deno.Listener throws here; who waits must still be told.
       accepting = Promise.reject(error);
@@ -231,13 +231,13 @@ export class Listener implements AsyncIterable<Conn>, AsyncDisposable {
 
   #accepted(inner: Deno.Conn): void {
     this.#pending = null;
-    if (this.#closing) return inner.close();
+    if (this.#closing) return discard(inner);
     this.#retryMs = 0;
     let conn: Conn | null;
     try {
       conn = this.#admit(inner);
     } catch (error) {
-      inner?.close?.(); // what an odd Deno.Listener gave is none of ours
+      discard(inner); // what an odd Deno.Listener gave is none of ours
       return this.#failed(error);
     }
     if (conn !== null) {

@@ -47,3 +47,14 @@ export function checkCount(name: string, value: unknown): void {
     throw new RangeError(`${name} is not a positive integer: ${value}`);
   }
 }
+
+/** Refuses what is no connection or no listener: they have an address. */
+export function checkAddress(
+  kind: "connection" | "listener",
+  value: unknown,
+  addr: unknown,
+): void {
+  if (typeof addr === "object" && addr !== null) return;
+  const given = Deno.inspect(value, { breakLength: Infinity, depth: 1 });
+  throw new TypeError(`not a ${kind}: ${given}`);
+}

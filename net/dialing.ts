@@ -29,7 +29,6 @@ import { type Resolver, systemResolver } from "./resolver.ts";
 import { netGrant, notCapable } from "./sandbox.ts";
 import {
   type Connector,
-  discard,
   hostPort,
   ipTarget,
   literalTargets,
@@ -40,7 +39,7 @@ import {
   understand,
   type Understood,
 } from "./target.ts";
-import { onAbort } from "./wire.ts";
+import { discard, onAbort } from "./wire.ts";
 
 /** How to dial; checked by the caller. */
 export interface DialSettings {

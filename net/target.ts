@@ -13,11 +13,13 @@ import {
   TcpAddr,
   UnixAddr,
 } from "./addr.ts";
+import { checkAddress } from "./check.ts";
 import { AddrError, errorCode } from "./errors.ts";
 import { type Ip, parseIp, platformHost } from "./ip.ts";
 import type { Candidate } from "./race.ts";
 import { lookupFailure } from "./resolver.ts";
 import { setSocketOptions, type SocketOptions } from "./socket_options.ts";
+import { discard } from "./wire.ts";
 
 /**
  * Opens one connection for {@linkcode dial}: `Deno.connect`, a tunnel, a test.
@@ -28,6 +30,10 @@ import { setSocketOptions, type SocketOptions } from "./socket_options.ts";
  * aborts; whatever it still delivers then is closed. `Deno.connect` is better
  * left to finish than given the signal: it loses a connection that came up just
  * before an abort, and what is delivered late is closed anyway.
+ *
+ * A connection whose two addresses are the same, port included, is one that was
+ * connected to itself (RFC 9293, section 3.5): it is closed and asked for again,
+ * twice, and then refused. Placeholders must differ, or have port 0.
  */
 export type Connector = (
   addr: Addr,
@@ -198,6 +204,7 @@ export async function open(
       throw lookupFailure(target.hostname, error) ?? error;
     }
     try {
+      checkAddress("connection", conn, conn?.localAddr);
       if (!isSelfConnected(conn)) return prepared(conn, target, options);
     } catch (error) {
       discard(conn);
@@ -207,15 +214,6 @@ export async function open(
     // Nobody listens there: two ends met that were both opened actively
     // (RFC 9293, section 3.5, simultaneous open).
     if (accidents === MAX_ACCIDENTS || signal?.aborted) throw refused();
-  }
-}
-
-/** Closes a connection that nobody wants; one that cannot be closed is gone. */
-export function discard(conn: Deno.Conn): void {
-  try {
-    conn.close();
-  } catch {
-    // It was closed already, or is no connection: a connector's business.
   }
 }
 

@@ -1,5 +1,5 @@
 import { type Addr, toAddr } from "./addr.ts";
-import { checkSignal } from "./check.ts";
+import { checkAddress, checkSignal } from "./check.ts";
 import type { Clock } from "./clock.ts";
 import { ClosedError, OpError } from "./errors.ts";
 
@@ -34,10 +34,11 @@ export class Wire {
   /**
    * @param inner The platform's connection.
    * @param clock Whose time counts.
-   * @throws {TypeError} If it is neither TCP nor unix: no error could say
+   * @throws {TypeError} If it is no connection, TCP or unix: no error could say
    * where it happened, and that would show in a timer.
    */
   constructor(inner: Deno.Conn, clock: Clock) {
+    checkAddress("connection", inner, inner?.localAddr);
     const { transport = "tcp" } = inner.localAddr;
     if (transport !== "tcp" && transport !== "unix") {
       throw new TypeError(`not a stream address: ${transport}`);
@@ -86,6 +87,15 @@ export class Wire {
   /** The error of a call that comes after close(), or during it. */
   closedError(op: OpError["op"], bytesWritten?: number): OpError {
     return this.error(op, new ClosedError(), bytesWritten);
+  }
+}
+
+/** Closes a connection that nobody wants; one that cannot be closed is gone. */
+export function discard(conn: Deno.Conn): void {
+  try {
+    conn.close();
+  } catch {
+    // It was closed already, or is no connection: its maker's business.
   }
 }
 

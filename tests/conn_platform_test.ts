@@ -60,6 +60,13 @@ Deno.test("new Conn() refuses what is neither TCP nor unix", () => {
   const localAddr = { transport: "vsock", cid: 1, port: 1 };
   const inner = Object.assign(new InnerConn(), { localAddr });
   assertThrows(() => new Conn(inner), TypeError, "not a stream address: vsock");
+  for (const inner of [undefined, null, {}, "text"]) {
+    assertThrows(
+      () => new Conn(inner as unknown as Deno.Conn),
+      TypeError,
+      `not a connection: ${Deno.inspect(inner)}`,
+    );
+  }
   assertEquals(inner.closes, 0, "it is still the caller's");
 });
 

@@ -4,6 +4,7 @@ import {
   assertEquals,
   assertRejects,
   assertStrictEquals,
+  assertThrows,
 } from "@std/assert";
 import {
   type AcceptErrorEvent,
@@ -315,18 +316,62 @@ Deno.test("an unknown error closes the listener and reaches every caller", async
   await listener.close();
 });
 
-Deno.test("what is no connection breaks the listener, and is told", async () => {
+Deno.test("what is no connection breaks the listener, and is told", async (t) => {
+  let closed = 0;
+  const close = () => closed++;
+  const udp = { transport: "udp", hostname: "::1", port: 1 };
+  const broken = () => {
+    closed++;
+    throw new Error("cannot be closed");
+  };
+  const cases: [gave: unknown, closes: number, reason: string][] = [
+    [undefined, 0, "not a connection: undefined"],
+    [{ close }, 1, "not a connection: { close: [Function: close] }"],
+    [{ localAddr: udp, close }, 1, "not a stream address: udp"],
+    [{ localAddr: udp, close: broken }, 1, "not a stream address: udp"],
+  ];
+  for (const [gave, closes, reason] of cases) {
+    await t.step(Deno.inspect(gave), async () => {
+      closed = 0;
+      const fake = new FakeListener();
+      const listener = new Listener(fake.inner);
+      const call = acceptUntilClosed(listener);
+      await fake.settle(gave as FakeConn);
+      assertEquals((await call).message, `accept tcp [::1]:1: ${reason}`);
+      assertEquals([fake.calls, closed], [["close"], closes]);
+      await listener.close();
+    });
+  }
+});
+
+Deno.test("a connection that comes too late need not be one that can be closed", async () => {
   const fake = new FakeListener();
   const listener = new Listener(fake.inner);
   const call = acceptUntilClosed(listener);
-  let closed = 0;
-  const udp = { transport: "udp", hostname: "::1", port: 1 };
-  await fake.settle(
-    { localAddr: udp, close: () => closed++ } as unknown as FakeConn,
-  );
-  assert((await call).cause instanceof TypeError);
-  assertEquals([fake.calls, closed], [["close"], 1]);
+  const closing = listener.close();
+  await fake.settle(new FakeConn("::1", closedInner));
+  assert(isClosed(await call));
+  await closing;
+});
+
+Deno.test("accept() of the inner listener need not give a promise", async () => {
+  const conn = new FakeConn();
+  const inner = { addr: conn.localAddr, accept: () => conn, close: () => {} };
+  const listener = new Listener(inner as unknown as Deno.Listener);
+  const accepted = await listener.accept();
+  accepted.close();
+  assertEquals(conn.calls, ["noDelay true", "keepAlive true", "close"]);
   await listener.close();
+});
+
+Deno.test("new Listener() refuses what is no listener", () => {
+  for (const inner of [undefined, null, {}, "text"]) {
+    assertThrows(
+      () => new Listener(inner as unknown as Deno.Listener),
+      TypeError,
+      `not a listener: ${Deno.inspect(inner)}`,
+    );
+  }
 });
 
 Deno.test("a loop throws an unknown error", async () => {
