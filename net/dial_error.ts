@@ -29,7 +29,8 @@ export interface DialErrorInit extends OpErrorInit {
  * No address answered. `errors` has one entry per address, and `trace` tells
  * when each was tried and how it ended. For one address the text is Go's:
  * `dial tcp 127.0.0.1:1: connection refused`; for several it names them, and
- * `cause` and `code` are those of the first.
+ * `cause` and `code` are those of the first. If the resolver failed when it had
+ * given some addresses already, the text says that, too.
  *
  * @example Which addresses were tried, and how each failed
  * ```ts
@@ -81,6 +82,8 @@ interface Failed {
   untried: readonly Target[];
   /** What the caller named, if it stands for several addresses. */
   addr: Addr;
+  /** Why the lookup gave no more addresses than these, if it failed. */
+  lookup: Error | undefined;
   /** The caller's time was up, whatever the first address failed of. */
   timeUp: Error | undefined;
   /** All of it as JSON. */
@@ -89,7 +92,7 @@ interface Failed {
 
 /** The error of a dial that reached nobody. */
 export function dialError(failed: Failed): DialError {
-  const { attempts, timeUp, trace, untried } = failed;
+  const { attempts, lookup, timeUp, trace, untried } = failed;
   const { network } = trace;
   const failures = [
     ...attempts.map(({ candidate, error }) => failure(candidate, error)),
@@ -105,16 +108,19 @@ export function dialError(failed: Failed): DialError {
   // With all of them tried, and none cut short, more were to be found.
   const inLookup = timeUp !== undefined && untried.length === 0 &&
     attempts.every(({ error }) => error !== timeUp);
-  if (failures.length === 1 && !inLookup) {
+  if (failures.length === 1 && !inLookup && !lookup) {
     return new DialError({ ...init, addr, reason });
   }
   const named = failures.slice(0, Math.min(tried, NAMED))
     .map(({ addr, reason }) => `${addr} ${reason}`);
   if (tried > NAMED) named.push(`${tried - NAMED} more`);
+  if (lookup) named.push(lookup.message);
   const head = inLookup
     ? `i/o timeout in lookup after ${tried} failed`
     : untried.length > 0
     ? `i/o timeout after ${tried} of ${failures.length} addresses`
+    : lookup
+    ? `lookup broke off after ${tried} failed`
     : `all ${tried} addresses failed`;
   return new DialError({
     ...init,

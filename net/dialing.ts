@@ -323,6 +323,9 @@ export class Dialing {
       addr: parsed.kind === "tcp"
         ? new TcpAddr(parsed.host, parsed.port)
         : new UnixAddr(parsed.path),
+      lookup: parsed.kind === "tcp" && this.#lookupError !== undefined
+        ? lookupError(parsed.host, this.#lookupError)
+        : undefined,
       timeUp: this.#timeUp,
       trace: this.#trace(attempts, untried, end),
     });
@@ -337,19 +340,19 @@ export class Dialing {
       return new OpError({ network, addr: target.addr, cause: failure });
     }
     const { host: hostname } = parsed as NamedAddress;
-    if (failure === undefined && this.#found) {
-      const cause = new AddrError("no suitable address found", hostname);
-      return new OpError({ network, cause });
-    }
-    const told = failure instanceof DnsError || failure instanceof AddrError;
-    const cause = told ? failure : new DnsError({
-      hostname,
-      notFound: failure === undefined,
-      timeout: isTimeout(failure),
-      cause: failure,
-    });
+    const cause = failure !== undefined
+      ? lookupError(hostname, failure)
+      : this.#found
+      ? new AddrError("no suitable address found", hostname)
+      : new DnsError({ hostname, notFound: true });
     return new OpError({ network, cause });
   }
+}
+
+/** Whatever a lookup failed of, as an error that names it. */
+function lookupError(hostname: string, cause: unknown): Error {
+  if (cause instanceof DnsError || cause instanceof AddrError) return cause;
+  return new DnsError({ hostname, timeout: isTimeout(cause), cause });
 }
 
 /** A reason not to connect: the sandbox must not ask for what nobody named. */

@@ -109,6 +109,41 @@ Deno.test("what a resolver gives instead of addresses is told", async (t) => {
   });
 });
 
+Deno.test("a lookup that breaks off is told beside what it gave", async (t) => {
+  const breaking = (batch: string[], reason: unknown): Resolver =>
+    async function* () {
+      yield batch;
+      throw reason;
+    };
+  const boom = new DnsError({ hostname: "db.test", reason: "boom" });
+  const cases: Record<string, [resolve: Resolver, words: string]> = {
+    "by one address": [
+      breaking(["10.0.0.1"], boom),
+      "lookup broke off after 1 failed: 10.0.0.1:1 connection refused; " +
+      "lookup db.test: boom",
+    ],
+    "by several": [
+      breaking(["10.0.0.1", "10.0.0.2"], new Error("boom")),
+      "lookup broke off after 2 failed: 10.0.0.1:1 connection refused; " +
+      "10.0.0.2:1 connection refused; lookup db.test: boom",
+    ],
+    "with what is no address": [
+      () => Promise.resolve(["nonsense", "10.0.0.1"]),
+      "lookup broke off after 1 failed: 10.0.0.1:1 connection refused; " +
+      'lookup db.test: the resolver gave "nonsense", no IP address',
+    ],
+  };
+  for (const [name, [resolve, words]] of Object.entries(cases)) {
+    await t.step(name, async () => {
+      const error = await failureOf({ resolve, connect: refuse });
+      assertInstanceOf(error, DialError);
+      assertEquals(error.message, `dial tcp db.test:1: ${words}`);
+      assertEquals(error.code, "ECONNREFUSED");
+      assertEquals(error.errors.length, error.trace.attempts.length);
+    });
+  }
+});
+
 /** Batches of which `return()` is a nuisance. */
 function batches(
   list: unknown[],
