@@ -54,6 +54,7 @@ export class Server implements AsyncDisposable {
   readonly #maxConnectionsPerHost: number;
   readonly #idleTimeout: number;
   readonly #onError: (error: unknown, conn?: Conn) => void | Promise<void>;
+  readonly #signal: AbortSignal | undefined;
   readonly #clock: Clock;
   readonly #sessions = new Roster<Session>();
   /** How many sessions each host has, where hosts are limited; never 0. */
@@ -98,6 +99,7 @@ export class Server implements AsyncDisposable {
     this.#maxConnectionsPerHost = maxConnectionsPerHost;
     this.#idleTimeout = idleTimeout;
     this.#onError = onError;
+    this.#signal = signal;
     const { clock, closing, watchRef } = listenerParts(listener);
     this.#clock = clock;
     closing.then(() => {
@@ -240,7 +242,7 @@ export class Server implements AsyncDisposable {
     const tell = (error: unknown) => {
       if (told) return;
       told = true;
-      failed = !causedByShutdown(error, context.reason);
+      failed = !this.#hasCaused(error, context.reason);
       if (failed) this.#report(error, conn);
     };
     live(conn, this.#handler, context, tell).then(
@@ -339,6 +341,21 @@ export class Server implements AsyncDisposable {
     }
   }
 
+  /**
+   * Whether a handler fails because we have told it to end, with `reason`, or
+   * the server's own signal has, which its calls may have been given, too.
+   */
+  #hasCaused(error: unknown, reason: unknown): boolean {
+    if (reason === undefined) return false;
+    const { aborted, reason: outer } = this.#signal ?? {};
+    if (aborted && error === outer) return true; // of any type
+    return isClosed(error) ||
+      someCause(
+        error,
+        (cause) => cause === reason || (aborted === true && cause === outer),
+      );
+  }
+
   /** Tells onError; what it does wrong itself is printed. */
   async #report(error: unknown, conn?: Conn): Promise<void> {
     try {
@@ -347,12 +364,6 @@ export class Server implements AsyncDisposable {
       console.error("switchboard: onError failed:", thrown);
     }
   }
-}
-
-/** Whether a handler fails because we have told it to end, with `reason`. */
-function causedByShutdown(error: unknown, reason: unknown): boolean {
-  if (reason === undefined) return false;
-  return isClosed(error) || someCause(error, (cause) => cause === reason);
 }
 
 function printError(error: unknown, conn?: Conn): void {

@@ -143,6 +143,44 @@ Deno.test("shutdown() forces at its timeout, to the millisecond", async (t) => {
   });
 });
 
+Deno.test("a call that had the server's own signal is no failure", async (t) => {
+  for (const reason of [new Error("deploy"), "deploy", undefined]) {
+    await t.step(`${reason}`, async () => {
+      const { controller, signal } = countedSignal();
+      const { clients, failures, server } = await scene(
+        async (conn) => void await conn.read(new Uint8Array(1), { signal }),
+        { signal },
+      );
+      controller.abort(reason);
+      clients[0]!.close();
+      assertEquals(counts(await server.shutdown()), [1, 0, 0]);
+      assertEquals(failures, []);
+    });
+  }
+  await t.step("wrapped", async () => {
+    const { controller, signal } = countedSignal();
+    const { clients, server } = await scene(async (conn) => {
+      await conn.read(new Uint8Array(1), { signal }).catch((cause) => {
+        throw new Error("session over", { cause });
+      });
+    }, { signal });
+    controller.abort(new Error("deploy"));
+    clients[0]!.close();
+    assertEquals(counts(await server.shutdown()), [1, 0, 0]);
+  });
+  await t.step("but what else fails then is one", async () => {
+    const { controller, signal } = countedSignal();
+    const { clients, failures, server } = await scene(async (_, context) => {
+      await told(context);
+      throw new Error("mine");
+    }, { signal });
+    controller.abort(new Error("deploy"));
+    clients[0]!.close();
+    assertEquals(counts(await server.shutdown()), [0, 0, 1]);
+    assertEquals(failures.map(String), ["Error: mine"]);
+  });
+});
+
 Deno.test("shutdown() with a shorter timeout given later wins, a longer one does not", async (t) => {
   const stuck: Handler = async (conn) =>
     void await conn.read(new Uint8Array(1));
