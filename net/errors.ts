@@ -87,8 +87,12 @@ export function reasonText(cause: unknown): string {
     if (typeof message === "string" && message !== "") return message;
     return Deno.inspect(cause, { breakLength: Infinity, depth: 1 });
   }
-  // A dial within a dial: whom it called says more than the errno.
-  if (cause instanceof OpError) return cause.message;
+  if (cause instanceof OpError) {
+    // A dial within a dial: whom it called says more than the errno. A
+    // connection within a connection has its addresses, which are said already.
+    const says = cause.op === "dial" || cause.cause === undefined;
+    return says ? cause.message : reasonText(cause.cause);
+  }
   const code = errorCode(cause);
   if (code && Object.hasOwn(ERRNO_TEXT, code)) return ERRNO_TEXT[code]!;
   const strerror = /^(.*) \(os error \d+\)$/.exec(cause.message)?.[1];

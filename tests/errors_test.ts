@@ -310,7 +310,13 @@ Deno.test("OpError prints nothing that it does not have", () => {
 Deno.test("reasonText() makes something of whatever was thrown", async (t) => {
   const inner = new OpError({ op: "dial", network: "tcp", addr: remote });
   const refused = errno("ECONNREFUSED");
+  const addr = remote;
+  const within = (cause: unknown) =>
+    new OpError({ op: "write", network: "tcp", addr, cause });
   const cases: [cause: unknown, words: string][] = [
+    [within(errno("EPIPE")), "broken pipe"], // of a connection within one
+    [within(within(errno("ESOME", "Something"))), "something"],
+    [within(undefined), within(undefined).message],
     [new ErrorEvent("error", { message: "bad handshake" }), "bad handshake"],
     [{ why: 1 }, "{ why: 1 }"],
     [Object.create(null), "[Object: null prototype] {}"],
