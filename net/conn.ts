@@ -327,8 +327,8 @@ export class Conn
   }
 
   /**
-   * Switches TCP_NODELAY: whether small writes leave at once. `dial()` and
-   * listeners switch it on. No effect where there is no TCP.
+   * Switches TCP_NODELAY, behind writes that wait: whether small writes leave at
+   * once. `dial()` and listeners switch it on. No effect where there is no TCP.
    *
    * @param on Whether to send at once. @default {true}
    * @throws {OpError} After close.
@@ -338,8 +338,8 @@ export class Conn
   }
 
   /**
-   * Switches SO_KEEPALIVE: whether the kernel probes a silent peer. `dial()`
-   * and listeners switch it on. No effect where there is no TCP.
+   * Switches SO_KEEPALIVE, behind writes that wait: whether the kernel probes a
+   * silent peer. `dial()` and listeners switch it on. No effect without TCP.
    *
    * @param on Whether to probe. @default {true}
    * @throws {OpError} After close.

@@ -307,11 +307,13 @@ export class WriteHalf implements Half {
 
   #setDeferred(deferred: Map<string, () => void>): void {
     this.#deferred = null;
-    if (this.#wire.closed) return;
-    try {
-      for (const set of deferred.values()) set();
-    } catch {
-      // Reset meanwhile (EINVAL on macOS): the next read or write is told.
+    for (const set of deferred.values()) {
+      if (this.#wire.closed) return;
+      try {
+        set();
+      } catch {
+        // Reset meanwhile (EINVAL on macOS): the next read or write is told.
+      }
     }
   }
 

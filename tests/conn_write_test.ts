@@ -340,13 +340,17 @@ Deno.test("a socket option that cannot be set any more harms nobody", async () =
       throw Object.assign(new Error("reset"), { code: "EINVAL" });
     },
   });
+  const probes: boolean[] = [];
+  Object.assign(inner, { setKeepAlive: (on: boolean) => probes.push(on) });
   const first = conn.write(bytes("x"));
   await jobs();
   conn.setNoDelay();
+  conn.setKeepAlive();
   const second = conn.write(bytes("y"));
   await inner.take();
   await inner.take();
   assertEquals([await first, await second], [1, 1]);
+  assertEquals(probes, [true], "nor the other option");
   assertEquals(
     (assertThrows(() => conn.setNoDelay(), OpError)).code,
     "EINVAL",
