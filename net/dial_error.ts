@@ -80,6 +80,8 @@ interface Failed {
   attempts: readonly Tried[];
   /** Those that had none: time was up. */
   untried: readonly Target[];
+  /** The caller's own connector has failed: its grants are its business. */
+  own: boolean;
   /** What the caller named, if it stands for several addresses. */
   addr: Addr;
   /** Why the lookup gave no more addresses than these, if it failed. */
@@ -92,11 +94,11 @@ interface Failed {
 
 /** The error of a dial that reached nobody. */
 export function dialError(failed: Failed): DialError {
-  const { attempts, lookup, timeUp, trace, untried } = failed;
+  const { attempts, lookup, own, timeUp, trace, untried } = failed;
   const { network } = trace;
   const failures = [
-    ...attempts.map(({ candidate, error }) => failure(candidate, error)),
-    ...untried.map((candidate) => failure(candidate, timeUp)),
+    ...attempts.map(({ candidate, error }) => failure(candidate, error, own)),
+    ...untried.map((candidate) => failure(candidate, timeUp, own)),
   ];
   const errors = failures.map(({ addr, cause, reason }) =>
     new OpError({ network, addr, cause, reason })
@@ -132,15 +134,16 @@ export function dialError(failed: Failed): DialError {
 function failure(
   candidate: Target,
   cause: unknown,
+  own: boolean,
 ): { addr: Addr; cause: unknown; reason: string } {
   const { addr } = candidate;
   // A connector may lack a grant for something else: its words tell.
   const denied = cause instanceof Deno.errors.NotCapable &&
-    (addr.transport === "unix" || / net access to /.test(cause.message));
+    (!own || / net access to /.test(cause.message));
   if (!denied) {
     return { addr, cause, reason: reasonText(cause) };
   }
-  const subject = addr.transport === "unix"
+  const subject = addr.transport === "unix" && !own
     ? { path: addr.path }
     : hostPort(candidate);
   return { addr, cause, reason: deniedReason(subject, cause) };

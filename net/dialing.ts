@@ -320,6 +320,7 @@ export class Dialing {
     return dialError({
       attempts,
       untried,
+      own: this.#settings.connect !== undefined,
       addr: parsed.kind === "tcp"
         ? new TcpAddr(parsed.host, parsed.port)
         : new UnixAddr(parsed.path),

@@ -204,7 +204,7 @@ export async function open(
       throw lookupFailure(target.hostname, error) ?? error;
     }
     try {
-      checkAddress("connection", conn, conn?.localAddr);
+      checkAddress("connection", conn, conn?.localAddr && conn.remoteAddr);
       if (!isSelfConnected(conn)) return prepared(conn, target, options);
     } catch (error) {
       discard(conn);

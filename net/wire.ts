@@ -38,7 +38,7 @@ export class Wire {
    * where it happened, and that would show in a timer.
    */
   constructor(inner: Deno.Conn, clock: Clock) {
-    checkAddress("connection", inner, inner?.localAddr);
+    checkAddress("connection", inner, inner?.localAddr && inner.remoteAddr);
     const { transport = "tcp" } = inner.localAddr;
     if (transport !== "tcp" && transport !== "unix") {
       throw new TypeError(`not a stream address: ${transport}`);

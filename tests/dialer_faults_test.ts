@@ -271,6 +271,8 @@ Deno.test("what a connector does instead of connecting fails its address", async
     "gives nothing": () => undefined,
     "gives a promise of nothing": () => Promise.resolve(),
     "gives what is no connection": () => Promise.resolve({}),
+    "gives what has one address": () =>
+      Promise.resolve({ localAddr: { transport: "tcp" } }),
     "rejects with nothing": () => Promise.reject(),
     "rejects with a symbol": () => Promise.reject(Symbol("no")),
   };
@@ -286,7 +288,7 @@ Deno.test("what a connector does instead of connecting fails its address", async
         assertMatch(
           error.message,
           name.startsWith("gives")
-            ? /^dial tcp 10\.0\.0\.1:1: not a connection: (undefined|\{\})$/
+            ? /^dial tcp 10\.0\.0\.1:1: not a connection: (undefined|\{.*\})$/
             : /^dial tcp 10\.0\.0\.1:1: ./,
         );
         assertEquals(error.trace.attempts[0]!.outcome, "failed");
@@ -606,10 +608,24 @@ Deno.test("a connector's connection that is neither TCP nor unix is closed", asy
 Deno.test("a connector that lacks another grant says so itself", async () => {
   const message = 'Requires read access to "/ca.pem", run again with ' +
     "the --allow-read flag";
-  const error = await dial("tcp", "127.0.0.1:443", {
+  for (const [network, address] of [["tcp", "127.0.0.1:443"], ["unix", "/s"]]) {
+    const error = await dial(network as "tcp" | "unix", address!, {
+      connect: () => Promise.reject(new Deno.errors.NotCapable(message)),
+    }).catch((e) => e);
+    assertInstanceOf(error, DialError);
+    assertEquals(error.message, `dial ${network} ${address}: ${message}`);
+    assertEquals(error.trace.attempts[0]!.outcome, "denied");
+  }
+});
+
+Deno.test("a tunnel without a grant names the flag for its proxy", async () => {
+  const message = 'Requires net access to "127.0.0.2:3128", run again with ' +
+    "the --allow-net flag";
+  const error = await dial("unix", "/s", {
     connect: () => Promise.reject(new Deno.errors.NotCapable(message)),
   }).catch((e) => e);
-  assertInstanceOf(error, DialError);
-  assertEquals(error.message, `dial tcp 127.0.0.1:443: ${message}`);
-  assertEquals(error.trace.attempts[0]!.outcome, "denied");
+  assertEquals(
+    error.message,
+    "dial unix /s: run again with --allow-net=127.0.0.2:3128",
+  );
 });

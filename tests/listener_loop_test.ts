@@ -327,8 +327,16 @@ Deno.test("what is no connection breaks the listener, and is told", async (t) =>
   const cases: [gave: unknown, closes: number, reason: string][] = [
     [undefined, 0, "not a connection: undefined"],
     [{ close }, 1, "not a connection: { close: [Function: close] }"],
-    [{ localAddr: udp, close }, 1, "not a stream address: udp"],
-    [{ localAddr: udp, close: broken }, 1, "not a stream address: udp"],
+    [
+      { localAddr: udp, remoteAddr: udp, close },
+      1,
+      "not a stream address: udp",
+    ],
+    [
+      { localAddr: udp, remoteAddr: udp, close: broken },
+      1,
+      "not a stream address: udp",
+    ],
   ];
   for (const [gave, closes, reason] of cases) {
     await t.step(Deno.inspect(gave), async () => {
