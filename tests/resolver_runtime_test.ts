@@ -284,7 +284,7 @@ type Found =
     Lookup
   >
   & { bound: { hostname: string; questions: string[] } }
-  & { absolute: string[]; questions: string[] };
+  & { absolute: string[]; questions: string[]; readMs: number };
 
 /** Looks names up in a child process, with a name server that is a script. */
 async function lookUpAll(): Promise<Found> {
@@ -436,6 +436,12 @@ async function assertSystemAnswers(t: Deno.TestContext, found: Found) {
     const { length } = found.questions;
     assert(length < 10, `${found.questions}`);
   });
+  await t.step(
+    "12 names without an answer leave threads to the program",
+    () => {
+      assert(found.readMs < 3_000, `reading a file took ${found.readMs} ms`);
+    },
+  );
   await t.step("no file descriptor left, which is not 'no such host'", () => {
     assertEquals(found.starved.error, {
       message: "lookup hosts.test: no address found",

@@ -29,6 +29,12 @@ const script: DnsScript = {
   "slow.test A": ["127.0.0.1"],
 };
 
+/** Enough names to take all of the runtime's threads, if asked for thrice. */
+const DEAD = Array.from({ length: 12 }, (_, i) => `dead-${i}.test`);
+for (const name of DEAD) {
+  script[`${name} AAAA`] = script[`${name} A`] = "silence";
+}
+
 /** One name looked up. */
 export interface Lookup {
   addresses: string[];
@@ -125,8 +131,13 @@ if (import.meta.main) {
   const files = await exhaustFiles();
   const starved = await look("hosts.test");
   for (const file of files) file.close();
+  for (const name of DEAD) look(name); // until this process ends
+  await new Promise((resolve) => setTimeout(resolve, 1_000)); // asked again
+  const start = performance.now();
+  await Deno.readTextFile("/etc/hosts");
+  const readMs = performance.now() - start;
   console.log(
-    JSON.stringify({ ...found, absolute, bound, starved, questions }),
+    JSON.stringify({ ...found, absolute, bound, starved, questions, readMs }),
   );
   // getaddrinfo is still waiting for what is never answered.
   Deno.exit(0);
