@@ -48,12 +48,17 @@ try {
   await using conn = await dial("tcp", address, { timeout: 2_000 });
   conn.setDeadline(Date.now() + 5_000);
   const lines = linesOf(conn);
+  const next = async () => {
+    const { done, value } = await lines.next();
+    if (done) throw new Error("the server has hung up");
+    return value;
+  };
   for (const command of ["PING", "SET switchboard hello", "GET switchboard"]) {
     await send(conn, ...command.split(" "));
-    let answer = (await lines.next()).value ?? "(closed)";
-    if (answer.startsWith("$")) {
-      answer = (await lines.next()).value ?? "(closed)";
-    } else if (answer.startsWith("+")) answer = answer.slice(1);
+    let answer = await next();
+    if (answer === "$-1") answer = "(nil)";
+    else if (answer.startsWith("$")) answer = await next();
+    else if (answer.startsWith("+")) answer = answer.slice(1);
     console.log(`${command} -> ${answer}`);
   }
 } catch (error) {

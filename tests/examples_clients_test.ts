@@ -147,6 +147,25 @@ Deno.test({
   },
 });
 
+Deno.test("redis_ping says what else Redis may say, and that it is gone", async () => {
+  using listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
+  const serving = (async () => {
+    using conn = await listener.accept();
+    for (const answer of ["-NOAUTH no\r\n", "$-1\r\n"]) {
+      await conn.read(new Uint8Array(1024));
+      await conn.write(bytes(answer));
+    }
+    await conn.read(new Uint8Array(1024)); // the rest it will not answer
+  })();
+  const ended = await run("redis_ping", `127.0.0.1:${listener.addr.port}`);
+  assertEquals(ended, {
+    code: 1,
+    stdout: "PING -> -NOAUTH no\nSET switchboard hello -> (nil)\n",
+    stderr: "redis_ping: the server has hung up\n",
+  });
+  await serving;
+});
+
 Deno.test("tcping measures handshakes", async (t) => {
   await t.step("that succeed", async () => {
     await using acceptor = new Acceptor();
