@@ -274,13 +274,13 @@ export class Conn
     if (refusal) return tolerate(Promise.reject(refusal));
     writer.finished = true;
     const fin = new Promise<void>((resolve, reject) => {
-      writer.add(
-        new WriteJob(null, () => resolve(), (error) => {
-          this.#fin = null;
-          writer.finished = false;
-          reject(error);
-        }),
-      );
+      const job = new WriteJob(null, () => resolve(), (error) => {
+        this.#fin = null;
+        // One that is under way (TLS: until the handshake) still goes out.
+        writer.finished = job.abandoned && job.taken > 0;
+        reject(error);
+      });
+      writer.add(job);
     });
     return this.#fin = tolerate(fin);
   }
@@ -290,9 +290,9 @@ export class Conn
    * which {@linkcode isClosed} is true. Idempotent.
    *
    * What the kernel has taken still goes out, then FIN. If bytes from the peer
-   * are unread the kernel resets the connection instead, and the peer may lose
-   * the end of what we sent; `closeWrite()` and reading to EOF avoids that
-   * (`handle()` does it).
+   * are unread (a TLS 1.3 client's always: tickets) the kernel resets the
+   * connection instead, and the peer may lose the end of what we sent;
+   * `closeWrite()` and reading to EOF avoids that (`handle()` does it).
    */
   close(): void {
     this.#wire.close();
