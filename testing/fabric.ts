@@ -31,7 +31,8 @@ export class Fabric {
   readonly #bufferSize: number;
   readonly #faults = new Faults();
   readonly #ports = new Ports();
-  readonly #cables = new Set<Cable>();
+  /** Each with the address that it was accepted on. */
+  readonly #cables = new Map<Cable, string>();
   /** Rung when a connect that waits has to look again. */
   readonly #changed: Bell;
 
@@ -53,11 +54,12 @@ export class Fabric {
 
   /** Resets the connections of an address; how many. */
   reset(address: string): number {
-    const hit = [...this.#cables].filter(({ near, far }) =>
+    const hit = [...this.#cables].filter(([{ near, far }, listening]) =>
+      listening === address ||
       [near.localAddr, near.remoteAddr, far.localAddr]
         .some((addr) => String(toAddr(addr)) === address)
     );
-    for (const cable of hit) cable.reset();
+    for (const [cable] of hit) cable.reset();
     return hit.length;
   }
 
@@ -103,7 +105,12 @@ export class Fabric {
     this.log.note("connect", name);
     try {
       signal.throwIfAborted();
-      const keys = faultKeys(addr);
+      const bound = this.#ports.at(addr)[0]?.addr;
+      const keys = [
+        ...faultKeys(addr),
+        ...(from === undefined ? [] : [from]),
+        ...(bound === undefined ? [] : faultKeys(toAddr(bound))),
+      ];
       const { delay = 0 } = this.#faults.of(keys);
       if (delay > 0) await sleep(this.#clock, delay, signal);
       for (;;) {
@@ -166,7 +173,7 @@ export class Fabric {
       { local: asSeen(remote), remote: asSeen(local) },
     );
     const { near } = cable;
-    this.#cables.add(cable);
+    this.#cables.set(cable, String(toAddr(listener.addr)));
     this.open.set(near, `dialled connection ${connName(near)}`);
     cable.note(near, "connected");
     const { accept } = cable.fault();

@@ -127,6 +127,7 @@ export function checkFault(fault: Fault): Fault {
 function faultKey(address: string | Addr): string {
   const text = String(address);
   if (text === "*") return text;
+  if (typeof address === "object" && address.transport === "unix") return text;
   const host = parseIp(text);
   if (host !== null) return hostText(host);
   if (text.includes("/") || text.startsWith("@")) {

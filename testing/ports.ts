@@ -56,18 +56,22 @@ export class Ports {
     };
   }
 
-  /** Who takes a connection to an address: a wildcard only if nobody else. */
+  /** Who takes a connection; several share it by SO_REUSEPORT, in turn. */
   find(addr: Addr): MemoryListener | undefined {
+    const listeners = this.at(addr);
+    return listeners[this.#turn++ % listeners.length];
+  }
+
+  /** Those who listen on an address: on a wildcard only if nobody else does. */
+  at(addr: Addr): MemoryListener[] {
     const entries = this.#bound.get(placeOf(addr)) ?? [];
     const host = hostOf(addr);
     const wildcards = host.includes(":") ? ["::"] : ["0.0.0.0", "::"];
     for (const hostname of [host, ...wildcards]) {
       const fitting = entries.filter((entry) => entry.hostname === hostname);
-      // Several share it by SO_REUSEPORT: each has its turn.
-      const entry = fitting[this.#turn++ % fitting.length];
-      if (entry) return entry.listener;
+      if (fitting.length > 0) return fitting.map(({ listener }) => listener);
     }
-    return undefined;
+    return [];
   }
 }
 

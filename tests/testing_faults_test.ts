@@ -287,6 +287,54 @@ Deno.test(
 );
 
 Deno.test(
+  "a fault or a reset of the address listened on, a wildcard too",
+  inMemory(async ({ net }) => {
+    await using listener = await net.listen("tcp", ":80");
+    const dial = () => net.dial("tcp", "10.0.0.1:80");
+    {
+      await using _client = await dial();
+      await using server = await listener.accept();
+      assertEquals(net.reset(listener.addr), 1);
+      assertEquals(await outcome(server.read(new Uint8Array(1))), "ECONNRESET");
+    }
+    net.fault(listener.addr, { connect: "refuse" });
+    assertEquals(await outcome(dial()), "ECONNREFUSED");
+    net.fault(listener.addr, null);
+    (await dial()).close();
+    (await listener.accept()).close();
+  }),
+);
+
+Deno.test(
+  "a fault of the client's address concerns its connects alone",
+  inMemory(async ({ clock, net }) => {
+    await using listener = await net.listen("tcp", "10.0.0.1:80");
+    const dialFrom = (from: string) =>
+      net.dial("tcp", "10.0.0.1:80", { connect: net.connectFrom(from) });
+    net.fault("10.9.9.9", { connect: "refuse" });
+    assertEquals(await outcome(dialFrom("10.9.9.9")), "ECONNREFUSED");
+    (await dialFrom("10.9.9.8")).close();
+    (await listener.accept()).close();
+    net.fault("10.9.9.9", { delay: 500 });
+    const late = dialFrom("10.9.9.9");
+    await clock.advance(500);
+    using conn = await late;
+    assertEquals(conn.dialTrace!.totalMs, 500);
+    (await listener.accept()).close();
+  }),
+);
+
+Deno.test(
+  "a fault of a unix listener's own address needs no slash",
+  inMemory(async ({ net }) => {
+    await using listener = await net.listen("unix", "app.sock");
+    net.fault(listener.addr, { connect: "deny" });
+    const error = await net.dial("unix", "app.sock").catch((e) => e);
+    assertEquals(error.trace.attempts[0].outcome, "denied");
+  }),
+);
+
+Deno.test(
   "latency: bytes and FIN arrive in order, later",
   connected(async ({ client, clock, net, server }) => {
     net.fault(ADDRESS, { latency: 40 });
