@@ -22,7 +22,7 @@
  */
 
 import type { Listener } from "./net/accept.ts";
-import { checkType } from "./net/check.ts";
+import { checkSignal, checkType } from "./net/check.ts";
 import { type Conn, partsOf } from "./net/conn.ts";
 import { Context, type Handler, live } from "./net/life.ts";
 import type { ServeOptions } from "./net/serve_options.ts";
@@ -86,6 +86,7 @@ export async function handle(
   partsOf(conn); // the handler does not run if it is no Conn
   checkType("handler", handler, "function");
   const { signal } = options;
+  checkSignal(signal);
   const context = new Context(conn);
   if (!signal) return await live(conn, handler, context);
   const aborted = Promise.withResolvers<never>();
@@ -107,9 +108,11 @@ export async function handle(
  * Serves every connection that `listener` accepts, each with a task of its
  * own, until it is shut down. The server owns the listener from now on.
  *
- * Nothing that a handler does, not even a synchronous throw, reaches the
- * accept loop, another connection or `unhandledrejection`: failures go to
- * `onError`.
+ * Nothing that a handler throws or rejects with, not even a synchronous throw,
+ * reaches the accept loop, another connection or `unhandledrejection`: failures
+ * go to `onError`. A call on a connection that nobody awaits fails in silence. A
+ * promise of the handler's own is its own business, and so is an abort listener
+ * that throws.
  *
  * @param listener Of {@linkcode listen}, or any `new Listener(inner)`.
  * @param handler Run for each connection; see {@linkcode handle}.

@@ -129,7 +129,8 @@ export class Conn
    * nothing. A read of zero bytes is answered at once.
    *
    * Cancellation: a deadline or `signal` ends the wait, never the connection,
-   * and no byte is lost. After the promise has settled, `p` is not touched.
+   * and no byte is lost. After the promise has settled, `p` is not touched. As
+   * {@linkcode write}, it need not be awaited.
    *
    * @param p Where to put the bytes.
    * @param options See {@linkcode IoOptions}.
@@ -144,22 +145,20 @@ export class Conn
       return Promise.reject(new TypeError("p is not a Uint8Array"));
     }
     const signal = options?.signal;
-    if (signal?.aborted) return Promise.reject(signal.reason);
+    if (signal?.aborted) return tolerate(Promise.reject(signal.reason));
     const reader = this.#readHalf ?? this.#reader;
     // Go: zero bytes can be read past the deadline, but not after close.
     if (p.length > 0 || this.#wire.closed) {
       const refusal = reader.refusal();
-      if (refusal) return Promise.reject(refusal);
+      if (refusal) return tolerate(Promise.reject(refusal));
     }
     if (p.length === 0) return Promise.resolve(0);
     if (reader.ready) {
       return Promise.resolve(reader.unread > 0 ? reader.copyTo(p) : null);
     }
-    return new Promise((resolve, reject) => {
-      const call = new ReadCall(p, resolve, reject);
-      if (signal) call.follow(reader, signal);
-      reader.wait(call);
-    });
+    const call = new ReadCall(p);
+    if (!signal || call.follow(reader, signal)) reader.wait(call);
+    return call.promise;
   }
 
   /**
@@ -302,7 +301,7 @@ export class Conn
    * The reading half as a byte stream. It reads only when somebody pulls; its
    * end closes nothing, cancelling it closes the connection. Deadlines count,
    * and a stream that has failed stays failed. As {@linkcode write}, its
-   * `pipeTo()` need not be awaited.
+   * `pipeTo()` need not be awaited, but with `preventCancel`.
    */
   get readable(): ReadableStream<Uint8Array<ArrayBuffer>> {
     return this.#readable ??= readableOf(this);
@@ -310,7 +309,8 @@ export class Conn
 
   /**
    * The writing half as a stream. Closing it is {@linkcode closeWrite};
-   * aborting it closes the connection. Deadlines count.
+   * aborting it closes the connection. Deadlines count. Chunks wait in the
+   * stream until their turn: await the last one before a handler returns.
    */
   get writable(): WritableStream<Uint8Array> {
     return this.#writable ??= writableOf(this);

@@ -1,7 +1,7 @@
 import { type Conn, type ConnParts, type IoOptions, partsOf } from "./conn.ts";
 import { MAX_SIZE } from "./pool.ts";
 import type { ReadHalf, ReadWaiter } from "./read_half.ts";
-import { onAbort, reasonFirst } from "./wire.ts";
+import { onAbort, reasonFirst, tolerate } from "./wire.ts";
 import { PIECE, WriteJob } from "./write_half.ts";
 
 /**
@@ -41,11 +41,12 @@ export function copy(
   options?: IoOptions,
 ): Promise<number> {
   const signal = options?.signal;
-  if (signal?.aborted) return Promise.reject(signal.reason);
-  return new Promise((resolve, reject) => {
-    const pump = new Pump(partsOf(from), partsOf(to), resolve, reject, signal);
-    pump.pull();
-  });
+  if (signal?.aborted) return tolerate(Promise.reject(signal.reason));
+  return tolerate(
+    new Promise((resolve, reject) => {
+      new Pump(partsOf(from), partsOf(to), resolve, reject, signal).pull();
+    }),
+  );
 }
 
 /**
@@ -84,7 +85,15 @@ export function copy(
  * assertEquals(await new Response(client.readable).text(), "hi");
  * ```
  */
-export async function copyBidirectional(
+export function copyBidirectional(
+  a: Conn,
+  b: Conn,
+  options?: IoOptions,
+): Promise<[number, number]> {
+  return tolerate(copyBoth(a, b, options));
+}
+
+async function copyBoth(
   a: Conn,
   b: Conn,
   options?: IoOptions,

@@ -1,33 +1,39 @@
 import type { ReadHalf, ReadWaiter } from "./read_half.ts";
-import { onAbort, reasonFirst } from "./wire.ts";
+import { onAbort, reasonFirst, tolerate } from "./wire.ts";
 
 /** One read() that waits. */
 export class ReadCall implements ReadWaiter {
   /** See {@linkcode ReadWaiter}. */
   next: ReadWaiter | null = null;
+  /** What the caller holds, and need not await. */
+  readonly promise: Promise<number | null>;
   readonly #p: Uint8Array;
   readonly #resolve: (n: number | null) => void;
   #reject: (error: unknown) => void;
   #unfollow: (() => void) | null = null;
 
   /** Reads into `p`, which is not empty. */
-  constructor(
-    p: Uint8Array,
-    resolve: (n: number | null) => void,
-    reject: (error: unknown) => void,
-  ) {
+  constructor(p: Uint8Array) {
+    const { promise, resolve, reject } = Promise.withResolvers<number | null>();
+    this.promise = promise;
     this.#p = p;
     this.#resolve = resolve;
     this.#reject = reject;
   }
 
-  /** Leaves the line when `signal` aborts. */
-  follow(reader: ReadHalf, signal: AbortSignal): void {
+  /** Leaves the line when `signal` aborts; `false` if it is none, which fails. */
+  follow(reader: ReadHalf, signal: AbortSignal): boolean {
+    try {
+      this.#unfollow = onAbort(signal, () => {
+        reader.abandon(this);
+        this.fail(signal.reason);
+      });
+    } catch (error) {
+      this.fail(error);
+      return false;
+    }
     this.#reject = reasonFirst(signal, this.#reject);
-    this.#unfollow = onAbort(signal, () => {
-      reader.abandon(this);
-      this.fail(signal.reason);
-    });
+    return true;
   }
 
   /** Takes what fits. */
@@ -41,21 +47,22 @@ export class ReadCall implements ReadWaiter {
   /** There is nothing to take. */
   fail(error: unknown): void {
     this.#unfollow?.();
+    tolerate(this.promise);
     this.#reject(error);
   }
 }
 
+type Chunk = Uint8Array<ArrayBuffer>;
+
 /** All that comes, in the order of the calls; see Conn's async iterator. */
-export function chunksOf(
-  reader: ReadHalf,
-): AsyncIterableIterator<Uint8Array<ArrayBuffer>> {
+export function chunksOf(reader: ReadHalf): AsyncIterableIterator<Chunk> {
   return {
     next: () => {
       const refusal = reader.refusal();
-      if (refusal) return Promise.reject(refusal);
-      return new Promise((resolve, reject) =>
-        reader.wait(new ChunkCall(resolve, reject))
-      );
+      if (refusal) return tolerate(Promise.reject(refusal));
+      const call = new ChunkCall();
+      reader.wait(call);
+      return call.promise;
     },
     return: (value) => Promise.resolve({ done: true, value }),
     [Symbol.asyncIterator]() {
@@ -68,29 +75,35 @@ export function chunksOf(
 class ChunkCall implements ReadWaiter {
   /** See {@linkcode ReadWaiter}. */
   next: ReadWaiter | null = null;
-  readonly #resolve: (
-    result: IteratorResult<Uint8Array<ArrayBuffer>, undefined>,
-  ) => void;
-  /** There is nothing to take. */
-  readonly fail: (error: unknown) => void;
+  /** What the caller holds, and need not await. */
+  readonly promise: Promise<IteratorResult<Chunk, undefined>>;
+  readonly #resolve: (result: IteratorResult<Chunk, undefined>) => void;
+  readonly #reject: (error: unknown) => void;
 
   /** Takes all that there is. */
-  constructor(
-    resolve: (
-      result: IteratorResult<Uint8Array<ArrayBuffer>, undefined>,
-    ) => void,
-    reject: (error: unknown) => void,
-  ) {
+  constructor() {
+    const { promise, resolve, reject } = Promise.withResolvers<
+      IteratorResult<Chunk, undefined>
+    >();
+    this.promise = promise;
     this.#resolve = resolve;
-    this.fail = reject;
+    this.#reject = reject;
   }
 
   /** Takes all of it. */
   ready(reader: ReadHalf): void {
-    this.#resolve(
-      reader.unread > 0
-        ? { done: false, value: reader.takeChunk() }
-        : { done: true, value: undefined },
-    );
+    if (reader.unread === 0) return this.end();
+    this.#resolve({ done: false, value: reader.takeChunk() });
+  }
+
+  /** There will be no more. */
+  end(): void {
+    this.#resolve({ done: true, value: undefined });
+  }
+
+  /** There is nothing to take. */
+  fail(error: unknown): void {
+    tolerate(this.promise);
+    this.#reject(error);
   }
 }

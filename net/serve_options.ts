@@ -28,7 +28,8 @@ export interface ServeOptions {
   maxConnectionsPerHost?: number;
   /**
    * Milliseconds, at least 1, without a byte in either direction after which
-   * all calls of the handler on its connection fail as timed out. A byte that
+   * all calls of the handler on its connection fail as timed out; a large write
+   * under way ends the connection, as a deadline set late does. A byte that
    * is written counts when the kernel takes it: to a slow reader it takes none
    * until a good part of its buffer, megabytes on Linux, is free again.
    *

@@ -123,8 +123,9 @@ export function reasonFirst(
 }
 
 /**
- * Writes of one tick, the FIN behind them and a pipe need not be awaited one by
- * one. The failure of one that nobody awaits must not end the process as an
+ * Calls on a connection need not be awaited one by one: writes of one tick, the
+ * FIN behind them, a read that another failure has left alone, a pipe, a copy.
+ * The failure of one that nobody awaits must not end the process as an
  * unhandled rejection: whoever uses the connection next is told.
  */
 export function tolerate<T>(promise: Promise<T>): Promise<T> {

@@ -127,6 +127,22 @@ Deno.test("handle() rejects what is no Conn, and does not run the handler", asyn
   assertEquals(runs, 0);
 });
 
+Deno.test("handle() rejects a signal that is none, and does not run the handler", async () => {
+  const [client, server] = await pair();
+  for (const none of [null, 0, "", new AbortController()]) {
+    await assertRejects(
+      () =>
+        handle(server, () => assert(false), {
+          signal: none as unknown as AbortSignal,
+        }),
+      TypeError,
+      "signal is not an AbortSignal",
+    );
+  }
+  server.close();
+  client.close();
+});
+
 Deno.test("handle() rejects a handler that is none, and keeps the connection", async () => {
   const [client, server] = await pair();
   await assertRejects(

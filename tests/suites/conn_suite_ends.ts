@@ -1,4 +1,5 @@
 import { assert, assertEquals, assertThrows } from "@std/assert";
+import { copy, copyBidirectional } from "../../net/copy.ts";
 import { isTimeout, type OpError } from "../../net/errors.ts";
 import {
   assertClosed,
@@ -166,6 +167,19 @@ export function endTests({ test, flood }: Suite): void {
       await drain(b); // an unhandled rejection would fail the test
     },
   );
+
+  test("reads that nobody awaits fail in silence", async (a, b) => {
+    a.read(new Uint8Array(1));
+    a[Symbol.asyncIterator]().next();
+    copy(a, b);
+    a.close();
+    a.read(new Uint8Array(1)); // an unhandled rejection would fail the test
+    a.read(new Uint8Array(1), { signal: AbortSignal.abort() });
+    a[Symbol.asyncIterator]().next();
+    copy(a, b, { signal: AbortSignal.abort() });
+    copyBidirectional(a, b);
+    await turn();
+  });
 
   test("close() while one end still sends ends that one, too", async (a, b) => {
     const sending = (async () => {
