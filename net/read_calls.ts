@@ -56,19 +56,30 @@ type Chunk = Uint8Array<ArrayBuffer>;
 
 /** All that comes, in the order of the calls; see Conn's async iterator. */
 export function chunksOf(reader: ReadHalf): AsyncIterableIterator<Chunk> {
-  return {
+  const iterator: AsyncIterableIterator<Chunk> = {
     next: () => {
       const refusal = reader.refusal();
       if (refusal) return tolerate(Promise.reject(refusal));
-      const call = new ChunkCall();
+      const call = new ChunkCall(iterator);
       reader.wait(call);
       return call.promise;
     },
-    return: (value) => Promise.resolve({ done: true, value }),
+    return: (value) => {
+      for (const call of reader.line) {
+        if (!(call instanceof ChunkCall && call.iterator === iterator)) {
+          continue;
+        }
+        // What comes is for whoever reads next.
+        reader.abandon(call);
+        call.end();
+      }
+      return Promise.resolve({ done: true, value });
+    },
     [Symbol.asyncIterator]() {
       return this;
     },
   };
+  return iterator;
 }
 
 /** One step of an iteration that waits. */
@@ -77,15 +88,18 @@ class ChunkCall implements ReadWaiter {
   next: ReadWaiter | null = null;
   /** What the caller holds, and need not await. */
   readonly promise: Promise<IteratorResult<Chunk, undefined>>;
+  /** Whose step it is. */
+  readonly iterator: AsyncIterator<Chunk>;
   readonly #resolve: (result: IteratorResult<Chunk, undefined>) => void;
   readonly #reject: (error: unknown) => void;
 
   /** Takes all that there is. */
-  constructor() {
+  constructor(iterator: AsyncIterator<Chunk>) {
     const { promise, resolve, reject } = Promise.withResolvers<
       IteratorResult<Chunk, undefined>
     >();
     this.promise = promise;
+    this.iterator = iterator;
     this.#resolve = resolve;
     this.#reject = reject;
   }

@@ -79,6 +79,13 @@ export class ReadHalf implements Half {
     return this.#waiters.head !== null;
   }
 
+  /** Who stands in line. */
+  get line(): ReadWaiter[] {
+    const line: ReadWaiter[] = [];
+    for (let at = this.#waiters.head; at !== null; at = at.next) line.push(at);
+    return line;
+  }
+
   /** Why a call must fail before it looks at data; `null` if it need not. */
   refusal(): Error | null {
     if (this.#wire.closed) return this.#wire.closedError("read");

@@ -66,6 +66,31 @@ export function streamTests({ test, flood }: Suite): void {
     assertEquals(rest.join(""), "third");
   });
 
+  test("return() takes its own steps out of the line", async (a, b) => {
+    const iterator = b[Symbol.asyncIterator]();
+    const steps = [iterator.next(), iterator.next()];
+    const p = new Uint8Array(9);
+    const other = b[Symbol.asyncIterator]().next();
+    const reading = b.read(p);
+    steps.push(iterator.next());
+    assertEquals((await iterator.return!()).done, true);
+    for (const { done } of await Promise.all(steps)) assertEquals(done, true);
+    await a.write(bytes("one"));
+    assertEquals(text((await other).value!), "one", "another's goes on");
+    await a.write(bytes("two"));
+    assertEquals(text(p.subarray(0, (await reading)!)), "two");
+  });
+
+  test("a cancelled ReadableStream.from(conn) loses nothing", async (a, b) => {
+    const reader = ReadableStream.from(b).getReader();
+    const reading = reader.read();
+    await turn();
+    await reader.cancel();
+    assertEquals((await reading).done, true);
+    await a.write(bytes("kept"));
+    assertEquals(await readText(b), "kept");
+  });
+
   test(
     "iteration, read() and the stream take turns in one line",
     async (a, b) => {
