@@ -233,7 +233,7 @@ Deno.test("time is up in the lookup after the first addresses have failed", asyn
   const dialling = failureOf({
     clock,
     timeout: 50,
-    resolve: batches([["10.0.0.1", "::1"]], () => new Promise(() => {})),
+    resolve: batches([["10.0.0.1", "?", "::1"]], () => new Promise(() => {})),
     connect: refuse,
   });
   await clock.advance(50);
@@ -242,7 +242,8 @@ Deno.test("time is up in the lookup after the first addresses have failed", asyn
   assertEquals(
     error.message,
     "dial tcp db.test:1: i/o timeout in lookup after 2 failed: " +
-      "10.0.0.1:1 connection refused; [::1]:1 connection refused",
+      "10.0.0.1:1 connection refused; [::1]:1 connection refused; " +
+      'lookup db.test: the resolver gave "?", no IP address',
   );
   assertEquals([error.timeout, error.code], [true, "ECONNREFUSED"]);
   assertEquals(error.errors.map((e) => e.timeout), [false, false]);
