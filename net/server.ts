@@ -347,13 +347,10 @@ export class Server implements AsyncDisposable {
    */
   #hasCaused(error: unknown, reason: unknown): boolean {
     if (reason === undefined) return false;
-    const { aborted, reason: outer } = this.#signal ?? {};
-    if (aborted && error === outer) return true; // of any type
-    return isClosed(error) ||
-      someCause(
-        error,
-        (cause) => cause === reason || (aborted === true && cause === outer),
-      );
+    const ours: unknown[] = [reason];
+    if (this.#signal?.aborted) ours.push(this.#signal.reason);
+    return isClosed(error) || ours.includes(error) || // of any type
+      someCause(error, (cause) => ours.includes(cause));
   }
 
   /** Tells onError; what it does wrong itself is printed. */
