@@ -23,7 +23,7 @@
 
 import type { Listener } from "./net/accept.ts";
 import { checkSignal, checkType } from "./net/check.ts";
-import { type Conn, partsOf } from "./net/conn.ts";
+import { type Conn, wireOf } from "./net/conn.ts";
 import { Context, type Handler, live } from "./net/life.ts";
 import type { ServeOptions } from "./net/serve_options.ts";
 import { Server } from "./net/server.ts";
@@ -83,7 +83,7 @@ export async function handle(
   handler: Handler,
   options: HandleOptions = {},
 ): Promise<void> {
-  partsOf(conn); // the handler does not run if it is no Conn
+  wireOf(conn); // the handler does not run if it is no Conn
   checkType("handler", handler, "function");
   const { signal } = options;
   checkSignal(signal);

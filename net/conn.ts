@@ -37,18 +37,12 @@ export interface ConnOptions {
   dialTrace?: DialTrace;
 }
 
-/** What the library's own files may know of a connection. */
-export interface ConnParts {
-  /** What both halves share. */
-  wire: Wire;
-  /** The reading half. */
-  reader: ReadHalf;
-  /** The writing half. */
-  writer: WriteHalf;
-}
-
-/** Opens a connection up for copy() and handle(). Not public. */
-export let partsOf: (conn: Conn) => ConnParts;
+/** What both halves share, for the library's own files. */
+export let wireOf: (conn: Conn) => Wire;
+/** The reading half, made if need be; not public either. */
+export let readerOf: (conn: Conn) => ReadHalf;
+/** The writing half, made if need be; not public either. */
+export let writerOf: (conn: Conn) => WriteHalf;
 
 /**
  * A connection. `dial()` and a listener return it; `new Conn(inner)` makes one
@@ -79,12 +73,13 @@ export let partsOf: (conn: Conn) => ConnParts;
 export class Conn
   implements Deno.Conn<Addr>, AsyncIterable<Uint8Array>, AsyncDisposable {
   static {
-    partsOf = (conn) => {
-      if (!(conn instanceof Conn)) {
-        throw new TypeError("not a Conn: make one with new Conn(inner)");
-      }
-      return { wire: conn.#wire, reader: conn.#reader, writer: conn.#writer };
+    const check = (conn: Conn): Conn => {
+      if (conn instanceof Conn) return conn;
+      throw new TypeError("not a Conn: make one with new Conn(inner)");
     };
+    wireOf = (conn) => check(conn).#wire;
+    readerOf = (conn) => check(conn).#reader;
+    writerOf = (conn) => check(conn).#writer;
   }
 
   /** What the dialer tried on the way to this connection, if it was dialled. */

@@ -1,8 +1,14 @@
-import { type Conn, type ConnParts, type IoOptions, partsOf } from "./conn.ts";
+import {
+  type Conn,
+  type IoOptions,
+  readerOf,
+  wireOf,
+  writerOf,
+} from "./conn.ts";
 import { MAX_SIZE } from "./pool.ts";
 import type { ReadHalf, ReadWaiter } from "./read_half.ts";
 import { onAbort, reasonFirst, tolerate } from "./wire.ts";
-import { PIECE, WriteJob } from "./write_half.ts";
+import { PIECE, type WriteHalf, WriteJob } from "./write_half.ts";
 
 /**
  * Copies from one connection to another until EOF. Neither is closed, and EOF
@@ -42,11 +48,11 @@ export function copy(
 ): Promise<number> {
   const signal = options?.signal;
   if (signal?.aborted) return tolerate(Promise.reject(signal.reason));
-  return tolerate(
-    new Promise((resolve, reject) => {
-      new Pump(partsOf(from), partsOf(to), resolve, reject, signal).pull();
-    }),
-  );
+  try {
+    return new Pump(from, to, signal).start();
+  } catch (error) {
+    return Promise.reject(error);
+  }
 }
 
 /**
@@ -98,8 +104,8 @@ async function copyBoth(
   b: Conn,
   options?: IoOptions,
 ): Promise<[number, number]> {
-  partsOf(a);
-  partsOf(b); // nothing is closed if one of them is no Conn
+  wireOf(a);
+  wireOf(b); // nothing is closed if one of them is no Conn
   const signal = options?.signal;
   const close = () => {
     a.close();
@@ -136,8 +142,11 @@ async function copyThenFin(
  */
 class Pump implements ReadWaiter {
   next: ReadWaiter | null = null;
-  readonly #from: ConnParts;
-  readonly #to: ConnParts;
+  readonly #reader: ReadHalf;
+  readonly #to: Conn;
+  /** Made for the first piece: most connections are idle, and have none. */
+  #writer: WriteHalf | null = null;
+  readonly #promise: Promise<number>;
   readonly #resolve: (n: number) => void;
   readonly #reject: (error: unknown) => void;
   readonly #signal: AbortSignal | undefined;
@@ -149,32 +158,33 @@ class Pump implements ReadWaiter {
   #piece: Uint8Array<ArrayBuffer> | null = null;
   #copied = 0;
 
-  constructor(
-    from: ConnParts,
-    to: ConnParts,
-    resolve: (n: number) => void,
-    reject: (error: unknown) => void,
-    signal: AbortSignal | undefined,
-  ) {
-    this.#from = from;
+  constructor(from: Conn, to: Conn, signal: AbortSignal | undefined) {
+    this.#reader = readerOf(from);
+    wireOf(to); // nothing is read if it is no Conn
     this.#to = to;
+    const { promise, resolve, reject } = Promise.withResolvers<number>();
+    this.#promise = promise;
     this.#resolve = resolve;
     this.#reject = signal ? reasonFirst(signal, reject) : reject;
     this.#signal = signal;
     if (signal) this.#unfollow = onAbort(signal, () => this.#abort());
   }
 
-  /** Asks for the next piece. */
-  pull(): void {
-    const { reader } = this.#from;
-    const refusal = reader.refusal();
+  /** Copies; how many bytes, in the end. */
+  start(): Promise<number> {
+    this.#pull();
+    return this.#promise;
+  }
+
+  #pull(): void {
+    const refusal = this.#reader.refusal();
     if (refusal) this.fail(refusal);
-    else reader.wait(this);
+    else this.#reader.wait(this);
   }
 
   ready(reader: ReadHalf): void {
     if (reader.unread === 0) return this.#end(this.#resolve, this.#copied);
-    const { writer } = this.#to;
+    const writer = this.#writer ??= writerOf(this.#to);
     const refusal = writer.refusal();
     // The bytes stay where they are, for whoever reads next.
     if (refusal) return this.fail(refusal);
@@ -191,19 +201,20 @@ class Pump implements ReadWaiter {
   }
 
   fail(error: unknown): void {
+    tolerate(this.#promise);
     this.#end(this.#reject, error);
   }
 
   #written(n: number): void {
     this.#copied += n;
-    this.#from.reader.giveBack(this.#piece!);
+    this.#reader.giveBack(this.#piece!);
     this.#piece = this.#job = null;
-    if (!this.#over) this.pull();
+    if (!this.#over) this.#pull();
   }
 
   #writeFailed(error: unknown): void {
     // What no operation was given can be read again.
-    this.#from.reader.takeBack(this.#piece!, this.#job!.taken);
+    this.#reader.takeBack(this.#piece!, this.#job!.taken);
     this.#piece = this.#job = null;
     this.fail(error);
   }
@@ -213,8 +224,8 @@ class Pump implements ReadWaiter {
     const job = this.#job;
     // A piece that waits in line is taken back: should it fail there later,
     // nobody would hear of it.
-    if (job?.taken === 0) return this.#to.writer.abandon(job, reason);
-    if (job === null) this.#from.reader.abandon(this);
+    if (job?.taken === 0) return this.#writer!.abandon(job, reason);
+    if (job === null) this.#reader.abandon(this);
     this.fail(reason);
   }
 

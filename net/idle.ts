@@ -1,5 +1,5 @@
 import { Alarm } from "./clock.ts";
-import { type Conn, partsOf } from "./conn.ts";
+import { type Conn, readerOf, wireOf, writerOf } from "./conn.ts";
 
 /**
  * Fails all calls on `conn`, now and later, as timed out once no byte has come
@@ -8,10 +8,10 @@ import { type Conn, partsOf } from "./conn.ts";
  * @returns Stops watching, and leaves no timer.
  */
 export function watchIdle(conn: Conn, ms: number): () => void {
-  const { wire, reader, writer } = partsOf(conn);
+  const wire = wireOf(conn);
   const alarm = new Alarm(wire.clock, () => {
-    reader.deadline.seal();
-    writer.deadline.seal();
+    readerOf(conn).deadline.seal();
+    writerOf(conn).deadline.seal();
   }, false);
   alarm.setIn(ms);
   wire.activity = () => alarm.setIn(ms);

@@ -1,4 +1,4 @@
-import { type Conn, partsOf } from "./conn.ts";
+import { type Conn, readerOf, wireOf, writerOf } from "./conn.ts";
 import { OpError } from "./errors.ts";
 
 /** How long a peer may take to close its side after we have closed ours. */
@@ -18,18 +18,17 @@ const sink = new Uint8Array(64 * 1024);
  * (RFC 9112, section 9.6). `close()` cuts it short.
  */
 export function closeGently(conn: Conn): Promise<void> | void {
-  const { wire, reader, writer } = partsOf(conn);
-  if (wire.closed) return;
-  if (reader.eof && !writer.waiting) return conn.close();
+  if (wireOf(conn).closed) return;
+  if (readerOf(conn).eof && !writerOf(conn).waiting) return conn.close();
   return linger(conn);
 }
 
 async function linger(conn: Conn): Promise<void> {
-  const { wire, writer } = partsOf(conn);
+  const wire = wireOf(conn);
   const patience = () => conn.setDeadline(wire.clock.now() + LINGER_MS);
   try {
     patience();
-    if (writer.waiting) {
+    if (writerOf(conn).waiting) {
       // Not awaited by the handler. A slow reader may take its time for it.
       const { activity } = wire;
       wire.activity = () => {
