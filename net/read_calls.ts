@@ -56,8 +56,10 @@ type Chunk = Uint8Array<ArrayBuffer>;
 
 /** All that comes, in the order of the calls; see Conn's async iterator. */
 export function chunksOf(reader: ReadHalf): AsyncIterableIterator<Chunk> {
+  let returned = false;
   const iterator: AsyncIterableIterator<Chunk> = {
     next: () => {
+      if (returned) return Promise.resolve({ done: true, value: undefined });
       const refusal = reader.refusal();
       if (refusal) return tolerate(Promise.reject(refusal));
       const call = new ChunkCall(iterator);
@@ -65,6 +67,7 @@ export function chunksOf(reader: ReadHalf): AsyncIterableIterator<Chunk> {
       return call.promise;
     },
     return: (value) => {
+      returned = true;
       for (const call of reader.line) {
         if (!(call instanceof ChunkCall && call.iterator === iterator)) {
           continue;

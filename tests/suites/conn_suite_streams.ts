@@ -81,6 +81,15 @@ export function streamTests({ test, flood }: Suite): void {
     assertEquals(await reading, null);
   });
 
+  test("an iterator that was returned reads no more", async (a, b) => {
+    const iterator = b[Symbol.asyncIterator]();
+    await a.write(bytes("kept"));
+    await iterator.return!();
+    assertEquals((await iterator.next()).done, true);
+    await a.closeWrite();
+    assertEquals(await readText(b), "kept");
+  });
+
   test("a cancelled ReadableStream.from(conn) loses nothing", async (a, b) => {
     const reader = ReadableStream.from(b).getReader();
     const reading = reader.read();
