@@ -102,6 +102,19 @@ Deno.test("Conn.write() sends more than 64 KiB in place, in one operation", asyn
     },
   );
 
+  await t.step("more goes out 1 MiB at a time, and is counted", async () => {
+    const { inner, conn } = setUp();
+    const p = new Uint8Array(2_500_000);
+    const error = opError(conn.write(p));
+    for (let i = 0; i < 2; i++) {
+      assertStrictEquals(inner.writes[0]!.p.buffer, p.buffer);
+      await inner.take();
+    }
+    assertEquals(inner.writeSizes, [1_048_576, 1_048_576, 402_848]);
+    await inner.failWrite(new Deno.errors.ConnectionReset("reset"));
+    assertEquals((await error).bytesWritten, 2_097_152);
+  });
+
   await t.step(
     "behind a small write the small one is filled up first",
     async () => {
