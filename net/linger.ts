@@ -31,9 +31,9 @@ async function linger(conn: Conn): Promise<void> {
     if (writerOf(conn).waiting) {
       // Not awaited by the handler. A slow reader may take its time for it.
       const { activity } = wire;
-      wire.activity = () => {
-        activity?.();
-        patience();
+      wire.activity = (direction) => {
+        activity?.(direction);
+        if (direction === "out") patience();
       };
       await conn.closeWrite();
       wire.activity = activity;

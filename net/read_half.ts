@@ -211,7 +211,7 @@ export class ReadHalf implements Half {
       this.#start = 0;
       this.#end = n;
       this.#adapt(n);
-      this.#wire.activity?.();
+      this.#wire.activity?.("in");
     }
     this.#serve();
   }

@@ -22,8 +22,8 @@ export class Wire {
    * tells it once, and has nothing but EOF for whoever reads afterwards.
    */
   loss: Error | null = null;
-  /** Told of every byte that came or went; for idle timeouts. */
-  activity: (() => void) | null = null;
+  /** Told of every byte that came or went; for whoever waits for some. */
+  activity: ((direction: "in" | "out") => void) | null = null;
   /** The reading half, once somebody has read. */
   reader: Half | null = null;
   /** The writing half, once somebody has written. */

@@ -292,7 +292,7 @@ export class WriteHalf implements Half {
   #written(n: number): void {
     const piece = this.#piece!;
     if (!this.#wire.closed) {
-      this.#wire.activity?.();
+      this.#wire.activity?.("out");
       this.#from += n;
       // A job that is told may add the next one, or close the connection.
       this.#settle(n);

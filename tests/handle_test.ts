@@ -402,3 +402,26 @@ Deno.test("handle() waits for a slow reader, 5 s for a stuck one", async () => {
   client.close();
   assertEquals(clock.timers, []);
 });
+
+Deno.test("handle() waits 5 s for a peer that sends, but reads nothing", async () => {
+  const clock = new FakeClock();
+  const [client, server] = pipe({ clock });
+  let came = 0;
+  const failures: unknown[] = [];
+  const handled = settled(handle(server, (conn) => {
+    conn.write(new Uint8Array(1024 * 1024)).catch((e) => failures.push(e));
+    (async () => {
+      for await (const chunk of conn) came += chunk.length;
+    })().catch((e) => failures.push(e));
+  }));
+  for (const word of ["on", "and"]) {
+    await client.write(bytes(word));
+    await clock.advance(2_000);
+  }
+  assertEquals(came, 5);
+  assertEquals(handled.done, false);
+  await clock.advance(1_000);
+  assertEquals(handled.done, true);
+  assertEquals(failures.length, 2);
+  client.close();
+});
