@@ -201,10 +201,7 @@ export class ReadHalf implements Half {
     if (this.#wire.closed) return this.#release();
     if (n === null) {
       const { loss } = this.#wire;
-      if (loss !== null) {
-        this.#wire.loss = null;
-        return this.#failed(loss);
-      }
+      if (loss !== null) return this.#failed(loss);
       this.eof = true;
       this.#release();
     } else {
@@ -219,6 +216,7 @@ export class ReadHalf implements Half {
   #failed(error: unknown): void {
     this.#pending = false;
     this.#release();
+    this.#wire.loss = null;
     if (this.#wire.closed) return;
     this.#failure = { error };
     this.#serve();

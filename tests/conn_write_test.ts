@@ -414,6 +414,21 @@ Deno.test("a loss that a write was told of is no EOF, once", async (t) => {
   }
 });
 
+Deno.test("a loss that a read was told of as well is told once", async () => {
+  const { inner, conn } = setUp();
+  const reset = new Deno.errors.ConnectionReset("reset");
+  conn.write(bytes("x"));
+  await jobs();
+  await inner.failWrite(reset);
+  const error = opError(conn.read(new Uint8Array(8)));
+  await inner.failRead(reset);
+  assertEquals((await error).code, "ECONNRESET");
+  const reading = conn.read(new Uint8Array(8));
+  await inner.deliver(null);
+  assertEquals(await reading, null);
+  conn.close();
+});
+
 Deno.test("Conn.write() in place ends the connection if a later deadline passes", async () => {
   const { inner, conn, clock } = setUp();
   const error = opError(conn.write(new Uint8Array(PIECE + 1)));
