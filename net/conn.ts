@@ -295,8 +295,8 @@ export class Conn
   /**
    * The reading half as a byte stream. It reads only when somebody pulls; its
    * end closes nothing, cancelling it closes the connection. Deadlines count,
-   * and a stream that has failed stays failed. As {@linkcode write}, its
-   * `pipeTo()` need not be awaited, but with `preventCancel`.
+   * and a stream that has failed stays failed. As {@linkcode write}, calls on
+   * it or its reader need not be awaited, but a pipeTo() with `preventCancel`.
    */
   get readable(): ReadableStream<Uint8Array<ArrayBuffer>> {
     return this.#readable ??= readableOf(this);
@@ -305,7 +305,8 @@ export class Conn
   /**
    * The writing half as a stream. Closing it is {@linkcode closeWrite};
    * aborting it closes the connection. Deadlines count. Chunks wait in the
-   * stream until their turn: await the last one before a handler returns.
+   * stream until their turn: await the last one before a handler returns. Else,
+   * as {@linkcode write}, calls on it or its writer need not be awaited.
    */
   get writable(): WritableStream<Uint8Array> {
     return this.#writable ??= writableOf(this);

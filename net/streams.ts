@@ -27,6 +27,10 @@ export function readableOf(
     },
     cancel: () => conn.close(),
   }, { highWaterMark: 0 });
+  const getReader = stream.getReader.bind(stream) as typeof stream.getReader;
+  stream.getReader =
+    ((options) =>
+      unawaited(getReader(options), "read", "cancel")) as typeof getReader;
   const pipeTo = stream.pipeTo.bind(stream);
   stream.pipeTo = (to, options) => {
     // Everybody hears of a pipe's end that closes the connection, and of no
@@ -36,12 +40,12 @@ export function readableOf(
     const piped = pipeTo(to, options);
     return heard ? tolerate(piped) : piped;
   };
-  return stream;
+  return unawaited(stream, "cancel");
 }
 
 /** The writing half of `conn` as a stream. */
 export function writableOf(conn: Conn): WritableStream<Uint8Array> {
-  return new WritableStream({
+  const stream = new WritableStream<Uint8Array>({
     // The signal, since `abort()` would wait for a write that may be stuck.
     start({ signal }) {
       signal.addEventListener("abort", () => conn.close());
@@ -49,4 +53,30 @@ export function writableOf(conn: Conn): WritableStream<Uint8Array> {
     write: async (chunk) => void await conn.write(chunk),
     close: () => conn.closeWrite(),
   });
+  const getWriter = stream.getWriter.bind(stream);
+  stream.getWriter = () => unawaited(getWriter(), "write", "close");
+  return unawaited(stream, "close");
+}
+
+/**
+ * Makes methods tolerate that nobody awaits them, as the connection's own do.
+ * What they say of a wrong use (a TypeError) is still for the caller to hear.
+ */
+function unawaited<
+  T extends Record<K, (...args: never[]) => Promise<unknown>>,
+  K extends string,
+>(object: T, ...names: K[]): T {
+  for (const name of names) {
+    const method = object[name].bind(object);
+    const tolerant = (...args: never[]) => {
+      const { promise, resolve, reject } = Promise.withResolvers<unknown>();
+      method(...args).then(resolve, (error) => {
+        if (!(error instanceof TypeError)) tolerate(promise);
+        reject(error);
+      });
+      return promise;
+    };
+    object[name] = tolerant as T[K];
+  }
+  return object;
 }

@@ -2,6 +2,7 @@
 import {
   assert,
   assertEquals,
+  assertInstanceOf,
   assertStrictEquals,
   assertThrows,
 } from "@std/assert";
@@ -10,7 +11,7 @@ import { Conn } from "../net/conn.ts";
 import { isClosed, isTimeout, OpError } from "../net/errors.ts";
 import { FakeClock } from "../testing/fake_clock.ts";
 import { InnerConn, jobs } from "./conn_inner.ts";
-import { bytes, pair, runChild, textOf } from "./support.ts";
+import { bytes, pair, runChild, textOf, unhandledIn } from "./support.ts";
 import { failure, text } from "./suites/conn_suite_kit.ts";
 
 // Compiled, not run: a Conn goes wherever a Deno.Conn is taken.
@@ -367,6 +368,51 @@ Deno.test("writable takes bytes only", async () => {
   await failure(writer.ready);
   assertEquals(inner.writeSizes, []);
   conn.close();
+});
+
+Deno.test("calls on the streams need not be awaited", async (t) => {
+  const ways: Record<string, (conn: Conn) => void> = {
+    "write": ({ writable }) => void writable.getWriter().write(bytes("x")),
+    "close": (conn) => {
+      conn.close();
+      conn.writable.getWriter().close();
+    },
+    "close of the stream": (conn) => {
+      conn.close();
+      conn.writable.close();
+    },
+    "read": ({ readable }) => void readable.getReader().read(),
+    "read into": ({ readable }) =>
+      void readable.getReader({ mode: "byob" }).read(new Uint8Array(1)),
+    "cancel": (conn) => {
+      const reader = conn.readable.getReader();
+      reader.read().catch(() => void reader.cancel());
+    },
+    "cancel of the stream": (conn) => {
+      const reader = conn.readable.getReader();
+      reader.read().catch(() => {
+        reader.releaseLock();
+        conn.readable.cancel();
+      });
+    },
+  };
+  for (const [name, way] of Object.entries(ways)) {
+    await t.step(name, async () => {
+      const { conn } = setUp();
+      conn.setDeadline(0);
+      assertEquals(await unhandledIn(() => way(conn)), []);
+      conn.close();
+    });
+  }
+
+  await t.step("what is no failure of the connection is told", async () => {
+    const { conn } = setUp();
+    const unhandled = await unhandledIn(() => {
+      conn.writable.getWriter().write("text" as unknown as Uint8Array);
+    });
+    assertInstanceOf(unhandled[0], TypeError);
+    conn.close();
+  });
 });
 
 Deno.test("writable.abort() closes at once, and ends the write that is stuck", async () => {

@@ -9,7 +9,7 @@ import { Conn } from "../net/conn.ts";
 import { isClosed, isTimeout, OpError } from "../net/errors.ts";
 import { FakeClock } from "../testing/fake_clock.ts";
 import { InnerConn, jobs } from "./conn_inner.ts";
-import { bytes, countedSignal } from "./support.ts";
+import { bytes, countedSignal, unhandledIn } from "./support.ts";
 import { failure } from "./suites/conn_suite_kit.ts";
 
 const PIECE = 64 * 1024;
@@ -541,16 +541,7 @@ Deno.test("Conn.write() need not be awaited, whatever becomes of it", async (t) 
   for (const [name, way] of Object.entries(ways)) {
     await t.step(name, async () => {
       const { conn } = setUp();
-      const unhandled: unknown[] = [];
-      const note = (event: PromiseRejectionEvent) => {
-        event.preventDefault();
-        unhandled.push(event.reason);
-      };
-      addEventListener("unhandledrejection", note);
-      way(conn);
-      await jobs();
-      removeEventListener("unhandledrejection", note);
-      assertEquals(unhandled, []);
+      assertEquals(await unhandledIn(() => way(conn)), []);
       conn.close();
     });
   }

@@ -66,6 +66,25 @@ export function turn(): Promise<void> {
   return new Promise((resolve) => setTimeout(resolve, 0));
 }
 
+/** What is an unhandled rejection while `body` runs, and a turn after. */
+export async function unhandledIn(
+  body: () => void | Promise<void>,
+): Promise<unknown[]> {
+  const reasons: unknown[] = [];
+  const note = (event: PromiseRejectionEvent) => {
+    event.preventDefault();
+    reasons.push(event.reason);
+  };
+  addEventListener("unhandledrejection", note);
+  try {
+    await body();
+    await turn();
+  } finally {
+    removeEventListener("unhandledrejection", note);
+  }
+  return reasons;
+}
+
 /** Whether a program is installed here: tests with real peers look first. */
 export function installed(program: string): boolean {
   const paths = (Deno.env.get("PATH") ?? "").split(":");
