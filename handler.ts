@@ -36,7 +36,10 @@ export type { ShutdownReport } from "./net/drain.ts";
 
 /** Options of {@linkcode handle}. */
 export interface HandleOptions {
-  /** Ends the connection: fires the context's signal, then closes. */
+  /**
+   * Ends the connection: fires the context's signal, then closes. Once the
+   * handler has taken the connection over it still fires, and closes nothing.
+   */
   signal?: AbortSignal;
 }
 
