@@ -339,6 +339,23 @@ Deno.test("copy() with a signal", async (t) => {
     closeAll();
   });
 
+  await t.step("aborted while it reads on: no byte is lost", async () => {
+    const [from, to] = [setUp(), setUp()];
+    const { controller, signal, listeners } = countedSignal();
+    const copied = failure(copy(from.conn, to.conn, { signal }));
+    await from.inner.deliver(bytes("one"));
+    await to.inner.take();
+    controller.abort(new Error("mine"));
+    assertStrictEquals(await copied, signal.reason);
+    assertEquals(listeners(), 0);
+    await from.inner.deliver(bytes("kept"));
+    assertEquals(to.inner.writes, []);
+    const p = new Uint8Array(8);
+    assertEquals(await from.conn.read(p), 4);
+    from.conn.close();
+    to.conn.close();
+  });
+
   await t.step(
     "aborted while it writes: one piece goes out, whole",
     async () => {

@@ -354,6 +354,21 @@ Deno.test("handle() delivers all that was written although input is unread", asy
   }
 });
 
+Deno.test("handle() delivers what was written after EOF, awaited or not", async () => {
+  const size = 16 * 1024 * 1024; // more than the kernel takes at once
+  const [client, server] = await pair();
+  const handled = handle(server, async (conn) => {
+    while (await conn.read(new Uint8Array(64)) !== null);
+    conn.write(new Uint8Array(size));
+  });
+  await client.closeWrite();
+  let got = 0;
+  for await (const chunk of client) got += chunk.length;
+  client.close();
+  await handled;
+  assertEquals(got, size);
+});
+
 Deno.test("handle() closes 5 s after its FIN if the peer does not", async () => {
   const clock = new FakeClock();
   const [client, server] = await pairOn(clock);

@@ -1,4 +1,3 @@
-import { setImmediate } from "node:timers";
 import {
   assert,
   assertEquals,
@@ -14,91 +13,8 @@ import {
 import { makeListener } from "../net/accept.ts";
 import { isClosed, OpError } from "../net/errors.ts";
 import { FakeClock } from "../testing/mod.ts";
+import { closedInner, errno, FakeConn, FakeListener } from "./fake_listener.ts";
 import { countedSignal, turn } from "./support.ts";
-
-/** A connection that records what is done to it. */
-class FakeConn {
-  readonly calls: string[] = [];
-  readonly localAddr = { transport: "tcp", hostname: "::1", port: 1 } as const;
-  readonly remoteAddr: Deno.NetAddr;
-  readonly #broken: Error | undefined;
-
-  constructor(hostname = "::1", broken?: Error) {
-    this.remoteAddr = { transport: "tcp", hostname, port: 2 };
-    this.#broken = broken;
-  }
-
-  setNoDelay(on: boolean): void {
-    this.calls.push(`noDelay ${on}`);
-    if (this.#broken) throw this.#broken;
-  }
-
-  setKeepAlive(on: boolean): void {
-    this.calls.push(`keepAlive ${on}`);
-  }
-
-  close(): void {
-    this.calls.push("close");
-    if (this.#broken instanceof Deno.errors.BadResource) throw this.#broken;
-  }
-}
-
-/** A listener whose accepts the test settles, one at a time. */
-class FakeListener {
-  readonly addr = { transport: "tcp", hostname: "::1", port: 1 } as const;
-  readonly calls: string[] = [];
-  accepts = 0;
-  #pending: PromiseWithResolvers<Deno.Conn> | null = null;
-  #closeError: Error | undefined;
-
-  constructor(closeError?: Error) {
-    this.#closeError = closeError;
-  }
-
-  get inner(): Deno.Listener {
-    return this as unknown as Deno.Listener;
-  }
-
-  get waiting(): boolean {
-    return this.#pending !== null;
-  }
-
-  accept(): Promise<Deno.Conn> {
-    assert(this.#pending === null, "a second accept: Busy");
-    this.accepts++;
-    this.#pending = Promise.withResolvers();
-    return this.#pending.promise;
-  }
-
-  /** Settles the pending accept, and lets what follows from it happen. */
-  async settle(result: FakeConn | Error): Promise<void> {
-    assert(this.#pending !== null, "no accept is pending");
-    const { resolve, reject } = this.#pending;
-    this.#pending = null;
-    if (result instanceof Error) reject(result);
-    else resolve(result as unknown as Deno.Conn);
-    await new Promise<void>((resolve) => setImmediate(resolve));
-  }
-
-  close(): void {
-    this.calls.push("close");
-    if (this.#closeError) throw this.#closeError;
-  }
-
-  ref(): void {
-    this.calls.push("ref");
-  }
-
-  unref(): void {
-    this.calls.push("unref");
-  }
-}
-
-function errno(code: string): Error {
-  return Object.assign(new Error(`${code} (os error 0)`), { code });
-}
-
-const closedInner = new Deno.errors.BadResource("Listener has been closed");
 
 /** An accept that is expected to stay pending until the test ends. */
 function acceptUntilClosed(listener: Listener): Promise<OpError> {
@@ -110,6 +26,52 @@ async function endOf(listener: Listener, fake: FakeListener): Promise<void> {
   if (fake.waiting) await fake.settle(closedInner);
   await closed;
 }
+
+Deno.test("a good connection ends a burst of bad ones", async () => {
+  const clock = new FakeClock();
+  const fake = new FakeListener();
+  const listener = new Listener(fake.inner, { clock });
+  for (const bad of [63, 1]) {
+    const accepted = listener.accept();
+    for (let i = 0; i < bad; i++) await fake.settle(errno("ENOTCONN"));
+    assertEquals([fake.waiting, clock.pending], [true, 0], "no rest is due");
+    await fake.settle(new FakeConn());
+    (await accepted).close();
+  }
+  await endOf(listener, fake);
+});
+
+Deno.test("an accept that fails after close() is no news", async (t) => {
+  for (const code of ["EBADF", "ENOTCONN", "EMFILE"]) {
+    await t.step(code, async () => {
+      const events: AcceptErrorEvent[] = [];
+      const fake = new FakeListener();
+      const listener = new Listener(fake.inner, {
+        onAcceptError: (event) => void events.push(event),
+      });
+      const gone = acceptUntilClosed(listener);
+      const closed = listener.close();
+      await fake.settle(errno(code));
+      await closed;
+      assert(isClosed(await gone));
+      assert(isClosed(await acceptUntilClosed(listener)));
+      assertEquals(events, []);
+    });
+  }
+});
+
+Deno.test("a full table is no business of a caller who has gone", async () => {
+  const clock = new FakeClock();
+  const fake = new FakeListener();
+  const listener = new Listener(fake.inner, { clock });
+  const controller = new AbortController();
+  const accepted = listener.accept(controller);
+  controller.abort(new Error("mine"));
+  await assertRejects(() => accepted, Error, "mine");
+  await fake.settle(errno("EMFILE"));
+  assertEquals([clock.pending, fake.waiting], [0, false]);
+  await listener.close();
+});
 
 const SCHEDULE = [5, 10, 20, 40, 80, 160, 320, 640, 1_000, 1_000];
 

@@ -11,7 +11,7 @@ import { copy } from "../net/copy.ts";
 import { isTimeout, OpError } from "../net/errors.ts";
 import { FakeClock } from "../testing/fake_clock.ts";
 import { inMemory } from "../testing/in_memory.ts";
-import { bytes, connect, textOf, turn } from "./support.ts";
+import { bytes, connect, runChild, textOf, turn } from "./support.ts";
 
 const echo: Handler = async (conn) => {
   for await (const chunk of conn) await conn.write(chunk);
@@ -254,6 +254,45 @@ Deno.test("idleTimeout fails a write that nobody reads", async () => {
   assert(error.bytesWritten! < size);
   client.close();
   await server.shutdown();
+});
+
+Deno.test(
+  "idleTimeout counts what leaves while the close lingers",
+  inMemory(async ({ clock, net }) => {
+    const failures: unknown[] = [];
+    const server = serve(await net.listen("tcp", ":80"), (conn) => {
+      const written = conn.write(new Uint8Array(1024 * 1024)); // not awaited
+      written.catch((error) => failures.push(error));
+    }, { idleTimeout: 1_000 });
+    const client = await net.dial("tcp", "10.0.0.1:80");
+    const p = new Uint8Array(64 * 1024);
+    for (let i = 0; i < 6; i++) {
+      assert(await client.read(p));
+      await clock.advance(900);
+    }
+    assertEquals(failures, []);
+    client.close();
+    await server.close();
+  }),
+);
+
+Deno.test("idleTimeout does not keep the process alive", async () => {
+  const { code, stderr } = await runChild(
+    `
+    import { dial, listen, serve } from "./mod.ts";
+    const begun = Promise.withResolvers();
+    const server = serve(await listen("tcp", "127.0.0.1:0"), () => {
+      begun.resolve();
+      return new Promise(() => {});
+    }, { idleTimeout: 60_000 });
+    await dial("tcp", String(server.addr));
+    await begun.promise;
+    server.unref();
+    Deno.unrefTimer(setTimeout(() => Deno.exit(1), 10_000));
+    `,
+    { flags: ["--allow-net=127.0.0.1"] },
+  );
+  assertEquals({ code, stderr }, { code: 0, stderr: "" });
 });
 
 Deno.test("idleTimeout counts the silence of both ways together", async () => {
