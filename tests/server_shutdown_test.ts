@@ -17,7 +17,15 @@ import { listen, Listener } from "../listener.ts";
 import type { Conn } from "../net/conn.ts";
 import { isClosed, OpError } from "../net/errors.ts";
 import { FakeClock } from "../testing/fake_clock.ts";
-import { bytes, connect, countedSignal, textOf, turn } from "./support.ts";
+import { closedInner, FakeConn, FakeListener } from "./fake_listener.ts";
+import {
+  bytes,
+  connect,
+  countedSignal,
+  runChild,
+  textOf,
+  turn,
+} from "./support.ts";
 
 const echo: Handler = async (conn) => {
   for await (const chunk of conn) await conn.write(chunk);
@@ -512,7 +520,7 @@ Deno.test("shutdown() in the very moment of an accept leaves nothing open", asyn
     const conn = {
       localAddr: addr,
       remoteAddr: addr,
-      read: () => Promise.resolve(null),
+      read: () => new Promise(() => {}),
       close: () => void closes++,
       closeWrite: () => Promise.resolve(),
     } as unknown as Deno.Conn;
@@ -521,7 +529,9 @@ Deno.test("shutdown() in the very moment of an accept leaves nothing open", asyn
       accept: () => accepts++ === 0 ? accepted.promise : rest.promise,
       close: () => rest.reject(new Deno.errors.BadResource("closed")),
     } as unknown as Deno.Listener;
+    let runs = 0;
     const server = serve(new Listener(inner), async (conn) => {
+      runs++;
       await conn.read(new Uint8Array(1));
     });
     accepted.resolve(conn);
@@ -529,9 +539,49 @@ Deno.test("shutdown() in the very moment of an accept leaves nothing open", asyn
     const { drained, forced, failed } = await server.close();
     await server.finished;
     assertEquals([closes, failed], [1, 0], `after ${ticks} ticks`);
-    assert(drained + forced <= 1);
+    await turn();
+    assertEquals(drained + forced, runs, "nobody is served unseen");
     assertEquals(server.connections.size, 0);
   }
+});
+
+Deno.test("shutdown() forces all the same if the listener cannot be closed", async () => {
+  const cause = new Error("will not close");
+  const clock = new FakeClock();
+  const fake = new FakeListener(cause);
+  const server = serve(
+    new Listener(fake.inner, { clock }),
+    () => new Promise(() => {}),
+  );
+  const conn = new FakeConn();
+  await fake.settle(conn);
+  let error: unknown;
+  const done = server.shutdown({ timeout: 10 }).catch((e) => error = e);
+  await clock.advance(9);
+  assertEquals(error, undefined, "handlers have their time");
+  await clock.advance(1);
+  await done;
+  assertStrictEquals(error, cause);
+  assertEquals(conn.calls.at(-1), "close");
+  assertEquals(clock.pending, 0);
+});
+
+Deno.test("shutdown() keeps the process alive until its end", async () => {
+  const { stdout } = await runChild(
+    `
+    import { dial, listen, serve } from "./mod.ts";
+    const begun = Promise.withResolvers();
+    const server = serve(await listen("tcp", "127.0.0.1:0"), () => {
+      begun.resolve();
+      return new Promise(() => {});
+    });
+    await dial("tcp", String(server.addr));
+    await begun.promise;
+    server.shutdown({ timeout: 100 }).then(({ forced }) => console.log(forced));
+    `,
+    { flags: ["--allow-net=127.0.0.1"] },
+  );
+  assertEquals(stdout, "1\n");
 });
 
 Deno.test("shutdown() frees the port", async () => {
@@ -570,6 +620,21 @@ Deno.test("serve() shuts down when its signal aborts", async (t) => {
     assertEquals(listeners(), 0);
     await assertRejects(() => listener.accept(), OpError, "closed");
     assertEquals(counts(await server.shutdown()), [0, 0, 0]);
+  });
+  await t.step("though its listener cannot be closed", async () => {
+    const cause = new Error("will not close");
+    const fake = new FakeListener(cause);
+    const errors: unknown[] = [];
+    const controller = new AbortController();
+    const server = serve(new Listener(fake.inner), echo, {
+      signal: controller.signal,
+      onError: (error) => void errors.push(error),
+    });
+    controller.abort();
+    await fake.settle(closedInner);
+    await server.finished;
+    await turn();
+    assertEquals(errors, [cause]);
   });
   await t.step("after the shutdown: nothing is left of it", async () => {
     const { controller, signal, listeners } = countedSignal();
