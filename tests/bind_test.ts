@@ -360,7 +360,7 @@ Deno.test({
     const hosts = await Deno.makeTempFile({ prefix: "hosts" });
     await Deno.writeTextFile(
       hosts,
-      "::1 both.test only6.test\n127.0.0.2 both.test\n127.0.0.3 both.test\n" +
+      "::1 both.test only6.test\n::2 only6.test\n127.0.0.2 both.test\n127.0.0.3 both.test\n" +
         "127.0.0.4 only4.test\n",
     );
     type Row = [network: string, host: string, found: string];

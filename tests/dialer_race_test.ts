@@ -6,6 +6,8 @@ import {
 } from "@std/assert";
 import { DialError, type DialOptions } from "../dialer.ts";
 import { isTimeout } from "../net/errors.ts";
+import { Race, type RaceInit } from "../net/race.ts";
+import { FakeClock } from "../testing/mod.ts";
 import { type Played, Scenario, type Script } from "./scenario.ts";
 import { countedSignal } from "./support.ts";
 
@@ -464,6 +466,28 @@ Deno.test("a resolver may deliver in batches", async (t) => {
       ["10.0.0.2", 1_000],
     ]);
   });
+  await t.step(
+    "the delay counts from the last start, whatever came",
+    async () => {
+      const scenario = new Scenario({
+        "10.0.0.1": [100, "refused"],
+        "10.0.0.2": [0, "hang"],
+        "10.0.0.3": [0, "ok"],
+      });
+      const { starts } = await scenario.play({
+        async *resolve() {
+          yield ["10.0.0.1", "10.0.0.2"];
+          await new Promise<void>((d) => scenario.clock.setTimeout(d, 260));
+          yield ["10.0.0.3"];
+        },
+      });
+      assertEquals(starts, [
+        ["10.0.0.1", 0],
+        ["10.0.0.2", 100],
+        ["10.0.0.3", 350],
+      ]);
+    },
+  );
   await t.step("the family that started last waits its turn", async () => {
     const scenario = new Scenario({
       "::1": [0, "hang"],
@@ -599,4 +623,53 @@ Deno.test("an abort rejects with the signal's reason and closes what comes up", 
     controller.abort(reason);
     scenario.check(conn);
   });
+});
+
+// What a dial cannot show: the sandbox's refusals, and one dial's preference.
+
+interface Runner {
+  text: string;
+  family: number;
+}
+
+/** A race in which nobody arrives. */
+function racing(
+  options: Partial<RaceInit<Runner, never>>,
+): { race: Race<Runner, never>; clock: FakeClock; starts: [string, number][] } {
+  const clock = new FakeClock(0);
+  const starts: [string, number][] = [];
+  const race = new Race<Runner, never>({
+    clock,
+    attemptDelay: 250,
+    attemptTimeout: Infinity,
+    deadline: Infinity,
+    settleLosers: false,
+    connect: ({ text }) => {
+      starts.push([text, clock.monotonic()]);
+      return new Promise(() => {});
+    },
+    close() {},
+    ...options,
+  });
+  return { race, clock, starts };
+}
+
+Deno.test("a preferred address that comes late starts at once, and first", async () => {
+  const { race, clock, starts } = racing({ prefer: "::2" });
+  race.add([{ text: "::1", family: 6 }]);
+  await clock.advance(100);
+  race.add([{ text: "10.0.0.1", family: 4 }, { text: "::2", family: 6 }]);
+  await clock.advance(300);
+  race.stop(undefined);
+  assertEquals(starts, [["::1", 0], ["::2", 100], ["10.0.0.1", 350]]);
+});
+
+Deno.test("an address that is refused costs no turn", async () => {
+  const { race, clock, starts } = racing({
+    refuse: ({ text }) => text === "::2" ? new Error("forbidden") : undefined,
+  });
+  race.add(["::1", "::2", "::3"].map((text) => ({ text, family: 6 })));
+  await clock.advance(300);
+  race.stop(undefined);
+  assertEquals(starts, [["::1", 0], ["::3", 250]]);
 });

@@ -591,6 +591,21 @@ Deno.test("a connection to itself is never a success", async () => {
   assertEquals(made, [["close"], ["close"], ["close"]]); // Go: tried 3 times
 });
 
+Deno.test("a connection is to itself if both address and port are the same", async (t) => {
+  const others: [string, Deno.NetAddr, Deno.NetAddr][] = [
+    ["another address", net("127.0.0.1", 4000), net("127.0.0.2", 4000)],
+    ["placeholders", net("0.0.0.0", 0), net("0.0.0.0", 0)],
+  ];
+  for (const [name, local, remote] of others) {
+    await t.step(`${name} is not`, async () => {
+      const { calls, conn } = recorded(local, remote);
+      const connect = () => Promise.resolve(conn);
+      (await dial("tcp", "10.0.0.1:1", { connect })).close();
+      assertEquals(calls.filter((call) => call === "close").length, 1);
+    });
+  }
+});
+
 Deno.test("Dialer: the options of a call go before its defaults", async () => {
   const seen: string[] = [];
   const connectVia = (name: string): Connector => () => {

@@ -156,6 +156,12 @@ Deno.test("hedged() asks for each family when there is no answer after 250 ms", 
       batches: [["10.0.0.1", 255], ["::1", 300]],
       endMs: 300,
     },
+    "but its failure takes no address back": {
+      script: { 0: [300, broken], 4: [5, "10.0.0.1"], 6: [15_000, null] },
+      asked: [[0, 0], [6, 250], [4, 250]],
+      batches: [["10.0.0.1", 255]],
+      endMs: 300,
+    },
     "also when it fails before the others": {
       script: { 0: [300, none], 4: [500, "10.0.0.1"], 6: [500, "::1"] },
       asked: [[0, 0], [6, 250], [4, 250]],
@@ -373,6 +379,25 @@ Deno.test("paired() calls off what nobody waits for after a break", async () => 
   assertEquals((reason as Error).name, "AbortError");
   assertEquals(listeners(), 0);
   assertEquals(clock.pending, 0);
+});
+
+Deno.test("paired() hears of an abort between two batches", async () => {
+  const clock = new FakeClock(0);
+  const { controller, signal, listeners } = countedSignal();
+  const ask: LookupInit["ask"] = (family, signal) => {
+    if (family === 6) return Promise.resolve(["::1"]);
+    const { promise, reject } = Promise.withResolvers<string[]>();
+    signal.addEventListener("abort", () => reject(signal.reason));
+    return promise;
+  };
+  const batches = paired({ ask, clock, signal }, [6, 4]);
+  assertEquals((await batches.next()).value, ["::1"]);
+  controller.abort(broken);
+  let error: unknown;
+  batches.next().catch((e) => error = e);
+  await clock.advance(0);
+  assertStrictEquals(error, broken);
+  assertEquals([clock.pending, listeners()], [0, 0]);
 });
 
 Deno.test("the rules ask nobody when the signal has aborted already", async (t) => {

@@ -52,7 +52,7 @@ export class Scenario {
   readonly starts: [string, number][] = [];
   readonly #script: Script;
   readonly #conns: FakeConn[] = [];
-  readonly #signals: AbortSignal[] = [];
+  readonly #running = new Set<Promise<Deno.Conn>>();
 
   constructor(script: Script) {
     this.#script = script;
@@ -62,10 +62,11 @@ export class Scenario {
   readonly connect: Connector = (addr, { signal }) => {
     const { hostname, port } = addr as Deno.NetAddr;
     this.starts.push([hostname, this.clock.monotonic()]);
-    this.#signals.push(signal);
     const [ms, outcome] = this.#script[hostname]!;
     const { promise, resolve, reject } = Promise.withResolvers<Deno.Conn>();
+    this.#running.add(promise);
     const timer = outcome === "hang" ? null : this.clock.setTimeout(() => {
+      this.#running.delete(promise);
       if (outcome === "refused") {
         return reject(new Deno.errors.ConnectionRefused("refused"));
       }
@@ -75,6 +76,7 @@ export class Scenario {
     }, ms);
     signal.addEventListener("abort", () => {
       if (outcome === "deaf") return;
+      this.#running.delete(promise);
       if (timer !== null) this.clock.clearTimeout(timer);
       reject(signal.reason);
     });
@@ -112,7 +114,10 @@ export class Scenario {
     return settled!;
   }
 
-  /** Fails unless all is closed but the winner, and no timer is left. */
+  /**
+   * Fails unless all is closed but the winner, every attempt has ended or was
+   * called off, and no timer is left.
+   */
   check(winner: Conn | null): void {
     const open = this.#conns.filter((conn) => conn.open);
     assertEquals(
@@ -120,6 +125,7 @@ export class Scenario {
       winner ? [(winner.remoteAddr as Deno.NetAddr).hostname] : [],
       "open connections",
     );
+    assertEquals(this.#running.size, 0, "attempts under way");
     winner?.close();
     assertEquals(this.clock.pending, 0, "timers left");
   }

@@ -84,7 +84,8 @@ export function streamTests({ test, flood }: Suite): void {
   test("an iterator that was returned reads no more", async (a, b) => {
     const iterator = b[Symbol.asyncIterator]();
     await a.write(bytes("kept"));
-    await iterator.return!();
+    const value = "mine";
+    assertEquals(await iterator.return!(value), { done: true, value });
     assertEquals((await iterator.next()).done, true);
     await a.closeWrite();
     assertEquals(await readText(b), "kept");
