@@ -60,6 +60,23 @@ Deno.test("dial() that is left to the runtime can be called off", {
   assertEquals(aborted.name, "TimeoutError", "the signal's reason");
 });
 
+Deno.test("dial() that is left to the runtime tells it the attemptDelay", async () => {
+  const { stdout } = await runChild(
+    `
+    import { dial } from "./mod.ts";
+    Deno.connect = ({ autoSelectFamilyAttemptDelay }) => {
+      console.log(autoSelectFamilyAttemptDelay);
+      return Promise.reject(new Deno.errors.ConnectionRefused("none"));
+    };
+    for (const attemptDelay of [undefined, 300, 0, Infinity]) {
+      await dial("tcp", "localhost:1", { attemptDelay }).catch(() => {});
+    }
+    `,
+    { flags: ["--allow-net=localhost:1"] },
+  );
+  assertEquals(stdout, "250\n300\n10\n2147483647\n");
+});
+
 Deno.test("dial() of a name that alone is granted: the runtime dials", async (t) => {
   await using listener = await listen("tcp4", "127.0.0.1:0");
   const { port } = listener.addr as Deno.NetAddr;

@@ -235,6 +235,11 @@ const nameGranted: Case[] = [
     denied("race", "127.0.0.1:PORT"),
   ],
   ["the connect option", tunnelled, connected("native", "db.test:PORT")],
+  [
+    "the connect option, of a tunnel of another family",
+    { ...tunnelled, network: "tcp6" },
+    connected("native", "db.test:PORT"),
+  ],
 ];
 
 Deno.test("dial() leaves a name to the runtime where only that is granted", async (t) => {
