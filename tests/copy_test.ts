@@ -9,7 +9,14 @@ import { copy, copyBidirectional } from "../net/copy.ts";
 import { isClosed, isTimeout, OpError } from "../net/errors.ts";
 import { FakeClock } from "../testing/fake_clock.ts";
 import { InnerConn, jobs } from "./conn_inner.ts";
-import { bytes, countedSignal, pair, textOf, turn } from "./support.ts";
+import {
+  bytes,
+  countedSignal,
+  pair,
+  STUCK_MS,
+  textOf,
+  turn,
+} from "./support.ts";
 import {
   drain,
   failure,
@@ -56,7 +63,9 @@ async function proxied(): Promise<{
   return { client, a, b, upstream, closeAll };
 }
 
-Deno.test("what is no Conn is refused, and the other lives on", async () => {
+Deno.test("what is no Conn is refused, and the other lives on", {
+  timeout: STUCK_MS,
+}, async () => {
   const [a, b] = await pair();
   const raw = { ...b } as unknown as Conn;
   for (
@@ -162,81 +171,85 @@ Deno.test("copy() has backpressure: a receiver that does not read stops it", asy
   closeAll();
 });
 
-Deno.test("copy() fails with the side that failed", async (t) => {
-  await t.step("read: the deadline of from", async () => {
-    const { client, a, b, upstream, closeAll } = await proxied();
-    const copied = failure(copy(a, b));
-    a.setReadDeadline(Date.now() + 5);
-    const error = await copied as OpError;
-    assertEquals([error.op, error.timeout], ["read", true]);
-    assertEquals(String(error.addr), String(a.remoteAddr));
-    // Neither is closed, and no byte is lost.
-    a.setReadDeadline(null);
-    await client.write(bytes("later"));
-    await client.closeWrite();
-    assertEquals(await copy(a, b), 5);
-    assertEquals(await readText(upstream), "later");
-    closeAll();
-  });
+Deno.test(
+  "copy() fails with the side that failed",
+  { timeout: STUCK_MS },
+  async (t) => {
+    await t.step("read: the deadline of from", async () => {
+      const { client, a, b, upstream, closeAll } = await proxied();
+      const copied = failure(copy(a, b));
+      a.setReadDeadline(Date.now() + 5);
+      const error = await copied as OpError;
+      assertEquals([error.op, error.timeout], ["read", true]);
+      assertEquals(String(error.addr), String(a.remoteAddr));
+      // Neither is closed, and no byte is lost.
+      a.setReadDeadline(null);
+      await client.write(bytes("later"));
+      await client.closeWrite();
+      assertEquals(await copy(a, b), 5);
+      assertEquals(await readText(upstream), "later");
+      closeAll();
+    });
 
-  await t.step("write: the deadline of to", async () => {
-    const { client, a, b, closeAll } = await proxied();
-    const copied = failure(copy(a, b));
-    b.setWriteDeadline(Date.now() + 50);
-    client.setWriteDeadline(Date.now() + 60_000);
-    const sending = failure(client.write(zeros(FLOOD)));
-    const error = await copied as OpError;
-    assertEquals([error.op, error.timeout], ["write", true]);
-    assertEquals(String(error.addr), String(b.remoteAddr));
-    closeAll();
-    assert(isClosed(await sending));
-  });
+    await t.step("write: the deadline of to", async () => {
+      const { client, a, b, closeAll } = await proxied();
+      const copied = failure(copy(a, b));
+      b.setWriteDeadline(Date.now() + 50);
+      client.setWriteDeadline(Date.now() + 60_000);
+      const sending = failure(client.write(zeros(FLOOD)));
+      const error = await copied as OpError;
+      assertEquals([error.op, error.timeout], ["write", true]);
+      assertEquals(String(error.addr), String(b.remoteAddr));
+      closeAll();
+      assert(isClosed(await sending));
+    });
 
-  await t.step("a past deadline: at once, the bytes stay", async () => {
-    const { client, a, b, closeAll } = await proxied();
-    await client.write(bytes("unread"));
-    a.setReadDeadline(0);
-    assertEquals((await failure(copy(a, b)) as OpError).op, "read");
-    a.setReadDeadline(null);
-    b.setWriteDeadline(0);
-    assertEquals((await failure(copy(a, b)) as OpError).op, "write");
-    assertEquals(await readText(a), "unread");
-    closeAll();
-  });
+    await t.step("a past deadline: at once, the bytes stay", async () => {
+      const { client, a, b, closeAll } = await proxied();
+      await client.write(bytes("unread"));
+      a.setReadDeadline(0);
+      assertEquals((await failure(copy(a, b)) as OpError).op, "read");
+      a.setReadDeadline(null);
+      b.setWriteDeadline(0);
+      assertEquals((await failure(copy(a, b)) as OpError).op, "write");
+      assertEquals(await readText(a), "unread");
+      closeAll();
+    });
 
-  await t.step("closed: from, to, both", async () => {
-    const { a, b, upstream, closeAll } = await proxied();
-    const copied = failure(copy(a, b));
-    a.close();
-    const error = await copied as OpError;
-    assertEquals([error.op, isClosed(error)], ["read", true]);
-    assert(isClosed(await failure(copy(a, b))));
-    const other = failure(copy(b, a));
-    await upstream.write(bytes("stays"));
-    assertEquals((await other as OpError).op, "write");
-    assertEquals(await readText(b), "stays");
-    closeAll();
-  });
+    await t.step("closed: from, to, both", async () => {
+      const { a, b, upstream, closeAll } = await proxied();
+      const copied = failure(copy(a, b));
+      a.close();
+      const error = await copied as OpError;
+      assertEquals([error.op, isClosed(error)], ["read", true]);
+      assert(isClosed(await failure(copy(a, b))));
+      const other = failure(copy(b, a));
+      await upstream.write(bytes("stays"));
+      assertEquals((await other as OpError).op, "write");
+      assertEquals(await readText(b), "stays");
+      closeAll();
+    });
 
-  await t.step("closeWrite() of to: EPIPE, the bytes stay", async () => {
-    const { client, a, b, closeAll } = await proxied();
-    await b.closeWrite();
-    const copied = failure(copy(a, b));
-    await client.write(bytes("stays"));
-    assertEquals((await copied as OpError).code, "EPIPE");
-    assertEquals(await readText(a), "stays");
-    closeAll();
-  });
+    await t.step("closeWrite() of to: EPIPE, the bytes stay", async () => {
+      const { client, a, b, closeAll } = await proxied();
+      await b.closeWrite();
+      const copied = failure(copy(a, b));
+      await client.write(bytes("stays"));
+      assertEquals((await copied as OpError).code, "EPIPE");
+      assertEquals(await readText(a), "stays");
+      closeAll();
+    });
 
-  await t.step("what is no connection", async () => {
-    const [a, b] = await pair();
-    for (const [from, to] of [[a, {}], [{}, b], [null, b]]) {
-      await assertRejects(() => copy(from as Conn, to as Conn), TypeError);
-    }
-    a.close();
-    b.close();
-  });
-});
+    await t.step("what is no connection", async () => {
+      const [a, b] = await pair();
+      for (const [from, to] of [[a, {}], [{}, b], [null, b]]) {
+        await assertRejects(() => copy(from as Conn, to as Conn), TypeError);
+      }
+      a.close();
+      b.close();
+    });
+  },
+);
 
 Deno.test("copy() whose write waits in line and is given up puts the bytes back", async () => {
   const [from, to] = [setUp(), setUp()];
@@ -315,7 +328,7 @@ Deno.test("copy() and a close of `from` while its bytes are under way", async ()
   to.conn.close();
 });
 
-Deno.test("copy() with a signal", async (t) => {
+Deno.test("copy() with a signal", { timeout: STUCK_MS }, async (t) => {
   await t.step("aborted before: touches nothing", async () => {
     const { client, a, b, closeAll } = await proxied();
     await client.write(bytes("stays"));

@@ -17,6 +17,7 @@ import {
   connect,
   countedSignal,
   pair,
+  STUCK_MS,
   textOf,
   turn,
 } from "./support.ts";
@@ -382,7 +383,9 @@ Deno.test("handle() closes 5 s after its FIN if the peer does not", async () => 
   client.close();
 });
 
-Deno.test("handle() closes after 1 MiB that nobody wants", async () => {
+Deno.test("handle() closes after 1 MiB that nobody wants", {
+  timeout: STUCK_MS,
+}, async () => {
   const [client, server] = await pairOn(new FakeClock());
   const handled = handle(server, () => {});
   const state = settled(handled);

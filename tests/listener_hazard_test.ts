@@ -9,7 +9,14 @@ import { assert, assertEquals, assertRejects, assertThrows } from "@std/assert";
 import { listen, Listener } from "../listener.ts";
 import { Conn } from "../net/conn.ts";
 import { isClosed } from "../net/errors.ts";
-import { bytes, connect, installed, reset, runChild } from "./support.ts";
+import {
+  bytes,
+  connect,
+  installed,
+  reset,
+  runChild,
+  STUCK_MS,
+} from "./support.ts";
 
 const linux = Deno.build.os === "linux";
 
@@ -103,6 +110,7 @@ Deno.test("the port is free when close() settles, not when Deno's returns", asyn
 
 Deno.test("a plain loop dies of EMFILE; ours waits, and says so once", {
   ignore: !linux,
+  timeout: STUCK_MS,
 }, async () => {
   const { stdout, stderr } = await runChild(
     `

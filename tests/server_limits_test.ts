@@ -11,7 +11,7 @@ import { copy } from "../net/copy.ts";
 import { isTimeout, OpError } from "../net/errors.ts";
 import { FakeClock } from "../testing/fake_clock.ts";
 import { inMemory } from "../testing/in_memory.ts";
-import { bytes, connect, runChild, textOf, turn } from "./support.ts";
+import { bytes, connect, runChild, STUCK_MS, textOf, turn } from "./support.ts";
 
 const echo: Handler = async (conn) => {
   for await (const chunk of conn) await conn.write(chunk);
@@ -23,7 +23,9 @@ async function trip(client: Conn): Promise<void> {
   assertEquals(await client.read(new Uint8Array(1)), 1);
 }
 
-Deno.test("maxConnections is never exceeded, and all are served in the end", async (t) => {
+Deno.test("maxConnections is never exceeded, and all are served in the end", {
+  timeout: STUCK_MS,
+}, async (t) => {
   for (const [limit, count] of [[1, 10], [50, 300]] as const) {
     await t.step(`${count} through ${limit}`, async () => {
       let running = 0;
@@ -86,7 +88,9 @@ Deno.test("maxConnections frees the slot of a handler that throws, of one that d
   assertEquals(failures.length, 2);
 });
 
-Deno.test("maxConnections counts a connection that closes gently", async () => {
+Deno.test("maxConnections counts a connection that closes gently", {
+  timeout: STUCK_MS,
+}, async () => {
   const clock = new FakeClock();
   let served = 0;
   const server = serve(
@@ -109,7 +113,9 @@ Deno.test("maxConnections counts a connection that closes gently", async () => {
   assertEquals(clock.timers, []);
 });
 
-Deno.test("maxConnectionsPerHost closes one more at once and reports it", async () => {
+Deno.test("maxConnectionsPerHost closes one more at once and reports it", {
+  timeout: STUCK_MS,
+}, async () => {
   const reported = Promise.withResolvers<[unknown, Conn | undefined]>();
   let refusals = 0;
   const server = serve(await listen("tcp", "127.0.0.1:0"), echo, {
@@ -232,29 +238,33 @@ Deno.test(
   }),
 );
 
-Deno.test("idleTimeout fails a write that nobody reads", async () => {
-  const clock = new FakeClock();
-  const size = 64 * 1024 * 1024; // more than the kernel takes
-  const failed = Promise.withResolvers<unknown>();
-  const server = serve(
-    await listen("tcp", "127.0.0.1:0", { clock }),
-    async (conn) => {
-      await conn.write(new Uint8Array(size));
-    },
-    { idleTimeout: 1_000, onError: failed.resolve },
-  );
-  const client = await connect(server);
-  await client.read(new Uint8Array(1)); // it is under way
-  const { promise } = failed;
-  let error: unknown;
-  promise.then((e) => error = e);
-  while (!error) await clock.advance(1_000); // until the kernel takes no more
-  assertInstanceOf(error, OpError);
-  assertEquals([error.op, isTimeout(error)], ["write", true]);
-  assert(error.bytesWritten! < size);
-  client.close();
-  await server.shutdown();
-});
+Deno.test(
+  "idleTimeout fails a write that nobody reads",
+  { timeout: STUCK_MS },
+  async () => {
+    const clock = new FakeClock();
+    const size = 64 * 1024 * 1024; // more than the kernel takes
+    const failed = Promise.withResolvers<unknown>();
+    const server = serve(
+      await listen("tcp", "127.0.0.1:0", { clock }),
+      async (conn) => {
+        await conn.write(new Uint8Array(size));
+      },
+      { idleTimeout: 1_000, onError: failed.resolve },
+    );
+    const client = await connect(server);
+    await client.read(new Uint8Array(1)); // it is under way
+    const { promise } = failed;
+    let error: unknown;
+    promise.then((e) => error = e);
+    while (!error) await clock.advance(1_000); // until the kernel takes no more
+    assertInstanceOf(error, OpError);
+    assertEquals([error.op, isTimeout(error)], ["write", true]);
+    assert(error.bytesWritten! < size);
+    client.close();
+    await server.shutdown();
+  },
+);
 
 Deno.test(
   "idleTimeout counts what leaves while the close lingers",
@@ -321,7 +331,9 @@ Deno.test("idleTimeout counts the silence of both ways together", async () => {
   await server.shutdown();
 });
 
-Deno.test("idleTimeout cannot be undone by a deadline of the handler", async () => {
+Deno.test("idleTimeout cannot be undone by a deadline of the handler", {
+  timeout: STUCK_MS,
+}, async () => {
   const clock = new FakeClock();
   const failures: unknown[] = [];
   const ended = Promise.withResolvers<void>();

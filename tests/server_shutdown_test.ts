@@ -23,6 +23,7 @@ import {
   connect,
   countedSignal,
   runChild,
+  STUCK_MS,
   textOf,
   turn,
 } from "./support.ts";
@@ -100,7 +101,9 @@ Deno.test("shutdown() answers 200 clients in the middle of their requests", asyn
   assertEquals(new Set(await Promise.all(replies)), new Set([50_000]));
 });
 
-Deno.test("shutdown() forces at its timeout, to the millisecond", async (t) => {
+Deno.test("shutdown() forces at its timeout, to the millisecond", {
+  timeout: STUCK_MS,
+}, async (t) => {
   const stuck: Handler = async (conn) =>
     void await conn.read(new Uint8Array(1));
   const cases: Record<string, [{ timeout?: number }, number]> = {
@@ -189,38 +192,42 @@ Deno.test("a call that had the server's own signal is no failure", async (t) => 
   });
 });
 
-Deno.test("shutdown() with a shorter timeout given later wins, a longer one does not", async (t) => {
-  const stuck: Handler = async (conn) =>
-    void await conn.read(new Uint8Array(1));
-  const cases: Record<string, { later: number | undefined; end: number }> = {
-    "shorter": { later: 500, end: 1_500 },
-    "longer": { later: 60_000, end: 10_000 },
-    "Infinity": { later: Infinity, end: 10_000 },
-    "default": { later: undefined, end: 10_000 },
-    "close()": { later: 0, end: 1_000 },
-  };
-  for (const [name, { later, end }] of Object.entries(cases)) {
-    await t.step(name, async () => {
-      const { clock, server, clients } = await scene(stuck);
-      const first = server.shutdown({ timeout: 10_000 });
-      await clock.advance(1_000);
-      const second = later === undefined
-        ? server.shutdown()
-        : later === 0
-        ? server.close()
-        : server.shutdown({ timeout: later });
-      await clock.advance(end - 1_000);
-      const report = await first;
-      assertEquals(report.durationMs, end);
-      assertEquals(report.forced, 1);
-      assertStrictEquals(await second, report);
-      assertStrictEquals(await server.close(), report); // and ever after
-      assertStrictEquals(await server.shutdown(), report);
-      assertEquals(clock.timers, []);
-      clients[0]!.close();
-    });
-  }
-});
+Deno.test(
+  "shutdown() with a shorter timeout given later wins, a longer one does not",
+  { timeout: STUCK_MS },
+  async (t) => {
+    const stuck: Handler = async (conn) =>
+      void await conn.read(new Uint8Array(1));
+    const cases: Record<string, { later: number | undefined; end: number }> = {
+      "shorter": { later: 500, end: 1_500 },
+      "longer": { later: 60_000, end: 10_000 },
+      "Infinity": { later: Infinity, end: 10_000 },
+      "default": { later: undefined, end: 10_000 },
+      "close()": { later: 0, end: 1_000 },
+    };
+    for (const [name, { later, end }] of Object.entries(cases)) {
+      await t.step(name, async () => {
+        const { clock, server, clients } = await scene(stuck);
+        const first = server.shutdown({ timeout: 10_000 });
+        await clock.advance(1_000);
+        const second = later === undefined
+          ? server.shutdown()
+          : later === 0
+          ? server.close()
+          : server.shutdown({ timeout: later });
+        await clock.advance(end - 1_000);
+        const report = await first;
+        assertEquals(report.durationMs, end);
+        assertEquals(report.forced, 1);
+        assertStrictEquals(await second, report);
+        assertStrictEquals(await server.close(), report); // and ever after
+        assertStrictEquals(await server.shutdown(), report);
+        assertEquals(clock.timers, []);
+        clients[0]!.close();
+      });
+    }
+  },
+);
 
 Deno.test("shutdown() refuses a timeout that is none, and serves on", async () => {
   const server = serve(await listen("tcp", "127.0.0.1:0"), echo);
@@ -237,7 +244,9 @@ Deno.test("shutdown() refuses a timeout that is none, and serves on", async () =
   await server.shutdown({ timeout: Infinity });
 });
 
-Deno.test("shutdown() counts what became of each connection", async () => {
+Deno.test("shutdown() counts what became of each connection", {
+  timeout: STUCK_MS,
+}, async () => {
   const ends: Handler[] = [
     (_conn, context) => told(context), // drained
     async (_conn, context) => {
@@ -311,7 +320,9 @@ Deno.test("shutdown() tells each handler why, also who looks late", async () => 
   ]);
 });
 
-Deno.test("shutdown() has stopped accepting when it tells the handlers", async () => {
+Deno.test("shutdown() has stopped accepting when it tells the handlers", {
+  timeout: STUCK_MS,
+}, async () => {
   const listener = await listen("tcp", "127.0.0.1:0");
   const heard = Promise.withResolvers<unknown>();
   const server = serve(listener, async (_conn, context) => {
@@ -422,19 +433,23 @@ Deno.test("shutdown() leaves a handler that goes on although it was forced", asy
   }
 });
 
-Deno.test("shutdown() cuts a lingering close short", async () => {
-  const { clock, server, clients } = await scene(() => {});
-  const [client] = clients as [Conn]; // never closes by itself
-  assertEquals(await textOf(client), "");
-  const done = server.shutdown({ timeout: 10 });
-  await clock.advance(9);
-  assertEquals(server.connections.size, 1);
-  await clock.advance(1);
-  assertEquals(counts(await done), [0, 1, 0]);
-  await server.finished;
-  assertEquals(clock.timers, []);
-  client.close();
-});
+Deno.test(
+  "shutdown() cuts a lingering close short",
+  { timeout: STUCK_MS },
+  async () => {
+    const { clock, server, clients } = await scene(() => {});
+    const [client] = clients as [Conn]; // never closes by itself
+    assertEquals(await textOf(client), "");
+    const done = server.shutdown({ timeout: 10 });
+    await clock.advance(9);
+    assertEquals(server.connections.size, 1);
+    await clock.advance(1);
+    assertEquals(counts(await done), [0, 1, 0]);
+    await server.finished;
+    assertEquals(clock.timers, []);
+    client.close();
+  },
+);
 
 Deno.test("shutdown() does not count what is detached before", async () => {
   const { server, clients } = await scene((conn, context) => {
@@ -463,25 +478,31 @@ Deno.test("detach() during a shutdown saves the connection from its force", asyn
   clients[0]!.close();
 });
 
-Deno.test("shutdown() while paused closes who waits", async (t) => {
-  for (const when of ["before", "while the accept is under way"]) {
-    await t.step(`paused ${when}`, async () => {
-      const server = serve(await listen("tcp", "127.0.0.1:0"), echo);
-      if (when !== "before") await turn();
-      server.pause();
-      const client = await connect(server);
-      for (let i = 0; i < 5; i++) await turn();
-      assertEquals(counts(await server.shutdown()), [0, 0, 0]);
-      await server.finished;
-      await client.read(new Uint8Array(1)).catch((e) =>
-        assertInstanceOf(e, OpError) // ECONNRESET: from the kernel's queue
-      );
-      client.close();
-    });
-  }
-});
+Deno.test(
+  "shutdown() while paused closes who waits",
+  { timeout: STUCK_MS },
+  async (t) => {
+    for (const when of ["before", "while the accept is under way"]) {
+      await t.step(`paused ${when}`, async () => {
+        const server = serve(await listen("tcp", "127.0.0.1:0"), echo);
+        if (when !== "before") await turn();
+        server.pause();
+        const client = await connect(server);
+        for (let i = 0; i < 5; i++) await turn();
+        assertEquals(counts(await server.shutdown()), [0, 0, 0]);
+        await server.finished;
+        await client.read(new Uint8Array(1)).catch((e) =>
+          assertInstanceOf(e, OpError) // ECONNRESET: from the kernel's queue
+        );
+        client.close();
+      });
+    }
+  },
+);
 
-Deno.test("shutdown() after pause() drains the handlers that run", async () => {
+Deno.test("shutdown() after pause() drains the handlers that run", {
+  timeout: STUCK_MS,
+}, async () => {
   const { server, clients } = await scene(async (conn, context) => {
     await told(context);
     await conn.write(bytes("bye"));
@@ -495,7 +516,9 @@ Deno.test("shutdown() after pause() drains the handlers that run", async () => {
   await server.finished;
 });
 
-Deno.test("shutdown() at the limit closes who waits in the queue", async () => {
+Deno.test("shutdown() at the limit closes who waits in the queue", {
+  timeout: STUCK_MS,
+}, async () => {
   const { server, clients } = await scene((_conn, context) => told(context), {
     maxConnections: 1,
   });

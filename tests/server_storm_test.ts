@@ -5,7 +5,7 @@ import { type Handler, serve } from "../handler.ts";
 import { listen } from "../listener.ts";
 import { copy } from "../net/copy.ts";
 import { OpError } from "../net/errors.ts";
-import { bytes, connect, turn } from "./support.ts";
+import { bytes, connect, STUCK_MS, turn } from "./support.ts";
 
 /** Random numbers below `n` that are the same in every run. */
 function dice(seed: number): (n: number) => number {
@@ -83,7 +83,9 @@ Deno.test("a storm of resets ends a plain server", async () => {
   await output.cancel();
 });
 
-Deno.test("serve() weathers a storm of resets and broken pipes", async () => {
+Deno.test("serve() weathers a storm of resets and broken pipes", {
+  timeout: STUCK_MS,
+}, async () => {
   const handlers: Handler[] = [
     async (conn) => {
       for await (const chunk of conn) await conn.write(chunk);

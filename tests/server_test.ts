@@ -11,7 +11,7 @@ import { listen, Listener } from "../listener.ts";
 import { Conn } from "../net/conn.ts";
 import { isTimeout, OpError } from "../net/errors.ts";
 import { FakeClock } from "../testing/fake_clock.ts";
-import { bytes, connect, runChild, textOf, turn } from "./support.ts";
+import { bytes, connect, runChild, STUCK_MS, textOf, turn } from "./support.ts";
 
 const echo: Handler = async (conn) => {
   for await (const chunk of conn) await conn.write(chunk);
@@ -82,7 +82,9 @@ Deno.test("serve() checks its arguments before it accepts", async (t) => {
   });
 });
 
-Deno.test("serve() takes Infinity as no limit, and no option as Infinity", async (t) => {
+Deno.test("serve() takes Infinity as no limit, and no option as Infinity", {
+  timeout: STUCK_MS,
+}, async (t) => {
   const clients = 40;
   const limits: Record<string, ServeOptions> = {
     "no option": {},
@@ -120,7 +122,7 @@ Deno.test("serve() takes Infinity as no limit, and no option as Infinity", async
   }
 });
 
-Deno.test("serve() reads its options once", async () => {
+Deno.test("serve() reads its options once", { timeout: STUCK_MS }, async () => {
   const reads: Record<string, number> = {};
   const given = { maxConnections: 1, idleTimeout: 1_000, onError: () => {} };
   const options = new Proxy<ServeOptions>(given, {
@@ -141,7 +143,9 @@ Deno.test("serve() reads its options once", async () => {
   }
 });
 
-Deno.test("serve() isolates handlers that fail in every way", async () => {
+Deno.test("serve() isolates handlers that fail in every way", {
+  timeout: STUCK_MS,
+}, async () => {
   const errors: unknown[] = [];
   const all = Promise.withResolvers<void>();
   const ways: Handler[] = [
@@ -295,7 +299,9 @@ Deno.test("serve() survives an onError that throws or rejects", async (t) => {
   }
 });
 
-Deno.test("detach() hands the connection over and out of the count", async () => {
+Deno.test("detach() hands the connection over and out of the count", {
+  timeout: STUCK_MS,
+}, async () => {
   const given: Conn[] = [];
   const detached = Promise.withResolvers<void>();
   const failures: unknown[] = [];
@@ -334,7 +340,9 @@ Deno.test("detach() hands the connection over and out of the count", async () =>
   }
 });
 
-Deno.test("pause() keeps clients waiting, resume() serves them", async () => {
+Deno.test("pause() keeps clients waiting, resume() serves them", {
+  timeout: STUCK_MS,
+}, async () => {
   const server = serve(await listen("tcp", "127.0.0.1:0"), echo);
   server.pause();
   server.pause();
@@ -357,7 +365,9 @@ Deno.test("pause() keeps clients waiting, resume() serves them", async () => {
   await server.shutdown();
 });
 
-Deno.test("pause() lets handlers go on, and holds at the limit, too", async () => {
+Deno.test("pause() lets handlers go on, and holds at the limit, too", {
+  timeout: STUCK_MS,
+}, async () => {
   const server = serve(await listen("tcp", "127.0.0.1:0"), echo, {
     maxConnections: 1,
   });
@@ -396,7 +406,7 @@ function breaking(error: Error, closed?: () => void): Deno.Listener {
   } as unknown as Deno.Listener;
 }
 
-Deno.test("finished", async (t) => {
+Deno.test("finished", { timeout: STUCK_MS }, async (t) => {
   await t.step(
     "rejects if the listener broke; no rejection escapes",
     async () => {

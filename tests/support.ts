@@ -10,6 +10,12 @@ import { connect as nodeConnect } from "node:net";
 import { listen } from "../listener.ts";
 import { Conn } from "../net/conn.ts";
 
+/**
+ * A test that has taken so long is stuck: what it waits for is the promise that
+ * it is about. Alone it takes seconds at most.
+ */
+export const STUCK_MS = 30_000;
+
 /** A text's bytes. */
 export function bytes(text: string): Uint8Array<ArrayBuffer> {
   return new TextEncoder().encode(text);

@@ -10,6 +10,7 @@
  * @module
  */
 
+import { STUCK_MS } from "../support.ts";
 import type { ConnSuiteOptions, Pair, Suite } from "./conn_suite_kit.ts";
 import { deadlineTests } from "./conn_suite_deadlines.ts";
 import { endTests } from "./conn_suite_ends.ts";
@@ -37,6 +38,7 @@ export function connSuite(
       Deno.test({
         name: `${name}: ${behaviour}`,
         ignore,
+        timeout: STUCK_MS,
         async fn() {
           const { a, b, stop } = await makePair();
           try {

@@ -15,7 +15,7 @@ import {
 import type { Listener, ListenOptions } from "../../listener.ts";
 import type { Conn } from "../../net/conn.ts";
 import { isClosed, OpError } from "../../net/errors.ts";
-import { bytes, countedSignal, turn } from "../support.ts";
+import { bytes, countedSignal, STUCK_MS, turn } from "../support.ts";
 
 /** Where the suite's listeners live. */
 export interface ListenerWorld {
@@ -39,7 +39,7 @@ export function listenerSuite(name: string, world: ListenerWorld): void {
   }
 
   function test(behaviour: string, fn: () => Promise<void>): void {
-    Deno.test(`${name} listener: ${behaviour}`, fn);
+    Deno.test(`${name} listener: ${behaviour}`, { timeout: STUCK_MS }, fn);
   }
 
   test("addresses of both ends agree", async () => {
