@@ -35,9 +35,8 @@ async function linger(conn: Conn): Promise<void> {
         activity?.(direction);
         if (direction === "out") patience();
       };
-      await conn.closeWrite();
-      wire.activity = activity;
-    } else await conn.closeWrite();
+    }
+    await conn.closeWrite();
     let left = LINGER_BYTES;
     while (left > 0) {
       const n = await conn.read(sink);

@@ -68,7 +68,7 @@ export class Server implements AsyncDisposable {
   #listening = true;
   #paused = false;
   /** Lets the accept loop look again at pause, limit and shutdown. */
-  #wake: (() => void) | null = null;
+  #wake: () => void = () => {};
   #broken: { error: unknown } | null = null;
   #drain: Drain | null = null;
 
@@ -104,9 +104,9 @@ export class Server implements AsyncDisposable {
     this.#clock = clock;
     closing.then(() => {
       this.#listening = false;
-      this.#wake?.();
+      this.#wake();
     });
-    watchRef(() => this.#wake?.());
+    watchRef(() => this.#wake());
     this.#settleFinished = Promise.withResolvers();
     this.finished = this.#settleFinished.promise;
     this.finished.catch(() => {}); // Reported to onError as well.
@@ -139,7 +139,7 @@ export class Server implements AsyncDisposable {
   /** Accepts again after {@linkcode pause}. Idempotent. */
   resume(): void {
     this.#paused = false;
-    this.#wake?.();
+    this.#wake();
   }
 
   /**
@@ -217,7 +217,6 @@ export class Server implements AsyncDisposable {
     const hold = holds ? setInterval(() => {}, LONG_MS) : undefined;
     await new Promise<void>((resolve) => this.#wake = resolve);
     clearInterval(hold);
-    this.#wake = null;
   }
 
   #serve(conn: Conn): void {
@@ -293,7 +292,7 @@ export class Server implements AsyncDisposable {
       if (count === 0) this.#hosts.delete(host);
       else this.#hosts.set(host, count);
     }
-    this.#wake?.();
+    this.#wake();
     this.#sessionEnded();
   }
 
@@ -319,7 +318,6 @@ export class Server implements AsyncDisposable {
 
   #startDrain(): Drain {
     this.#accepting = false;
-    this.#wake?.();
     const sessions = this.#sessions.list();
     // A handler that hears of it may ask for the report at once.
     const drain = this.#drain = new Drain(
