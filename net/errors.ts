@@ -150,7 +150,8 @@ export function isClosed(error: unknown): boolean {
 
 /**
  * Tells whether an error means that time ran out: a deadline, a dial timeout,
- * `AbortSignal.timeout()`, a DNS server that did not answer, or ETIMEDOUT.
+ * `AbortSignal.timeout()`, ETIMEDOUT, or a name server that did not answer
+ * {@linkcode dnsResolver} (the system's resolver does not tell).
  *
  * @param error Anything that was thrown; its causes are looked at too.
  * @returns `true` if any of them is a timeout.
@@ -257,6 +258,7 @@ export class OpError extends Error {
     if (init.bytesWritten !== undefined) this.bytesWritten = init.bytesWritten;
     this.timeout = init.timeout ?? isTimeout(cause);
     this.temporary = this.timeout ||
+      (cause instanceof DnsError && cause.temporary) ||
       (code !== undefined && TEMPORARY_CODES.has(code)) ||
       (op === "accept" && (code === "ECONNRESET" || code === "ECONNABORTED"));
   }
@@ -324,6 +326,8 @@ export interface DnsErrorInit {
   notFound?: boolean | undefined;
   /** No answer came in time. @default {false} */
   timeout?: boolean | undefined;
+  /** It may be found if it is looked up again. @default {timeout} */
+  temporary?: boolean | undefined;
   /** What happened. Default: `no such host`, `i/o timeout` or the cause's. */
   reason?: string | undefined;
   /** The platform's error. */
@@ -342,6 +346,7 @@ export class DnsError extends Error {
   readonly notFound: boolean;
   /** No answer came in time. */
   readonly timeout: boolean;
+  readonly #temporary: boolean;
 
   /**
    * Makes an error about one name.
@@ -364,6 +369,12 @@ export class DnsError extends Error {
     if (server !== undefined) this.server = server;
     this.notFound = notFound;
     this.timeout = timeout;
+    this.#temporary = init.temporary ?? timeout;
+  }
+
+  /** It may be found if it is looked up again (Go: a timeout, or EAI_AGAIN). */
+  get temporary(): boolean {
+    return this.#temporary;
   }
 }
 

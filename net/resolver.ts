@@ -166,7 +166,7 @@ function systemError(hostname: string, cause: unknown): DnsError {
   if (code === "EPERM") return denied(hostname);
   if (code === "EAI_AGAIN") {
     const reason = "temporary failure in name resolution";
-    return new DnsError({ hostname, reason, cause });
+    return new DnsError({ hostname, temporary: true, reason, cause });
   }
   if (code !== "ENOTFOUND") return new DnsError({ hostname, cause });
   return errno === UV_EAI_NONAME
@@ -197,8 +197,9 @@ export function lookupFailure(
   // EAI_NONAME, in the words of glibc, macOS and Windows: the only one that
   // is sure.
   const notFound = /not known$|^No such host/.test(text);
+  const temporary = /temporary/i.test(text); // EAI_AGAIN
   const reason = notFound ? undefined : lowerFirst(text);
-  return new DnsError({ hostname, notFound, reason, cause });
+  return new DnsError({ hostname, notFound, temporary, reason, cause });
 }
 
 /** The sandbox does not allow to ask; `server` is who would be asked. */

@@ -30,8 +30,9 @@ async function dialled(
         return { trace: conn.dialTrace };
       }, (error) => {
         const { name, message, code, timeout, trace, cause } = error;
+        const { temporary } = error;
         const because = cause && { name: cause.name, notFound: cause.notFound };
-        return { name, message, code, timeout, trace, because };
+        return { name, message, code, timeout, temporary, trace, because };
       }));
     }
     console.log(JSON.stringify(outcomes));
@@ -169,6 +170,7 @@ Deno.test("a name server out of reach: not found is not certain", {
     wrap,
   });
   assertEquals(error.because, { name: "DnsError", notFound: false });
+  assertEquals([error.timeout, error.temporary], [false, true]);
   assertEquals(
     error.message,
     "dial tcp: lookup nosuch.invalid: temporary failure in name resolution",

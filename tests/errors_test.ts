@@ -206,6 +206,11 @@ const KINDS: {
     true,
     true,
   ],
+  "a name server that may answer the next time": [
+    { cause: new DnsError({ hostname: "a", temporary: true }) },
+    false,
+    true,
+  ],
   "no such host": [
     { cause: new DnsError({ hostname: "a", notFound: true }) },
     false,
