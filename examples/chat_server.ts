@@ -6,7 +6,13 @@
 // In two more terminals: nc 127.0.0.1 7001
 
 import { parseArgs } from "@std/cli/parse-args";
-import { type Conn, isTimeout, listen, serve } from "@switchboard/tcp";
+import {
+  type Conn,
+  isClosed,
+  isTimeout,
+  listen,
+  serve,
+} from "@switchboard/tcp";
 
 const usage = "usage: chat_server.ts [--listen host:port] [--patience ms]";
 function exit(code: number, text = usage): never {
@@ -57,13 +63,20 @@ const server = serve(listener, async (conn) => {
       rest += decoder.decode(chunk, { stream: true });
       const lines = rest.split("\n");
       rest = lines.pop()!;
+      if (rest.length > 4096) throw new Error(`${name} knows no end of line`);
       for (const line of lines) await say(conn, `${name}: ${line}`);
     }
   } finally {
     room.delete(conn);
     say(conn, `* ${name} has left`);
   }
-}, { onError: (error) => console.log((error as Error).message) });
+}, {
+  maxConnections: 1_000,
+  // Who was dropped has been told of already.
+  onError: (error) => {
+    if (!isClosed(error)) console.log((error as Error).message);
+  },
+});
 console.log(`listening on ${server.addr}`);
 Deno.addSignalListener("SIGINT", () => server.shutdown({ timeout: 100 }));
 await server.finished;

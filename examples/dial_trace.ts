@@ -54,6 +54,8 @@ function show(trace: DialTrace): void {
 
 const aborter = new AbortController();
 Deno.addSignalListener("SIGINT", () => aborter.abort(new Error("interrupted")));
+// A process's first timer takes 20 ms, which would show in the first attempt.
+await new Promise((resolve) => setTimeout(resolve, 0));
 try {
   const options = { attemptDelay, timeout, signal: aborter.signal };
   using conn = await dial("tcp", address, options);

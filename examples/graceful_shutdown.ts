@@ -1,6 +1,6 @@
-// Answers each line after a while. Ctrl-C or SIGTERM drains: requests under way
-// are answered, new clients refused, and the receipt is printed. Once more, and
-// it does not wait any longer.
+// Echoes what it reads after a while. Ctrl-C or SIGTERM drains: requests under way
+// are answered, all clients hear "bye", new ones are refused, and the receipt is
+// printed. Once more, and it does not wait any longer.
 //
 //   deno run --allow-net=127.0.0.1 examples/graceful_shutdown.ts \
 //     --listen 127.0.0.1:7004 --work 3000 --timeout 10000
@@ -34,8 +34,11 @@ const listener = await listen("tcp", args.listen)
 const server = serve(listener, async (conn, { signal }) => {
   const p = new Uint8Array(1024);
   while (!signal.aborted) {
-    const n = await conn.read(p, { signal }); // waits no longer than needed
-    if (n === null) return;
+    const n = await conn.read(p, { signal }).catch((error) => {
+      if (!signal.aborted) throw error;
+      return null; // waits no longer than needed
+    });
+    if (n === null) break;
     console.log(`${conn.remoteAddr} has asked`);
     await delay(work); // a request under way is finished
     await conn.write(p.subarray(0, n));

@@ -34,14 +34,15 @@ const encoder = new TextEncoder();
 const server = serve(listener, async (conn) => {
   const p = new Uint8Array(1024);
   let silent = 0;
-  while (silent < misses) {
+  while (true) {
     conn.setReadDeadline(Date.now() + interval);
     try {
       if (await conn.read(p) === null) return;
       silent = 0;
     } catch (error) {
       if (!isTimeout(error)) throw error;
-      silent++; // the connection is as good as before: ask, and read on
+      // The connection is as good as before: ask, and read on.
+      if (++silent > misses) break;
       await conn.write(encoder.encode(`ping ${silent}\n`));
     }
   }

@@ -56,6 +56,7 @@ try {
   for (const command of ["PING", "SET switchboard hello", "GET switchboard"]) {
     await send(conn, ...command.split(" "));
     let answer = await next();
+    if (answer.startsWith("-")) Deno.exitCode = 1; // an error, in Redis's words
     if (answer === "$-1") answer = "(nil)";
     else if (answer.startsWith("$")) answer = await next();
     else if (answer.startsWith("+")) answer = answer.slice(1);

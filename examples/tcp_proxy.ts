@@ -10,7 +10,13 @@
 //   nc 127.0.0.1 7002
 
 import { parseArgs } from "@std/cli/parse-args";
-import { copyBidirectional, Dialer, listen, serve } from "@switchboard/tcp";
+import {
+  copyBidirectional,
+  Dialer,
+  listen,
+  serve,
+  splitHostPort,
+} from "@switchboard/tcp";
 
 const usage = "usage: tcp_proxy.ts [--listen host:port] [--to host:port]";
 function exit(code: number, text = usage): never {
@@ -24,6 +30,11 @@ const args = parseArgs(Deno.args, {
   unknown: (arg) => exit(arg === "--help" ? 0 : 2),
 });
 if (!args.listen || !args.to) exit(2);
+try {
+  splitHostPort(args.to);
+} catch (error) {
+  exit(2, `tcp_proxy: --to: ${(error as Error).message}`);
+}
 
 const listener = await listen("tcp", args.listen)
   .catch((error) => exit(1, `tcp_proxy: ${error.message}`));

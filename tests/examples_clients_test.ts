@@ -282,6 +282,7 @@ Deno.test("a client says in one line why it does not connect", async (t) => {
     }
     if (name === "tcping") {
       cases.push([[DEAF, "--count"], wrong]);
+      cases.push([[DEAF, "--count", "2.5"], wrong]);
       const why = ": address nonsense: missing port in address";
       cases.push([["nonsense"], failed(why)]);
     }

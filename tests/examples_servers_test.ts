@@ -225,18 +225,21 @@ for (const signal of ["SIGINT", "SIGTERM"] as const) {
       "300",
     );
     const port = await server.port();
+    const silent = await connectTo(port);
     const client = await connectTo(port);
     await client.write(bytes("question\n"));
     await server.line(/has asked/);
     server.interrupt(signal);
-    await server.line(/^draining 1 connections$/);
+    await server.line(/^draining 2 connections$/);
     const refused = (error: unknown) =>
       error instanceof Deno.errors.ConnectionRefused;
     while (!await connectTo(port).then((c) => c.close(), refused));
+    assertEquals(await textOf(silent), "bye\n");
     assertEquals(await textOf(client), "question\nbye\n");
+    silent.close();
     client.close();
     const { code, stdout } = await server.ended();
-    assertMatch(stdout, /drained: 1, forced: 0, failed: 0, durationMs: \d+/);
+    assertMatch(stdout, /drained: 2, forced: 0, failed: 0, durationMs: \d+/);
     assertEquals(code, 0);
   });
 }
@@ -290,6 +293,11 @@ test("a server says in one line why it does not start", async (t) => {
       }],
     ];
     if (number) cases.push([[...LOCAL, number, "x"], wrong]);
+    if (name === "tcp_proxy") {
+      const why = "--to: address nonsense: missing port in address";
+      const stderr = `tcp_proxy: ${why}\n`;
+      cases.push([[...LOCAL, "--to", "nonsense"], { ...wrong, stderr }]);
+    }
     await t.step(name, async () => {
       await Promise.all(cases.map(async ([args, end]) => {
         assertEquals(await run(name, ...args), end, args.join(" "));
