@@ -45,7 +45,9 @@ export interface HandleOptions {
 
 /**
  * Lives one connection's life: runs `handler`, then closes the connection,
- * exactly once, whether the handler returned, threw or rejected.
+ * exactly once, whether the handler returned, threw or rejected. The peer sees
+ * the same end each time, FIN: Deno has no close that resets. A protocol has to
+ * say itself where a message is whole.
  *
  * What was written arrives: the close sends FIN and then, unless the peer has
  * closed already, reads and drops what it still sends until it closes too, at
@@ -113,9 +115,9 @@ export async function handle(
  *
  * Nothing that a handler throws or rejects with, not even a synchronous throw,
  * reaches the accept loop, another connection or `unhandledrejection`: failures
- * go to `onError`. A call on a connection that nobody awaits fails in silence. A
- * promise of the handler's own is its own business, and so is an abort listener
- * that throws.
+ * go to `onError`. A call on a connection that nobody awaits fails in silence.
+ * What can still end the process: an async function of the handler's own that
+ * it starts and neither awaits nor catches, and an abort listener that throws.
  *
  * @param listener Of {@linkcode listen}, or any `new Listener(inner)`.
  * @param handler Run for each connection; see {@linkcode handle}.

@@ -66,9 +66,10 @@ const MAX_BACKLOG = 65_535;
  * The address is Go's: `host:port`, `:port` or `""` for all addresses of this
  * host (IPv4 and IPv6, where there is IPv6), `[::1]:port`, a service name as
  * the port, port 0 for one that is free. A host name binds its first IPv4
- * address, else its first. With "unix" it is a path, and the file goes when the
- * listener closes: whatever a relative path means by then. `@name` is Linux's
- * abstract namespace.
+ * address, else its first; where the name alone is granted the runtime takes
+ * whichever comes first. With "unix" it is a path, and the file is removed when
+ * the listener closes; a relative path is looked up again then. `@name` is
+ * Linux's abstract namespace.
  *
  * "tcp6" on all addresses accepts IPv6 peers only: Deno cannot set
  * IPV6_V6ONLY, so IPv4 peers are accepted by the kernel and closed unseen.

@@ -284,9 +284,9 @@ export class Conn
    * which {@linkcode isClosed} is true. Idempotent.
    *
    * What the kernel has taken still goes out, then FIN. If bytes from the peer
-   * are unread (a TLS 1.3 client's always: tickets) the kernel resets the
-   * connection instead, and the peer may lose the end of what we sent;
-   * `closeWrite()` and reading to EOF avoids that (`handle()` does it).
+   * are unread (a TLS 1.3 client's always: tickets) a reset follows at once, and
+   * the peer may lose the end of what we sent; `closeWrite()` and reading to EOF
+   * avoids that (`handle()` does it).
    */
   close(): void {
     this.#wire.close();
@@ -296,7 +296,7 @@ export class Conn
    * The reading half as a byte stream. It reads only when somebody pulls; its
    * end closes nothing, cancelling it closes the connection. Deadlines count,
    * and a stream that has failed stays failed. As {@linkcode write}, calls on
-   * it or its reader need not be awaited, but a pipeTo() with `preventCancel`.
+   * it or its reader need not be awaited, unless `pipeTo()` has `preventCancel`.
    */
   get readable(): ReadableStream<Uint8Array<ArrayBuffer>> {
     return this.#readable ??= readableOf(this);

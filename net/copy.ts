@@ -59,7 +59,8 @@ export function copy(
  * Copies both ways between two connections, as a proxy does, until both sides
  * have said that they are done: EOF of one is passed on to the other as FIN
  * while the opposite direction goes on. If anything fails, or `signal` aborts,
- * both are closed: half a conversation is none.
+ * both are closed: half a conversation is none. A side that lives sees EOF then,
+ * as at a good end.
  *
  * @param a One side.
  * @param b The other side.

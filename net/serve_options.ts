@@ -39,7 +39,8 @@ export interface ServeOptions {
   /**
    * Told of every failure at once: what a handler threw, with its connection,
    * which is closed afterwards; that a host has too many connections; that the
-   * listener broke, without one. What our own shutdown causes is no failure.
+   * listener broke, without one. What our own shutdown causes is no failure;
+   * a handler that closed its connection itself and reads on fails, `isClosed`.
    * It may throw: that is printed.
    *
    * Default: `console.error` with the peer's address and the error's stack.
