@@ -161,9 +161,9 @@ interface Remembered {
  * Dials with defaults, and starts each dial of a host and port with the address
  * that last worked there, if the resolver still gives it: a dead address costs
  * `attemptDelay` once, not each time. An address that fails is forgotten; one
- * that hangs in a serial dial (`attemptDelay: Infinity`) fails, and is forgotten,
- * by a timeout alone, so set one. At most 256 hosts are remembered, for 10 minutes each, and one
- * address of each family.
+ * that hangs in a serial dial (`attemptDelay: Infinity`) fails, and is
+ * forgotten, by a timeout alone, so set one. At most 256 hosts are remembered,
+ * for 10 minutes each, and one address of each family.
  *
  * @example
  * ```ts

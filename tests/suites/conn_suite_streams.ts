@@ -162,6 +162,19 @@ export function streamTests({ test, flood }: Suite): void {
     },
   );
 
+  test("a reader with `min` waits for all it needs", async (a, b) => {
+    const reader = b.readable.getReader({ mode: "byob" });
+    const reading = reader.read(new Uint8Array(6), { min: 6 });
+    for (const part of ["he", "llo"]) {
+      await a.write(bytes(part));
+      await turn();
+    }
+    await a.write(bytes("!next"));
+    assertEquals(text((await reading).value!), "hello!");
+    const { value } = await reader.read(new Uint8Array(4), { min: 4 });
+    assertEquals(text(value!), "next");
+  });
+
   test(
     "readable ends for a reader that took another's place",
     async (a, b) => {
