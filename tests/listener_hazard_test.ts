@@ -49,9 +49,12 @@ async function roundTrip(listener: { addr: Deno.Addr }): Promise<number> {
   return performance.now() - start;
 }
 
-Deno.test("a client that resets ends a plain loop, not ours", async () => {
+Deno.test("a client that resets ends a plain loop, not ours", {
+  timeout: STUCK_MS,
+}, async () => {
   const raw = rawListen();
-  await reset(raw);
+  // On a busy machine a reset may come after its "close", and then too late.
+  for (let i = 0; i < 10; i++) await reset(raw);
   await assertRejects(async () => {
     for await (const conn of raw) conn.close();
   }, Deno.errors.NotConnected);
