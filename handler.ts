@@ -8,9 +8,7 @@
  * import { copy, listen, serve } from "@switchboard/tcp";
  *
  * const listener = await listen("tcp", "127.0.0.1:0");
- * await using server = serve(listener, async (conn) => {
- *   await copy(conn, conn);
- * });
+ * await using server = serve(listener, (conn) => copy(conn, conn));
  * Deno.addSignalListener("SIGINT", stop);
  * async function stop() {
  *   console.log(await server.shutdown());
@@ -133,9 +131,10 @@ export async function handle(
  * import { copy, dial, listen, serve } from "@switchboard/tcp";
  *
  * const listener = await listen("tcp", "127.0.0.1:0");
- * await using server = serve(listener, async (conn) => {
- *   await copy(conn, conn);
- * }, { maxConnections: 1000, idleTimeout: 60_000 });
+ * await using server = serve(listener, (conn) => copy(conn, conn), {
+ *   maxConnections: 1000,
+ *   idleTimeout: 60_000,
+ * });
  *
  * await using client = await dial("tcp", String(server.addr));
  * await client.write(new TextEncoder().encode("hello"));

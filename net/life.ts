@@ -3,12 +3,13 @@ import { closeGently } from "./linger.ts";
 
 /**
  * What is done with one connection. It is closed when the handler returns or
- * throws, so that what was written arrives; a handler need not close it.
+ * throws, so that what was written arrives; a handler need not close it. A
+ * promise is waited for; what it resolves to is dropped.
  */
 export type Handler = (
   conn: Conn,
   context: HandlerContext,
-) => void | Promise<void>;
+) => void | Promise<unknown>;
 
 /** What a {@linkcode Handler} is given beside its connection. */
 export interface HandlerContext {

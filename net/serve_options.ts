@@ -41,11 +41,11 @@ export interface ServeOptions {
    * which is closed afterwards; that a host has too many connections; that the
    * listener broke, without one. What our own shutdown causes is no failure;
    * a handler that closed its connection itself and reads on fails, `isClosed`.
-   * It may throw: that is printed.
+   * It may throw, or return a promise that rejects: that is printed.
    *
    * Default: `console.error` with the peer's address and the error's stack.
    */
-  onError?: (error: unknown, conn?: Conn) => void | Promise<void>;
+  onError?: (error: unknown, conn?: Conn) => void;
 }
 
 /** Options of {@linkcode Server.shutdown}. */

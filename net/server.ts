@@ -53,7 +53,7 @@ export class Server implements AsyncDisposable {
   readonly #maxConnections: number;
   readonly #maxConnectionsPerHost: number;
   readonly #idleTimeout: number;
-  readonly #onError: (error: unknown, conn?: Conn) => void | Promise<void>;
+  readonly #onError: (error: unknown, conn?: Conn) => void;
   readonly #signal: AbortSignal | undefined;
   readonly #clock: Clock;
   readonly #sessions = new Roster<Session>();

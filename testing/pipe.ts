@@ -49,9 +49,7 @@ const SERVER = { transport: "tcp", hostname: "127.0.0.1", port: 80 } as const;
  * import { pipe } from "@switchboard/tcp/testing";
  *
  * const [client, server] = pipe();
- * const handled = handle(server, async (conn) => {
- *   await copy(conn, conn);
- * });
+ * const handled = handle(server, (conn) => copy(conn, conn));
  * await client.write(new TextEncoder().encode("hello"));
  * await client.closeWrite();
  * assertEquals(await new Response(client.readable).text(), "hello");

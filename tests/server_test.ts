@@ -8,6 +8,7 @@ import {
 import { type Handler, serve, type ServeOptions } from "../handler.ts";
 import { listen, Listener } from "../listener.ts";
 import { Conn } from "../net/conn.ts";
+import { copy } from "../net/copy.ts";
 import { isTimeout, OpError } from "../net/errors.ts";
 import { FakeClock } from "../testing/fake_clock.ts";
 import { bytes, connect, runChild, STUCK_MS, textOf, turn } from "./support.ts";
@@ -265,6 +266,23 @@ Deno.test("serve() prints that the listener broke by default", async () => {
       error,
     ]);
   });
+});
+
+// Most of this is the compiler's: `deno test` checks types.
+Deno.test("serve() drops what a handler and onError give back, after waiting for it", async () => {
+  const errors: unknown[] = [];
+  const told = Promise.withResolvers<void>();
+  await using server = serve(
+    await listen("tcp", "127.0.0.1:0"),
+    (conn) => copy(conn, conn).finally(() => told.resolve()),
+    { onError: (error) => errors.push(error) },
+  );
+  using client = await connect(server);
+  await client.write(bytes("echo"));
+  await client.closeWrite();
+  assertEquals(await textOf(client), "echo");
+  await told.promise;
+  assertEquals(errors, []);
 });
 
 Deno.test("serve() survives an onError that throws or rejects", async (t) => {
