@@ -28,6 +28,7 @@ import type { Network } from "./net/addr.ts";
 import {
   checkClock,
   checkOption,
+  checkOptions,
   checkSignal,
   checkType,
 } from "./net/check.ts";
@@ -197,7 +198,7 @@ export class Dialer {
    * @throws {RangeError} If a time is NaN, or `attemptTimeout` is not positive.
    */
   constructor(defaults: DialOptions = {}) {
-    checkOptions(defaults);
+    checkDialOptions(defaults);
     this.#defaults = { ...defaults };
   }
 
@@ -216,6 +217,7 @@ export class Dialer {
     address: string,
     options: DialOptions = {},
   ): Promise<Conn> {
+    checkOptions(options);
     const merged = { ...this.#defaults, ...given(options) };
     check(network, address, merged);
     const { clock = systemClock } = merged;
@@ -290,7 +292,7 @@ function given(options: DialOptions): DialOptions {
 function check(network: Network, address: string, options: DialOptions): void {
   checkType("network", network, "string");
   checkType("address", address, "string");
-  if (options !== NO_OPTIONS) checkOptions(options);
+  if (options !== NO_OPTIONS) checkDialOptions(options);
 }
 
 /** Dials; all is checked. */
@@ -315,7 +317,8 @@ function run(
   return dialing.run();
 }
 
-function checkOptions(options: DialOptions): void {
+function checkDialOptions(options: DialOptions): void {
+  checkOptions(options);
   const { attemptTimeout } = options;
   for (const name of ["timeout", "attemptTimeout", "attemptDelay"] as const) {
     checkOption(name, options[name], "number");

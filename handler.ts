@@ -20,7 +20,7 @@
  */
 
 import type { Listener } from "./net/accept.ts";
-import { checkSignal, checkType } from "./net/check.ts";
+import { checkOptions, checkSignal, checkType } from "./net/check.ts";
 import { type Conn, wireOf } from "./net/conn.ts";
 import { Context, type Handler, live } from "./net/life.ts";
 import type { ServeOptions } from "./net/serve_options.ts";
@@ -88,6 +88,7 @@ export async function handle(
 ): Promise<void> {
   wireOf(conn); // the handler does not run if it is no Conn
   checkType("handler", handler, "function");
+  checkOptions(options);
   const { signal } = options;
   checkSignal(signal);
   const context = new Context(conn);

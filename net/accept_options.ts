@@ -4,7 +4,13 @@
  * @module
  */
 
-import { checkClock, checkCount, checkOption, checkSignal } from "./check.ts";
+import {
+  checkClock,
+  checkCount,
+  checkOption,
+  checkOptions,
+  checkSignal,
+} from "./check.ts";
 import type { Clock } from "./clock.ts";
 import type { OpError } from "./errors.ts";
 
@@ -77,6 +83,7 @@ export function checkListenOptions(
 
 /** Checks the options of `new Listener()`. */
 export function checkListenerOptions(options: ListenerOptions): void {
+  checkOptions(options);
   checkOption("noDelay", options.noDelay, "boolean");
   checkOption("keepAlive", options.keepAlive, "boolean");
   checkOption("onAcceptError", options.onAcceptError, "function");

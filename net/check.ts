@@ -26,6 +26,12 @@ export function checkOption(
   if (value !== undefined) checkType(name, value, type);
 }
 
+/** Refuses options that are none: a number, most likely, a timeout. */
+export function checkOptions(options: unknown): void {
+  if (typeof options === "object" && options !== null) return;
+  throw new TypeError(`options are not an object: ${options}`);
+}
+
 /** Refuses what is no signal, a controller above all; it may be absent. */
 export function checkSignal(signal: unknown): void {
   if (signal !== undefined && !(signal instanceof AbortSignal)) {

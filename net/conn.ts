@@ -10,6 +10,7 @@
  */
 
 import type { Addr } from "./addr.ts";
+import { checkType } from "./check.ts";
 import { type Clock, systemClock } from "./clock.ts";
 import { deadlineTime } from "./deadline.ts";
 import type { DialTrace } from "./dial_trace.ts";
@@ -328,6 +329,7 @@ export class Conn
    *
    * @param on Whether to send at once. @default {true}
    * @throws {OpError} After close.
+   * @throws {TypeError} If `on` is no boolean.
    */
   setNoDelay(on = true): void {
     this.#set("setNoDelay", on);
@@ -339,6 +341,7 @@ export class Conn
    *
    * @param on Whether to probe. @default {true}
    * @throws {OpError} After close.
+   * @throws {TypeError} If `on` is no boolean.
    */
   setKeepAlive(on = true): void {
     this.#set("setKeepAlive", on);
@@ -385,6 +388,7 @@ export class Conn
   }
 
   #set(option: "setNoDelay" | "setKeepAlive", on: boolean): void {
+    checkType("on", on, "boolean");
     if (this.#wire.closed) throw this.#wire.closedError("set");
     const inner = this.#wire.inner as Partial<Deno.TcpConn>;
     try {

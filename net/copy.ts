@@ -78,7 +78,7 @@ export function copy(
  *
  * await using backend = serve(
  *   await listen("tcp", "127.0.0.1:0"),
- *   async (conn) => void await conn.write(new TextEncoder().encode("hi")),
+ *   (conn) => conn.write(new TextEncoder().encode("hi")),
  * );
  * await using proxy = serve(
  *   await listen("tcp", "127.0.0.1:0"),

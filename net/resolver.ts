@@ -8,6 +8,7 @@
  */
 
 import { isHostName, joinHostPort } from "./addr.ts";
+import { checkOptions } from "./check.ts";
 import { systemClock } from "./clock.ts";
 import { AddrError, DnsError, errorCode, lowerFirst } from "./errors.ts";
 import { parseIp } from "./ip.ts";
@@ -264,6 +265,7 @@ export interface DnsResolverOptions {
  * ```
  */
 export function dnsResolver(options: DnsResolverOptions = {}): Resolver {
+  checkOptions(options);
   const nameServer = checkNameServer(options.nameServer);
   const server = nameServer &&
     joinHostPort(nameServer.ipAddr, nameServer.port);

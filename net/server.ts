@@ -11,7 +11,7 @@
 
 import { type Listener, listenerParts } from "./accept.ts";
 import type { Addr } from "./addr.ts";
-import { checkSignal, checkType } from "./check.ts";
+import { checkOptions, checkSignal, checkType } from "./check.ts";
 import { type Clock, systemClock } from "./clock.ts";
 import type { Conn } from "./conn.ts";
 import { Drain, type Drainable, type ShutdownReport } from "./drain.ts";
@@ -80,6 +80,7 @@ export class Server implements AsyncDisposable {
    * @param options See {@linkcode ServeOptions}.
    */
   constructor(listener: Listener, handler: Handler, options: ServeOptions) {
+    checkOptions(options);
     const {
       signal,
       maxConnections = Infinity,
@@ -152,11 +153,12 @@ export class Server implements AsyncDisposable {
    *
    * @param options See {@linkcode ShutdownOptions}.
    * @returns What became of the connections that were open.
-   * @throws {TypeError} If the timeout is not a number.
+   * @throws {TypeError} If an option has the wrong type.
    * @throws {RangeError} If it is negative or NaN.
    */
   // deno-lint-ignore require-await -- a bad timeout rejects
   async shutdown(options: ShutdownOptions = {}): Promise<ShutdownReport> {
+    checkOptions(options);
     const { timeout = DEFAULT_SHUTDOWN_TIMEOUT } = options;
     checkDuration("timeout", timeout, 0);
     return this.#begin(timeout);

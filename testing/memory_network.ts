@@ -3,7 +3,7 @@ import type { Listener, ListenOptions } from "../listener.ts";
 import { makeListener } from "../net/accept.ts";
 import { checkListenOptions } from "../net/accept_options.ts";
 import { type Addr, type Network, UnixAddr } from "../net/addr.ts";
-import { checkCount, checkType } from "../net/check.ts";
+import { checkCount, checkOptions, checkType } from "../net/check.ts";
 import { type Clock, systemClock } from "../net/clock.ts";
 import type { Conn } from "../net/conn.ts";
 import { OpError } from "../net/errors.ts";
@@ -149,6 +149,7 @@ export class MemoryNetwork {
     address: string,
     options?: DialOptions,
   ) => Promise<Conn> = async (network, address, options = {}) => {
+    checkOptions(options);
     // One that is there and undefined must not lead out of memory.
     const {
       clock = this.clock,

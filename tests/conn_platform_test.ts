@@ -99,6 +99,8 @@ Deno.test("Conn passes socket options on, and says what failed", () => {
   conn.setNoDelay(false);
   conn.setKeepAlive();
   assertEquals(calls, ["noDelay", true, "noDelay", false, "keepAlive", true]);
+  const slip = "off" as unknown as boolean;
+  assertThrows(() => conn.setNoDelay(slip), TypeError, "on is not a boolean");
   const error = assertThrows(() => conn.setKeepAlive(false), OpError);
   assertEquals([error.op, error.code], ["set", "EINVAL"]);
   assertEquals(
