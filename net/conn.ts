@@ -258,9 +258,9 @@ export class Conn
    * goes on. Idempotent; later writes fail with EPIPE. Need not be awaited, as
    * {@linkcode write}.
    *
-   * @throws {OpError} If the connection is closed, the kernel refuses, or the
-   * write deadline passes first, mostly because earlier writes are under way;
-   * the next call tries again.
+   * @throws {OpError} If the connection is closed, a write has found it lost, or
+   * the write deadline passes first, mostly because earlier writes are under
+   * way; the next call tries again.
    */
   closeWrite(): Promise<void> {
     const writer = this.#writer;

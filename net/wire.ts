@@ -1,13 +1,25 @@
 import { type Addr, toAddr } from "./addr.ts";
 import { checkAddress, checkSignal } from "./check.ts";
 import type { Clock } from "./clock.ts";
-import { ClosedError, OpError } from "./errors.ts";
+import { ClosedError, errorCode, OpError } from "./errors.ts";
 
 /** One direction of a connection, as far as its end is concerned. */
 export interface Half {
   /** Fails all calls that wait; the wire says that it is closed. */
   close(): void;
 }
+
+/**
+ * The connection is gone, and nobody has said that he was done. (EPIPE comes
+ * after the peer's FIN, or our own.)
+ */
+const LOST: ReadonlySet<string | undefined> = new Set([
+  "ECONNABORTED",
+  "ECONNRESET",
+  "EHOSTUNREACH",
+  "ENETUNREACH",
+  "ETIMEDOUT",
+]);
 
 /** What the two halves of a connection have in common. */
 export class Wire {
@@ -22,6 +34,8 @@ export class Wire {
    * tells it once, and has nothing but EOF for whoever reads afterwards.
    */
   loss: Error | null = null;
+  /** Why nothing can be sent any more, if a write was told. */
+  gone: Error | null = null;
   /** Told of every byte that came or went; for whoever waits for some. */
   activity: ((direction: "in" | "out") => void) | null = null;
   /** The reading half, once somebody has read. */
@@ -69,6 +83,14 @@ export class Wire {
       // Somebody closed it behind our back; it is closed, as was asked.
       if (!(error instanceof Deno.errors.BadResource)) throw error;
     }
+  }
+
+  /** Takes note of what the platform has told a write, or a FIN. */
+  writeFailed(error: unknown): void {
+    if (error === this.gone) return; // a FIN, refused because of it
+    const code = errorCode(error);
+    if (LOST.has(code)) this.loss = error as Error;
+    if (LOST.has(code) || code === "EPIPE") this.gone = error as Error;
   }
 
   /** What failed, where and why; both addresses, as Go's `OpError` has them. */

@@ -26,7 +26,7 @@
  */
 
 import { Deadline } from "./deadline.ts";
-import { DeadlineExceededError, errorCode } from "./errors.ts";
+import { DeadlineExceededError } from "./errors.ts";
 import { giveMemory, takeMemory } from "./pool.ts";
 import { type Link, Queue } from "./queue.ts";
 import type { Half, Wire } from "./wire.ts";
@@ -86,18 +86,6 @@ export class WriteJob implements Link<WriteJob> {
     this.#reject(error);
   }
 }
-
-/**
- * The connection is gone, and nobody has said that he was done. (EPIPE comes
- * after the peer's FIN, or our own.)
- */
-const LOST: ReadonlySet<string | undefined> = new Set([
-  "ECONNABORTED",
-  "ECONNRESET",
-  "EHOSTUNREACH",
-  "ENETUNREACH",
-  "ETIMEDOUT",
-]);
 
 const SETTLED = Promise.resolve();
 
@@ -227,7 +215,10 @@ export class WriteHalf implements Half {
       job.taken = 1;
       let sent: Promise<void>;
       try {
-        sent = this.#wire.inner.closeWrite();
+        // The runtime takes the kernel's refusal (ENOTCONN) for success.
+        sent = this.#wire.gone === null
+          ? this.#wire.inner.closeWrite()
+          : Promise.reject(this.#wire.gone);
       } catch (error) {
         // Only an odd Deno.Conn throws here; who waits must still be told.
         sent = Promise.reject(error);
@@ -349,7 +340,7 @@ export class WriteHalf implements Half {
   #failed(error: unknown): void {
     const fin = this.#jobs.head?.bytes === null;
     const op = fin ? "close" : "write";
-    if (LOST.has(errorCode(error))) this.#wire.loss = error as Error;
+    this.#wire.writeFailed(error);
     do {
       const job = this.#jobs.head;
       if (job === null || job.taken === 0) break;

@@ -326,6 +326,7 @@ Deno.test("a reset that only a write was told of is no clean end", async () => {
     for (;;) await raw.write(p);
   })());
   assertEquals(await raw.read(p), null, "the hazard: it looks like a FIN");
+  await raw.closeWrite(); // and this as if the peer had everything
   raw.close();
 
   const conn = new Conn(await hazard());
@@ -338,6 +339,8 @@ Deno.test("a reset that only a write was told of is no clean end", async () => {
     for await (const _ of conn);
   })()) as OpError;
   assertEquals([error.op, error.code], ["read", "ECONNRESET"]);
+  const fin = await failure(conn.closeWrite()) as OpError;
+  assertEquals([fin.op, fin.code], ["close", "ECONNRESET"]);
   assertEquals(await conn.read(p), null);
   conn.close();
   listener.close();

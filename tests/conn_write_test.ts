@@ -414,6 +414,44 @@ Deno.test("a loss that a write was told of is no EOF, once", async (t) => {
   }
 });
 
+Deno.test("Conn.closeWrite() fails behind a write that has lost the connection", async (t) => {
+  const { BrokenPipe, ConnectionReset } = Deno.errors;
+  const cases: [cause: Error, code: string][] = [
+    [new ConnectionReset("reset"), "ECONNRESET"],
+    [new BrokenPipe("the peer had finished"), "EPIPE"],
+  ];
+  for (const [cause, code] of cases) {
+    for (const when of ["before", "after"]) {
+      await t.step(`${code}, called ${when} the write fails`, async () => {
+        const { inner, conn } = setUp();
+        conn.write(bytes("x")); // nobody awaits it
+        let fin = when === "before" ? opError(conn.closeWrite()) : null;
+        await jobs();
+        await inner.failWrite(cause);
+        fin ??= opError(conn.closeWrite());
+        const error = await fin;
+        assertEquals([error.op, error.code], ["close", code]);
+        assertStrictEquals(error.cause, cause);
+        assertEquals((await opError(conn.closeWrite())).code, code);
+        assertEquals(inner.fins.length, 0, "Deno would say that it is sent");
+        conn.close();
+      });
+    }
+  }
+});
+
+Deno.test("Conn.closeWrite() sends FIN behind a write that has failed otherwise", async () => {
+  const { inner, conn } = setUp();
+  conn.write(bytes("x"));
+  const fin = conn.closeWrite();
+  await jobs();
+  await inner.failWrite(Object.assign(new Error("full"), { code: "ENOBUFS" }));
+  assertEquals(inner.fins.length, 1);
+  inner.fins[0]!.resolve();
+  await fin;
+  conn.close();
+});
+
 Deno.test("a loss that a read was told of as well is told once", async () => {
   const { inner, conn } = setUp();
   const reset = new Deno.errors.ConnectionReset("reset");
@@ -423,6 +461,7 @@ Deno.test("a loss that a read was told of as well is told once", async () => {
   const error = opError(conn.read(new Uint8Array(8)));
   await inner.failRead(reset);
   assertEquals((await error).code, "ECONNRESET");
+  await opError(conn.closeWrite());
   const reading = conn.read(new Uint8Array(8));
   await inner.deliver(null);
   assertEquals(await reading, null);
