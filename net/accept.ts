@@ -69,6 +69,7 @@ export class Listener implements AsyncIterable<Conn>, AsyncDisposable {
         closing: listener.#closed.promise,
         refd: listener.#refd,
         watchRef: (changed) => listener.#onRef = changed,
+        bequeath: (heir) => listener.#heir = heir,
       };
     };
     makeListener = (inner, { ipv6Only = false, signal, ...options }) => {
@@ -100,6 +101,7 @@ export class Listener implements AsyncIterable<Conn>, AsyncDisposable {
   #stale = false;
   #refd = true;
   #onRef: (() => void) | null = null;
+  #heir: ((conn: Conn) => void) | null = null;
   /** A connection whose caller had gone; only while nobody waits. */
   #spare: Conn | null = null;
   /** What broke it while nobody waited. */
@@ -231,7 +233,7 @@ export class Listener implements AsyncIterable<Conn>, AsyncDisposable {
 
   #accepted(inner: Deno.Conn): void {
     this.#pending = null;
-    if (this.#closing) return discard(inner);
+    if (this.#closing && this.#heir === null) return discard(inner);
     this.#retryMs = 0;
     let conn: Conn | null;
     try {
@@ -242,7 +244,8 @@ export class Listener implements AsyncIterable<Conn>, AsyncDisposable {
     }
     if (conn !== null) {
       this.#badPeers = 0;
-      if (this.#callers.head === null) this.#spare = conn;
+      if (this.#closing) this.#heir!(conn);
+      else if (this.#callers.head === null) this.#spare = conn;
       else this.#callers.shift().resolve(conn);
     }
     this.#pump();

@@ -12,6 +12,7 @@ import {
   checkSignal,
 } from "./check.ts";
 import type { Clock } from "./clock.ts";
+import type { Conn } from "./conn.ts";
 import type { OpError } from "./errors.ts";
 
 /** What an accept loop met and survived. */
@@ -63,6 +64,8 @@ export interface ListenerParts {
   refd: boolean;
   /** Calls `changed` each time that `refd` may have changed. */
   watchRef(changed: () => void): void;
+  /** Gives `heir` what an accept brings that is ended by the close too late. */
+  bequeath(heir: (conn: Conn) => void): void;
 }
 
 /** Checks all options that a listen() may have, before anything is opened. */

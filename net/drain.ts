@@ -25,42 +25,42 @@ export interface Drainable {
 export class Drain {
   /** Settles when everything has ended, or was forced to. */
   readonly report: Promise<ShutdownReport>;
+  /** The time is up: nothing may begin any more. */
+  forced = false;
   readonly #clock: Clock;
-  readonly #items: readonly Drainable[];
+  readonly #items: Drainable[] = [];
   readonly #drained = Promise.withResolvers<void>();
   readonly #deadline: Alarm;
   readonly #grace: Alarm;
   readonly #force: () => void;
+  #over = false;
 
   /**
    * @param clock Whose time counts.
-   * @param items What is waited for.
    * @param before Has to settle, too, before the report is given.
    * @param force Ends every item that still runs.
    */
-  constructor(
-    clock: Clock,
-    items: readonly Drainable[],
-    before: Promise<void>,
-    force: () => void,
-  ) {
+  constructor(clock: Clock, before: Promise<void>, force: () => void) {
     this.#clock = clock;
-    this.#items = items;
     this.#force = force;
     this.#deadline = new Alarm(clock, () => this.#forceAll(), true);
     this.#grace = new Alarm(systemClock, () => this.ended(), true);
-    if (items.length === 0) this.ended();
     this.report = this.#run(before);
   }
 
-  /** Nothing is left to wait for. */
+  /** One more to wait for. */
+  add(item: Drainable): void {
+    this.#items.push(item);
+  }
+
+  /** Nothing is left to wait for, and nothing more will come. */
   ended(): void {
     this.#drained.resolve();
   }
 
   /** Forces in `timeout` milliseconds at the latest. */
   hurry(timeout: number): void {
-    if (!this.#items.some((item) => item.outcome === "running")) return;
+    if (this.#over) return;
     if (timeout === 0) return this.#forceAll();
     const at = this.#clock.now() + timeout;
     if (at < this.#deadline.at) this.#deadline.set(at);
@@ -70,6 +70,7 @@ export class Drain {
     const start = this.#clock.monotonic();
     // Both, whatever happens: a timer must not outlive the report.
     await Promise.allSettled([before, this.#drained.promise]);
+    this.#over = true;
     this.#deadline.clear();
     this.#grace.clear();
     await before;
@@ -83,6 +84,8 @@ export class Drain {
 
   /** Handlers whose calls have just failed end within this turn of the loop. */
   #forceAll(): void {
+    this.forced = true;
+    if (this.#count("running") === 0) return;
     this.#force();
     this.#grace.setIn(0);
   }

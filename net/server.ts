@@ -64,6 +64,8 @@ export class Server implements AsyncDisposable {
   readonly #settleFinished: PromiseWithResolvers<void>;
   readonly #unfollow: (() => void) | undefined;
   #accepting = true;
+  /** No connection comes any more. */
+  #allTaken = false;
   /** Until the listener begins to close, whoever closes it. */
   #listening = true;
   #paused = false;
@@ -71,6 +73,10 @@ export class Server implements AsyncDisposable {
   #wake: () => void = () => {};
   #broken: { error: unknown } | null = null;
   #drain: Drain | null = null;
+  readonly #shutdownReason = new DOMException(
+    "the server shuts down",
+    "AbortError",
+  );
 
   /**
    * Use {@linkcode serve}.
@@ -101,13 +107,14 @@ export class Server implements AsyncDisposable {
     this.#idleTimeout = idleTimeout;
     this.#onError = onError;
     this.#signal = signal;
-    const { clock, closing, watchRef } = listenerParts(listener);
+    const { bequeath, clock, closing, watchRef } = listenerParts(listener);
     this.#clock = clock;
     closing.then(() => {
       this.#listening = false;
       this.#wake();
     });
     watchRef(() => this.#wake());
+    bequeath((conn) => this.#take(conn));
     this.#settleFinished = Promise.withResolvers();
     this.finished = this.#settleFinished.promise;
     this.finished.catch(() => {}); // Reported to onError as well.
@@ -197,8 +204,7 @@ export class Server implements AsyncDisposable {
         // An accept cannot be taken back: what came of one that was under way
         // when a pause began waits here.
         while (this.#listening && this.#paused) await this.#look();
-        if (this.#accepting && !this.#paused) this.#serve(conn);
-        else conn.close();
+        this.#take(conn);
       }
     } catch (error) {
       // Closed by us or by its owner is not a failure.
@@ -208,7 +214,17 @@ export class Server implements AsyncDisposable {
       }
     }
     this.#accepting = false;
-    this.#sessionEnded();
+    // An accept that was under way has brought its connection when the listener
+    // is closed. Whether that went well is for the shutdown to tell.
+    await this.#listener.close().catch(() => {});
+    this.#allTaken = true;
+    this.#checkEnd();
+  }
+
+  /** Begins with a connection, unless nobody is to be begun with. */
+  #take(conn: Conn): void {
+    if (this.#paused || this.#drain?.forced) conn.close();
+    else this.#serve(conn);
   }
 
   /** Waits until something may have changed, as alive as an accept is. */
@@ -238,6 +254,9 @@ export class Server implements AsyncDisposable {
     };
     this.#sessions.add(session);
     this.#connections?.add(conn);
+    // Accepted in the very moment in which a shutdown began, it is a part of it.
+    const drain = this.#drain;
+    drain?.add(session);
     let told = false;
     let failed = false;
     const tell = (error: unknown) => {
@@ -253,6 +272,7 @@ export class Server implements AsyncDisposable {
         this.#end(session, failed ? "failed" : "drained");
       },
     );
+    if (drain) context.abort(this.#shutdownReason);
   }
 
   /** The host to be counted, where hosts are limited. */
@@ -295,13 +315,12 @@ export class Server implements AsyncDisposable {
       else this.#hosts.set(host, count);
     }
     this.#wake();
-    this.#sessionEnded();
+    this.#checkEnd();
   }
 
-  #sessionEnded(): void {
-    if (this.#sessions.size > 0) return;
+  #checkEnd(): void {
+    if (this.#sessions.size > 0 || !this.#allTaken) return;
     this.#drain?.ended();
-    if (this.#accepting) return;
     this.#unfollow?.();
     if (this.#broken) this.#settleFinished.reject(this.#broken.error);
     else this.#settleFinished.resolve();
@@ -320,16 +339,16 @@ export class Server implements AsyncDisposable {
 
   #startDrain(): Drain {
     this.#accepting = false;
-    const sessions = this.#sessions.list();
     // A handler that hears of it may ask for the report at once.
     const drain = this.#drain = new Drain(
       this.#clock,
-      sessions,
       this.#listener.close(),
       () => this.#forceAll(),
     );
-    const reason = new DOMException("the server shuts down", "AbortError");
-    for (const { context } of sessions) context.abort(reason);
+    const sessions = this.#sessions.list();
+    for (const session of sessions) drain.add(session);
+    for (const { context } of sessions) context.abort(this.#shutdownReason);
+    this.#checkEnd();
     return drain;
   }
 

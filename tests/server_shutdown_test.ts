@@ -531,7 +531,7 @@ Deno.test("shutdown() at the limit closes who waits in the queue", {
   waiting.close();
 });
 
-Deno.test("shutdown() in the very moment of an accept leaves nothing open", async () => {
+Deno.test("close() in the very moment of an accept leaves nothing open", async () => {
   for (let ticks = 0; ticks < 12; ticks++) {
     const accepted = Promise.withResolvers<Deno.Conn>();
     const rest = Promise.withResolvers<Deno.Conn>();
@@ -566,6 +566,95 @@ Deno.test("shutdown() in the very moment of an accept leaves nothing open", asyn
     assertEquals(server.connections.size, 0);
   }
 });
+
+Deno.test("shutdown() in the very moment of an accept answers who came", {
+  timeout: STUCK_MS,
+}, async (t) => {
+  for (let ticks = 0; ticks < 12; ticks++) {
+    await t.step(`after ${ticks} ticks`, async () => {
+      const report = Promise.withResolvers<ShutdownReport>();
+      const shutDown = async () => {
+        for (let i = 0; i < ticks; i++) await Promise.resolve();
+        report.resolve(server.shutdown());
+      };
+      const real = Deno.listen({ hostname: "127.0.0.1", port: 0 });
+      const inner = {
+        addr: real.addr,
+        accept: async () => {
+          const conn = await real.accept();
+          shutDown();
+          return conn;
+        },
+        close: () => real.close(),
+        ref: () => {},
+        unref: () => {},
+      } as unknown as Deno.Listener;
+      const order: string[] = [];
+      const server = serve(new Listener(inner), async (conn, { signal }) => {
+        await conn.read(new Uint8Array(8));
+        await conn.write(bytes(signal.aborted ? "the last" : "too early"));
+        order.push("handler");
+      });
+      server.finished.then(() => order.push("server"));
+      const client = await connect(server);
+      await client.write(bytes("request"));
+      assertEquals(await textOf(client), "the last");
+      client.close();
+      assertEquals(counts(await report.promise), [1, 0, 0]);
+      await server.finished;
+      assertEquals(order, ["handler", "server"]);
+    });
+  }
+});
+
+Deno.test("shutdown() forces who came in its very moment and goes on, too", {
+  timeout: STUCK_MS,
+}, async () => {
+  const fake = new FakeListener();
+  const clock = new FakeClock();
+  const conn = new FakeConn();
+  const server = serve(
+    new Listener(fake.inner, { clock }),
+    () => new Promise(() => {}),
+  );
+  const report = server.shutdown({ timeout: 1_000 });
+  await fake.settle(conn);
+  assertEquals(server.connections.size, 1);
+  await clock.advance(1_000);
+  assertEquals(counts(await report), [0, 1, 0]);
+  assertEquals(conn.calls.at(-1), "close");
+  assertEquals(clock.timers, []);
+});
+
+Deno.test(
+  "who is accepted as somebody closes the listener is served, unless paused",
+  {
+    timeout: STUCK_MS,
+  },
+  async () => {
+    for (const paused of [false, true]) {
+      const fake = new FakeListener();
+      const listener = new Listener(fake.inner);
+      const conn = new FakeConn();
+      const ending = Promise.withResolvers<void>();
+      const server = serve(listener, async (_conn, { detach }) => {
+        detach();
+        await ending.promise;
+      });
+      if (paused) server.pause();
+      let runs = true;
+      server.finished.then(() => runs = false);
+      const closed = listener.close();
+      assertEquals([server.connections.size, runs], [0, true], "not yet");
+      await fake.settle(conn);
+      await closed;
+      await server.finished;
+      const end = paused ? ["close"] : [];
+      assertEquals(conn.calls.filter((call) => call === "close"), end);
+      ending.resolve();
+    }
+  },
+);
 
 Deno.test("shutdown() forces all the same if the listener cannot be closed", async () => {
   const cause = new Error("will not close");
