@@ -1,6 +1,6 @@
-// Echoes what it reads after a while. Ctrl-C or SIGTERM drains: requests under way
-// are answered, all clients hear "bye", new ones are refused, and the receipt is
-// printed. Once more, and it does not wait any longer.
+// Echoes what it reads after a while. Ctrl-C or SIGTERM drains: requests that have
+// come are answered, all clients hear "bye", new ones are refused, and the receipt
+// is printed. Once more, and it does not wait any longer.
 //
 //   deno run --allow-net=127.0.0.1 examples/graceful_shutdown.ts \
 //     --listen 127.0.0.1:7004 --work 3000 --timeout 10000
@@ -11,7 +11,7 @@
 
 import { delay } from "@std/async/delay";
 import { parseArgs } from "@std/cli/parse-args";
-import { listen, serve } from "@switchboard/tcp";
+import { type Conn, isTimeout, listen, serve } from "@switchboard/tcp";
 
 const usage =
   "usage: graceful_shutdown.ts [--listen host:port] [--work ms] [--timeout ms]";
@@ -33,18 +33,30 @@ const listener = await listen("tcp", args.listen)
   .catch((error) => exit(1, `graceful_shutdown: ${error.message}`));
 const server = serve(listener, async (conn, { signal }) => {
   const p = new Uint8Array(1024);
-  while (!signal.aborted) {
-    const n = await conn.read(p, { signal }).catch((error) => {
-      if (!signal.aborted) throw error;
-      return null; // waits no longer than needed
-    });
+  do {
+    const n = await next(conn, p, signal);
     if (n === null) break;
     console.log(`${conn.remoteAddr} has asked`);
     await delay(work); // a request under way is finished
     await conn.write(p.subarray(0, n));
-  }
+  } while (!signal.aborted);
   await conn.write(new TextEncoder().encode("bye\n"));
 });
+
+/** Reads; once the server shuts down, only what is here within 50 ms. */
+async function next(conn: Conn, p: Uint8Array, signal: AbortSignal) {
+  try {
+    return await conn.read(p, { signal });
+  } catch (error) {
+    if (!signal.aborted) throw error;
+  }
+  try {
+    return await conn.read(p, { signal: AbortSignal.timeout(50) });
+  } catch (error) {
+    if (isTimeout(error)) return null;
+    throw error;
+  }
+}
 console.log(`listening on ${server.addr}`);
 
 let draining = false;

@@ -246,6 +246,27 @@ for (const signal of ["SIGINT", "SIGTERM"] as const) {
   });
 }
 
+test("graceful_shutdown answers what has arrived and was not read yet", async () => {
+  await using server = await Program.example(
+    "graceful_shutdown",
+    ...LOCAL,
+    "--work",
+    "1",
+  );
+  const port = await server.port();
+  const clients: Conn[] = [];
+  for (let i = 0; i < 20; i++) clients.push(await connectTo(port));
+  const last = clients.at(-1)!;
+  await last.write(bytes("first\n"));
+  await last.read(new Uint8Array(8)); // so all of them have been accepted
+  await Promise.all(clients.map((client) => client.write(bytes("question\n"))));
+  server.interrupt();
+  const answers = await Promise.all(clients.map(textOf));
+  assertEquals(new Set(answers), new Set(["question\nbye\n"]));
+  for (const client of clients) client.close();
+  assertEquals((await server.ended()).code, 0);
+});
+
 test("graceful_shutdown does not wait after a second SIGINT", async () => {
   await using server = await Program.example(
     "graceful_shutdown",
