@@ -122,7 +122,8 @@ export async function handle(
  * @param handler Run for each connection; see {@linkcode handle}.
  * @param options See {@linkcode ServeOptions}.
  * @returns The running server. `await using` shuts it down.
- * @throws {TypeError} If `listener`, `handler` or an option is something else.
+ * @throws {TypeError} If `listener`, `handler` or an option is something else,
+ * or `listener` has a server already.
  * @throws {RangeError} If a limit is no positive integer, or `idleTimeout` is
  * less than 1.
  *

@@ -69,7 +69,12 @@ export class Listener implements AsyncIterable<Conn>, AsyncDisposable {
         closing: listener.#closed.promise,
         refd: listener.#refd,
         watchRef: (changed) => listener.#onRef = changed,
-        bequeath: (heir) => listener.#heir = heir,
+        bequeath: (heir) => {
+          if (listener.#heir) {
+            throw new TypeError("the listener has a server already");
+          }
+          listener.#heir = heir;
+        },
       };
     };
     makeListener = (inner, { ipv6Only = false, signal, ...options }) => {

@@ -64,7 +64,11 @@ export interface ListenerParts {
   refd: boolean;
   /** Calls `changed` each time that `refd` may have changed. */
   watchRef(changed: () => void): void;
-  /** Gives `heir` what an accept brings that is ended by the close too late. */
+  /**
+   * Gives `heir` what an accept brings that the close was too late for.
+   *
+   * @throws {TypeError} If there is an heir already.
+   */
   bequeath(heir: (conn: Conn) => void): void;
 }
 

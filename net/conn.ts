@@ -76,7 +76,9 @@ export class Conn
   static {
     const check = (conn: Conn): Conn => {
       if (conn instanceof Conn) return conn;
-      throw new TypeError("not a Conn: make one with new Conn(inner)");
+      throw new TypeError(
+        "not a Conn: make one with new Conn(inner); for streams use pipeTo()",
+      );
     };
     wireOf = (conn) => check(conn).#wire;
     readerOf = (conn) => check(conn).#reader;

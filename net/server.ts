@@ -108,13 +108,13 @@ export class Server implements AsyncDisposable {
     this.#onError = onError;
     this.#signal = signal;
     const { bequeath, clock, closing, watchRef } = listenerParts(listener);
+    bequeath((conn) => this.#take(conn));
     this.#clock = clock;
     closing.then(() => {
       this.#listening = false;
       this.#wake();
     });
     watchRef(() => this.#wake());
-    bequeath((conn) => this.#take(conn));
     this.#settleFinished = Promise.withResolvers();
     this.finished = this.#settleFinished.promise;
     this.finished.catch(() => {}); // Reported to onError as well.

@@ -72,6 +72,19 @@ Deno.test("serve() checks its arguments before it accepts", async (t) => {
       );
     }
   });
+  await t.step("a listener that has a server already", async () => {
+    const listener = await listen("tcp", "127.0.0.1:0");
+    await using server = serve(listener, echo);
+    assertThrows(
+      () => serve(listener, () => {}),
+      TypeError,
+      "the listener has a server already",
+    );
+    using client = await connect(server);
+    await client.write(bytes("the first one's"));
+    await client.closeWrite();
+    assertEquals(await textOf(client), "the first one's");
+  });
   await t.step("the listener is still the caller's", async () => {
     const [client, conn] = await Promise.all([
       connect(listener),
