@@ -108,10 +108,10 @@ export async function listen(
   checkType("network", network, "string");
   checkType("address", address, "string");
   const { signal, backlog = MAX_BACKLOG, reusePort = false } = options;
-  const { inner, ipv6Only } = await bind(network, address, {
+  const inner = await bind(network, address, {
     signal: signal ?? new AbortController().signal,
     backlog: Math.min(backlog, MAX_BACKLOG),
     reusePort,
   });
-  return makeListener(inner, { ...options, ipv6Only });
+  return makeListener(inner, { ...options, ipv6Only: network === "tcp6" });
 }

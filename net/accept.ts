@@ -266,7 +266,7 @@ export class Listener implements AsyncIterable<Conn>, AsyncDisposable {
       this.#badPeer(error); // which has reset it
       return null;
     }
-    if (!this.#ipv6Only || isIpv6(conn.remoteAddr)) return conn;
+    if (!this.#ipv6Only || !isIpv4(inner.remoteAddr)) return conn;
     conn.close();
     this.#passOver();
     return null;
@@ -401,7 +401,7 @@ export class Listener implements AsyncIterable<Conn>, AsyncDisposable {
   }
 }
 
-/** An IPv4 peer's address, even of a dual-stack socket, is plain IPv4. */
-function isIpv6(addr: Addr): boolean {
-  return addr.transport === "tcp" && addr.hostname.includes(":");
+/** To a dual-stack socket 127.0.0.1 is `::ffff:127.0.0.1`. */
+function isIpv4(addr: Deno.Addr): boolean {
+  return addr.transport === "tcp" && /^(::ffff:)?[\d.]+$/.test(addr.hostname);
 }

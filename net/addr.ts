@@ -177,9 +177,6 @@ export function joinHostPort(host: string, port: string | number): string {
   return host.includes(":") ? `[${host}]:${port}` : `${host}:${port}`;
 }
 
-/** Longer ports than this are none; the sum stays exact. */
-const PORT_CEILING = 2 ** 30 - 1;
-
 /**
  * The port of a service: Go's `net.LookupPort`, with a table of our own of the
  * commonly used IANA names, so that no file is read and no permission asked.
@@ -199,7 +196,7 @@ const PORT_CEILING = 2 ** 30 - 1;
  */
 export function lookupPort(network: Network | "udp", service: string): number {
   if (/^[+-]?[0-9]*$/.test(service)) {
-    const port = Math.max(-1, Math.min(Number(service) || 0, PORT_CEILING));
+    const port = Number(service) || 0;
     if (port < 0 || port > 65535) throw new AddrError("invalid port", service);
     return port;
   }
@@ -230,10 +227,8 @@ export type ParsedAddress =
 
 /**
  * Checks a network and an address in Go's order: network, host:port, port,
- * host, family. Asks nobody.
- *
- * An empty TCP address has to be treated before: it is the wildcard to
- * listen() and missing to dial().
+ * host, family. Asks nobody. An empty TCP address is any, as to listen(2); to
+ * dial() it is missing.
  *
  * @throws {UnknownNetworkError} If there is no such network.
  * @throws {AddrError} If the address cannot be understood or has the wrong
@@ -244,7 +239,7 @@ export function parseAddress(network: string, address: string): ParsedAddress {
   if (network === "unix") return { kind: "unix", path: address };
   checkNetwork(network, address);
   const family = network === "tcp4" ? 4 : network === "tcp6" ? 6 : undefined;
-  const { host, port: service } = splitHostPort(address);
+  const { host, port: service } = splitHostPort(address || ":0");
   const port = lookupPort(network as Network, service);
   const ip = host === "" ? null : parseIp(host);
   if (host !== "" && ip === null && !isHostName(host)) {

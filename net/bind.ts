@@ -28,14 +28,6 @@ export interface BindOptions {
   reusePort: boolean;
 }
 
-/** What was bound. */
-export interface Bound {
-  /** The platform's listener. */
-  inner: Deno.Listener;
-  /** IPv4 peers have to be turned away: the network is tcp6. */
-  ipv6Only: boolean;
-}
-
 /** Errors for which a dual-stack wildcard falls back to IPv4 alone. */
 const NO_IPV6: ReadonlySet<string | undefined> = new Set([
   "EAFNOSUPPORT",
@@ -52,12 +44,10 @@ export async function bind(
   network: string,
   address: string,
   options: BindOptions,
-): Promise<Bound> {
+): Promise<Deno.Listener> {
   let target: ParsedAddress;
   try {
-    // To listen(2) no address is any address.
-    const given = address === "" && network !== "unix" ? ":0" : address;
-    target = parseAddress(network, given);
+    target = parseAddress(network, address);
   } catch (cause) {
     throw new OpError({ op: "listen", network, cause });
   }
@@ -71,21 +61,19 @@ export async function bind(
   }
   const open = (hostname: string) => openTcp(network, hostname, port, options);
   if (host !== "" && ip === null) {
-    return { inner: await bindName(network, target, options), ipv6Only: false };
+    return await bindName(network, target, options);
   }
   if (ip !== null && !isWildcard(ip)) {
     const hostname = platformHost(ip);
-    return { inner: zoned(open(hostname), hostname), ipv6Only: false };
+    return zoned(open(hostname), hostname);
   }
-  if (family === 6) return { inner: open("::"), ipv6Only: true };
-  if (family === 4 || onlyIpv4Granted(port)) {
-    return { inner: open("0.0.0.0"), ipv6Only: false };
-  }
+  if (family === 6) return open("::");
+  if (family === 4 || onlyIpv4Granted(port)) return open("0.0.0.0");
   try {
-    return { inner: open("::"), ipv6Only: false };
+    return open("::");
   } catch (error) {
     if (!NO_IPV6.has(errorCode(error))) throw error;
-    return { inner: open("0.0.0.0"), ipv6Only: false };
+    return open("0.0.0.0");
   }
 }
 
@@ -194,13 +182,13 @@ function openTcp(
 }
 
 /** The runtime removes the socket's file when the listener closes. */
-function bindUnix(given: string): Bound {
+function bindUnix(given: string): Deno.Listener {
   // The kernel names either itself (unix(7), autobind); for an empty path the
   // sandbox has no grant.
   const path = given === "" && Deno.build.os === "linux" ? "@" : given;
   try {
     const inner = Deno.listen({ transport: "unix", path: platformPath(path) });
-    return { inner: inner as Deno.Listener, ipv6Only: false };
+    return inner as Deno.Listener;
   } catch (cause) {
     const reason = cause instanceof Deno.errors.NotCapable
       ? deniedReason({ path }, cause)

@@ -55,17 +55,16 @@ export function platformHost({ text, zone }: Ip): string {
 
 /** The eight 16-bit groups of an IPv6 address (RFC 4291, section 2.2). */
 function parseGroups(text: string): number[] | null {
-  const halves = text.split("::");
-  if (halves.length > 2) return null;
-  const last = halves.length - 1;
-  const parts = halves.map((half, i) => parseHalf(half, i === last));
-  const [head, tail] = parts;
+  const [left, right, ...more] = text.split("::");
+  if (more.length > 0) return null;
+  const head = parseHalf(left!, right === undefined);
+  const tail = right === undefined ? [] : parseHalf(right, true);
   if (head === null || tail === null) return null;
-  if (tail === undefined) return head!.length === 8 ? head! : null;
-  const gap = 8 - head!.length - tail.length;
+  if (right === undefined) return head.length === 8 ? head : null;
+  const gap = 8 - head.length - tail.length;
   // "::" stands for at least one group.
   if (gap < 1) return null;
-  return [...head!, ...new Array<number>(gap).fill(0), ...tail];
+  return [...head, ...new Array<number>(gap).fill(0), ...tail];
 }
 
 function parseHalf(text: string, mayEndInIpv4: boolean): number[] | null {

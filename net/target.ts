@@ -88,7 +88,7 @@ export function understand(network: string, address: string): Understood {
     return lastLiteral;
   }
   // The network is checked first; to connect(2) no address is none.
-  const parsed = parseAddress(network, address || ":0");
+  const parsed = parseAddress(network, address);
   if (address === "") throw new AddrError("missing address");
   const targets = literalTargets(parsed);
   const understood = { network, address, parsed, targets };

@@ -9,16 +9,9 @@ import { AddrError, OpError } from "../net/errors.ts";
 import { isWildcard, parseIp } from "../net/ip.ts";
 import type { Resolver } from "../net/resolver.ts";
 
-/** What listen() shall bind. */
-export interface Binding {
-  /** Port 0 and the empty path are for one that is free. */
-  readonly addr: Addr;
-  /** IPv4 peers have to be turned away: the network is tcp6. */
-  readonly ipv6Only: boolean;
-}
-
 /**
- * What an address means to listen(): the rules of the real one.
+ * What an address means to listen(): the rules of the real one. Port 0 and the
+ * empty path are for one that is free.
  *
  * @throws {OpError} With op "listen".
  * @throws {AbortSignal["reason"]} If `signal` aborts during a lookup.
@@ -28,16 +21,12 @@ export async function binding(
   address: string,
   resolve: Resolver,
   signal: AbortSignal,
-): Promise<Binding> {
+): Promise<Addr> {
   try {
-    const given = address === "" && network !== "unix" ? ":0" : address;
-    const parsed = parseAddress(network, given);
-    if (parsed.kind === "unix") {
-      return { addr: new UnixAddr(parsed.path), ipv6Only: false };
-    }
+    const parsed = parseAddress(network, address);
+    if (parsed.kind === "unix") return new UnixAddr(parsed.path);
     const hostname = await hostnameOf(parsed, resolve, signal);
-    const ipv6Only = parsed.family === 6 && hostname === "::";
-    return { addr: new TcpAddr(hostname, parsed.port), ipv6Only };
+    return new TcpAddr(hostname, parsed.port);
   } catch (cause) {
     signal.throwIfAborted();
     throw new OpError({ op: "listen", network, cause });

@@ -124,12 +124,7 @@ export class MemoryNetwork {
       ...rest
     } = options;
     const signal = options.signal ?? new AbortController().signal;
-    const { addr, ipv6Only } = await binding(
-      network,
-      address,
-      this.resolve,
-      signal,
-    );
+    const addr = await binding(network, address, this.resolve, signal);
     const size = Math.min(backlog, MAX_BACKLOG);
     let inner: Deno.Listener;
     try {
@@ -140,6 +135,7 @@ export class MemoryNetwork {
         : undefined;
       throw new OpError({ op: "listen", network, addr, cause, reason });
     }
+    const ipv6Only = network === "tcp6";
     return makeListener(inner, { ...rest, clock, ipv6Only });
   };
 
