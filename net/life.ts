@@ -36,10 +36,11 @@ export class Context implements HandlerContext {
   detached = false;
   /** The handler has ended. */
   ended = false;
+  /** Why the handler was told to end; `undefined` if it was not. */
+  reason: unknown;
   readonly #conn: Conn;
   readonly #onDetach: (() => void) | undefined;
   #controller: AbortController | null = null;
-  #aborted: { reason: unknown } | null = null;
 
   /** Calls `onDetach` when the handler takes the connection over. */
   constructor(conn: Conn, onDetach?: () => void) {
@@ -51,41 +52,35 @@ export class Context implements HandlerContext {
   get signal(): AbortSignal {
     if (this.#controller === null) {
       this.#controller = new AbortController();
-      if (this.#aborted) this.#controller.abort(this.#aborted.reason);
+      if (this.reason !== undefined) this.#controller.abort(this.reason);
     }
     return this.#controller.signal;
   }
 
-  /** The reason of an abort, if there was one. */
-  get reason(): unknown {
-    return this.#aborted?.reason;
-  }
-
   /** Tells the handler to end. */
   abort(reason: unknown): void {
-    this.#aborted = { reason };
+    this.reason = reason;
     this.#controller?.abort(reason);
   }
 
   /** See {@linkcode HandlerContext.detach}. */
   get detach(): () => Conn {
-    return () => this.#detach();
-  }
-
-  #detach(): Conn {
-    if (!this.detached) {
-      if (this.ended) throw new TypeError("detach() after the handler's end");
-      this.detached = true;
-      this.#onDetach?.();
-    }
-    return this.#conn;
+    return () => {
+      if (!this.detached) {
+        if (this.ended) throw new TypeError("detach() after the handler's end");
+        this.detached = true;
+        this.#onDetach?.();
+      }
+      return this.#conn;
+    };
   }
 }
 
 /**
  * Runs a handler, then closes its connection.
  *
- * @param onFailure Told at once: the close may wait for the peer for seconds.
+ * @param onFailure Told at once, instead of the caller in the end: the close
+ * may wait for the peer for seconds.
  */
 export async function live(
   conn: Conn,
@@ -97,8 +92,8 @@ export async function live(
     await handler(conn, context);
   } catch (error) {
     context.ended = true; // who is told may begin a shutdown
-    onFailure?.(error);
-    throw error;
+    if (!onFailure) throw error;
+    onFailure(error);
   } finally {
     context.ended = true;
     if (!context.detached) await closeGently(conn);

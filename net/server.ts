@@ -25,7 +25,7 @@ import {
   type ServeOptions,
   type ShutdownOptions,
 } from "./serve_options.ts";
-import { onAbort } from "./wire.ts";
+import { onAbort, tolerate } from "./wire.ts";
 
 const DEFAULT_SHUTDOWN_TIMEOUT = 10_000;
 
@@ -48,6 +48,7 @@ export class Server implements AsyncDisposable {
    * Never an unhandled rejection.
    */
   readonly finished: Promise<void>;
+  readonly #finished = Promise.withResolvers<void>();
   readonly #listener: Listener;
   readonly #handler: Handler;
   readonly #maxConnections: number;
@@ -61,9 +62,7 @@ export class Server implements AsyncDisposable {
   readonly #hosts = new Map<string, number>();
   /** Those of `#sessions`; kept up to date once somebody has asked for it. */
   #connections: Set<Conn> | null = null;
-  readonly #settleFinished: PromiseWithResolvers<void>;
   readonly #unfollow: (() => void) | undefined;
-  #accepting = true;
   /** No connection comes any more. */
   #allTaken = false;
   /** Until the listener begins to close, whoever closes it. */
@@ -115,9 +114,7 @@ export class Server implements AsyncDisposable {
       this.#wake();
     });
     watchRef(() => this.#wake());
-    this.#settleFinished = Promise.withResolvers();
-    this.finished = this.#settleFinished.promise;
-    this.finished.catch(() => {}); // Reported to onError as well.
+    this.finished = tolerate(this.#finished.promise); // told to onError, too
     if (signal) this.#unfollow = onAbort(signal, () => this.#beginQuietly());
     if (signal?.aborted) this.#beginQuietly();
     this.#acceptAll();
@@ -168,7 +165,9 @@ export class Server implements AsyncDisposable {
     checkOptions(options);
     const { timeout = DEFAULT_SHUTDOWN_TIMEOUT } = options;
     checkDuration("timeout", timeout, 0);
-    return this.#begin(timeout);
+    const drain = this.#drain ?? this.#startDrain();
+    drain.hurry(timeout);
+    return drain.report;
   }
 
   /** Shuts down without waiting for any handler; hurries one under way. */
@@ -199,7 +198,7 @@ export class Server implements AsyncDisposable {
           this.#listening &&
           (this.#paused || this.#sessions.size >= this.#maxConnections)
         ) await this.#look();
-        if (!this.#accepting) break;
+        if (this.#drain) break;
         const conn = await this.#listener.accept();
         // An accept cannot be taken back: what came of one that was under way
         // when a pause began waits here.
@@ -213,7 +212,6 @@ export class Server implements AsyncDisposable {
         this.#report(error);
       }
     }
-    this.#accepting = false;
     // An accept that was under way has brought its connection when the listener
     // is closed. Whether that went well is for the shutdown to tell.
     await this.#listener.close().catch(() => {});
@@ -257,21 +255,17 @@ export class Server implements AsyncDisposable {
     // Accepted in the very moment in which a shutdown began, it is a part of it.
     const drain = this.#drain;
     drain?.add(session);
-    let told = false;
     let failed = false;
     const tell = (error: unknown) => {
-      if (told) return;
-      told = true;
-      failed = !this.#hasCaused(error, context.reason);
-      if (failed) this.#report(error, conn);
+      if (this.#hasCaused(error, context.reason)) return;
+      failed = true;
+      this.#report(error, conn);
     };
-    live(conn, this.#handler, context, tell).then(
-      () => this.#end(session),
-      (error) => {
-        tell(error);
-        this.#end(session, failed ? "failed" : "drained");
-      },
-    );
+    const end = () => this.#end(session, failed ? "failed" : "drained");
+    live(conn, this.#handler, context, tell).then(end, (error) => {
+      tell(error); // of the close
+      end();
+    });
     if (drain) context.abort(this.#shutdownReason);
   }
 
@@ -322,23 +316,16 @@ export class Server implements AsyncDisposable {
     if (this.#sessions.size > 0 || !this.#allTaken) return;
     this.#drain?.ended();
     this.#unfollow?.();
-    if (this.#broken) this.#settleFinished.reject(this.#broken.error);
-    else this.#settleFinished.resolve();
-  }
-
-  #begin(timeout = DEFAULT_SHUTDOWN_TIMEOUT): Promise<ShutdownReport> {
-    const drain = this.#drain ?? this.#startDrain();
-    drain.hurry(timeout);
-    return drain.report;
+    if (this.#broken) this.#finished.reject(this.#broken.error);
+    else this.#finished.resolve();
   }
 
   /** For a shutdown that nobody waits for. */
   #beginQuietly(): void {
-    this.#begin().catch((error) => this.#report(error));
+    this.shutdown().catch((error) => this.#report(error));
   }
 
   #startDrain(): Drain {
-    this.#accepting = false;
     // A handler that hears of it may ask for the report at once.
     const drain = this.#drain = new Drain(
       this.#clock,
