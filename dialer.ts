@@ -141,7 +141,7 @@ export function dial(
   } catch (error) {
     return Promise.reject(error);
   }
-  return run(network, address, options, undefined);
+  return run(network, address, options);
 }
 
 /** What need not be looked at. */
@@ -254,14 +254,12 @@ export class Dialer {
     const known = this.#memory.get(address) ?? [];
     const winner = attempts.find(({ outcome }) => outcome === "connected")
       ?.addr;
-    const failed = (one: string) =>
-      attempts.some(({ addr, outcome }) =>
-        addr === one && outcome !== "connected" && outcome !== "not-started" &&
-        // Called off: it had a start, if it was preferred, and was slower.
-        (outcome !== "canceled" || one === prefer)
-      );
+    // Called off: it had a start, if it was preferred, and was slower.
+    const tried = attempts.filter(({ addr, outcome }) =>
+      outcome === "canceled" ? addr === prefer : outcome !== "not-started"
+    ).map(({ addr }) => addr);
     const left = known.filter(({ addr }) =>
-      !failed(addr) &&
+      !tried.includes(addr) &&
       (winner === undefined || isIpv6(addr) !== isIpv6(winner))
     );
     // A literal leaves nothing to choose; a name may have more the next time.
@@ -300,7 +298,7 @@ function run(
   network: Network,
   address: string,
   options: DialOptions,
-  prefer: string | undefined,
+  prefer?: string,
 ): Promise<Conn> {
   const dialing = new Dialing(network, address, {
     signal: options.signal,

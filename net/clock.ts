@@ -33,7 +33,7 @@ export const systemClock: Clock = {
 };
 
 /** setTimeout() takes a 32-bit count; a larger one would fire at once. */
-const MAX_TIMEOUT = 2 ** 31 - 1;
+export const MAX_TIMEOUT = 2 ** 31 - 1;
 
 /**
  * One point in time that can be moved. Moving it later costs nothing: the

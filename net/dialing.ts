@@ -7,7 +7,7 @@
  */
 
 import { type ParsedAddress, TcpAddr, UnixAddr } from "./addr.ts";
-import { Alarm, type Clock } from "./clock.ts";
+import { Alarm, type Clock, MAX_TIMEOUT } from "./clock.ts";
 import { Conn } from "./conn.ts";
 import { dialError, type Tried } from "./dial_error.ts";
 import {
@@ -27,6 +27,7 @@ import { parseIp } from "./ip.ts";
 import { clampDelay, Race } from "./race.ts";
 import { type Resolver, systemResolver } from "./resolver.ts";
 import { netGrant, notCapable } from "./sandbox.ts";
+import type { SocketOptions } from "./socket_options.ts";
 import {
   type Connector,
   hostPort,
@@ -42,7 +43,7 @@ import {
 import { discard, onAbort } from "./wire.ts";
 
 /** How to dial; checked by the caller. */
-export interface DialSettings {
+export interface DialSettings extends SocketOptions {
   /** Whom to call off by. */
   signal: AbortSignal | undefined;
   /** Milliseconds for all of it. */
@@ -55,21 +56,17 @@ export interface DialSettings {
   resolve: Resolver | undefined;
   /** Instead of `Deno.connect`. */
   connect: Connector | undefined;
-  /** Whether to set TCP_NODELAY. */
-  noDelay: boolean;
-  /** Whether to set SO_KEEPALIVE. */
-  keepAlive: boolean;
   /** Whose time counts. */
   clock: Clock;
   /** The address to start with, if it is among those that are found. */
   prefer: string | undefined;
 }
 
-/** Longer than any dial lasts, and a number that the runtime takes. */
-const NEVER_MS = 2 ** 31 - 1;
-
 /** A TCP address with a name in it. */
 type NamedAddress = ParsedAddress & { kind: "tcp" };
+
+/** Who had a turn in a dial, and who had none: a race that is over. */
+type Turns = Pick<Race<Target, Deno.Conn>, "attempts" | "untried">;
 
 /** One dial; `run()` is called once. */
 export class Dialing {
@@ -138,7 +135,7 @@ export class Dialing {
   #openOptions(parsed: ParsedAddress): OpenOptions {
     const settings = this.#settings;
     if (this.#mode !== "native" || parsed.kind === "unix") return settings;
-    const delay = Math.min(clampDelay(settings.attemptDelay), NEVER_MS);
+    const delay = Math.min(clampDelay(settings.attemptDelay), MAX_TIMEOUT);
     return { ...settings, family: parsed.family, nativeDelay: delay };
   }
 
@@ -151,15 +148,16 @@ export class Dialing {
       end: 0,
       state: "connected",
     };
+    const turns = { attempts: [attempt], untried: [] };
     try {
       const inner = await open(candidate, this.#openOptions(parsed), undefined);
       attempt.end = clock.monotonic();
-      return this.#conn(inner, [attempt], [], attempt.end);
+      return this.#conn(inner, turns, attempt.end);
     } catch (error) {
       attempt.end = clock.monotonic();
       attempt.state = "failed";
       attempt.error = error;
-      throw this.#failure(parsed, [attempt], [], attempt.end);
+      throw this.#failure(parsed, turns, attempt.end);
     }
   }
 
@@ -191,8 +189,8 @@ export class Dialing {
         throw signal.reason;
       }
       const end = clock.monotonic();
-      if (inner) return this.#conn(inner, race.attempts, race.untried, end);
-      throw this.#failure(parsed, race.attempts, race.untried, end);
+      if (inner) return this.#conn(inner, race, end);
+      throw this.#failure(parsed, race, end);
     } finally {
       alarm.clear();
       unfollow?.();
@@ -270,14 +268,9 @@ export class Dialing {
     return targets;
   }
 
-  #conn(
-    inner: Deno.Conn,
-    attempts: readonly Tried[],
-    untried: readonly Target[],
-    end: number,
-  ): Conn {
+  #conn(inner: Deno.Conn, turns: Turns, end: number): Conn {
     const { clock } = this.#settings;
-    const dialTrace = this.#trace(attempts, untried, end);
+    const dialTrace = this.#trace(turns, end);
     try {
       return new Conn(inner, { clock, dialTrace });
     } catch (error) {
@@ -286,11 +279,7 @@ export class Dialing {
     }
   }
 
-  #trace(
-    attempts: readonly Tried[],
-    untried: readonly Target[],
-    end: number,
-  ): DialTrace {
+  #trace({ attempts, untried }: Turns, end: number): DialTrace {
     const start = this.#start;
     return {
       network: this.#network,
@@ -305,13 +294,9 @@ export class Dialing {
     };
   }
 
-  #failure(
-    parsed: ParsedAddress,
-    attempts: readonly Tried[],
-    untried: readonly Target[],
-    end: number,
-  ): OpError {
+  #failure(parsed: ParsedAddress, turns: Turns, end: number): OpError {
     const network = this.#network;
+    const { attempts, untried } = turns;
     if (attempts.length === 0) return this.#noAttempt(parsed);
     const { error } = attempts[0]!;
     if (this.#mode === "native" && error instanceof DnsError) {
@@ -328,7 +313,7 @@ export class Dialing {
         ? lookupError(parsed.host, this.#lookupError)
         : undefined,
       timeUp: this.#timeUp,
-      trace: this.#trace(attempts, untried, end),
+      trace: this.#trace(turns, end),
     });
   }
 

@@ -63,33 +63,30 @@ export async function* hedged(
   start(whole);
   while (true) {
     const answer = await first(pending.values(), deadline, init);
-    if (answer === undefined) {
-      if (given.size > 0) return;
-      if (!late) {
-        // A busy process hears of the time before it hears of an answer that
-        // came long ago: one more turn of the loop tells.
-        late = true;
-        deadline = clock.monotonic();
-        continue;
-      }
-      if (init.spare?.() === false) {
-        deadline = clock.monotonic() + patience;
-        continue;
-      }
+    if (answer !== undefined) {
+      const { addresses, error, family } = answer;
+      const fresh = addresses.filter((address) => !given.has(address));
+      for (const address of fresh) given.add(address);
+      if (fresh.length > 0) yield fresh;
+      if (family === whole && given.size === 0) throw error;
+      pending.delete(family);
+      // Without the first question, or with nothing but it, all has been said.
+      if (family === whole || (given.size > 0 && pending.size === 1)) return;
+      if (given.size > 0) deadline = clock.monotonic() + LATE_MS;
+    } else if (given.size > 0) {
+      return; // the other family is too late
+    } else if (!late) {
+      // A busy process hears of the time before it hears of an answer that
+      // came long ago: one more turn of the loop tells.
+      late = true;
+      deadline = clock.monotonic();
+    } else if (init.spare?.() === false) {
+      deadline = clock.monotonic() + patience;
+    } else {
       start(6);
       start(4);
       deadline = Infinity;
-      continue;
     }
-    const { addresses, error, family } = answer;
-    const fresh = addresses.filter((address) => !given.has(address));
-    for (const address of fresh) given.add(address);
-    if (fresh.length > 0) yield fresh;
-    if (family === whole && given.size === 0) throw error;
-    pending.delete(family);
-    // Without the first question, or with nothing but it, all has been said.
-    if (family === whole || (given.size > 0 && pending.size === 1)) return;
-    if (given.size > 0) deadline = clock.monotonic() + LATE_MS;
   }
 }
 

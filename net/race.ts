@@ -101,7 +101,7 @@ export class Race<T extends Candidate, C> {
   readonly #init: RaceInit<T, C>;
   readonly #delay: number;
   readonly #alarm: Alarm;
-  readonly #resolve: (conn: C | PromiseLike<C | undefined> | undefined) => void;
+  readonly #done = Promise.withResolvers<C | undefined>();
   /** Attempts whose connect() has not settled yet, wanted or not. */
   readonly #running = new Set<Promise<void>>();
   readonly #seen = new Set<string>();
@@ -124,9 +124,7 @@ export class Race<T extends Candidate, C> {
       this.#nextStart = -Infinity;
       this.#pump();
     }, true);
-    const { promise, resolve } = Promise.withResolvers<C | undefined>();
-    this.done = promise;
-    this.#resolve = resolve;
+    this.done = this.#done.promise;
   }
 
   /** Whether the outcome is known. */
@@ -243,16 +241,12 @@ export class Race<T extends Candidate, C> {
       // Afterwards: a process's first timer takes Deno 20 ms.
       if (attempt.state === "running") attempt.alarm.setIn(patience);
       const conn = await connecting;
-      if (attempt.state === "running") this.#win(attempt, conn);
-      else close(conn);
+      if (attempt.state !== "running") return close(conn);
+      this.#end(attempt, "connected");
+      this.#finish(conn, undefined);
     } catch (error) {
       this.#fail(attempt, error); // of a loser: the abort itself
     }
-  }
-
-  #win(attempt: Run<T>, conn: C): void {
-    this.#end(attempt, "connected");
-    this.#finish(conn, undefined);
   }
 
   #timeOut(attempt: Run<T>): void {
@@ -289,7 +283,7 @@ export class Race<T extends Candidate, C> {
       this.#end(attempt, error === undefined ? "canceled" : "failed", error);
       attempt.abort.abort(error);
     }
-    this.#resolve(
+    this.#done.resolve(
       this.#init.settleLosers && this.#running.size > 0
         ? Promise.all(this.#running).then(() => winner)
         : winner,

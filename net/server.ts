@@ -12,7 +12,7 @@
 import { type Listener, listenerParts } from "./accept.ts";
 import type { Addr } from "./addr.ts";
 import { checkOptions, checkSignal, checkType } from "./check.ts";
-import { type Clock, systemClock } from "./clock.ts";
+import { type Clock, MAX_TIMEOUT, systemClock } from "./clock.ts";
 import type { Conn } from "./conn.ts";
 import { Drain, type Drainable, type ShutdownReport } from "./drain.ts";
 import { isClosed, OpError, someCause } from "./errors.ts";
@@ -28,9 +28,6 @@ import {
 import { onAbort, tolerate } from "./wire.ts";
 
 const DEFAULT_SHUTDOWN_TIMEOUT = 10_000;
-
-/** As long as a timer can be: it is to keep the process alive, not to fire. */
-const LONG_MS = 2 ** 31 - 1;
 
 /** One connection that is being served. */
 interface Session extends Drainable, Entry {
@@ -230,7 +227,7 @@ export class Server implements AsyncDisposable {
     // Where the clock is a test's, an accept holds no process either.
     const holds = listenerParts(this.#listener).refd &&
       this.#clock === systemClock;
-    const hold = holds ? setInterval(() => {}, LONG_MS) : undefined;
+    const hold = holds ? setInterval(() => {}, MAX_TIMEOUT) : undefined;
     await new Promise<void>((resolve) => this.#wake = resolve);
     clearInterval(hold);
   }
