@@ -107,7 +107,7 @@ export function dialError(failed: Failed): DialError {
   const timeout = timeUp !== undefined || undefined;
   const init = { network, errors, trace, cause, timeout };
   const tried = attempts.length;
-  // With all of them tried, and none cut short, more were to be found.
+  // Time that left nobody untried and cut nobody short ran out in the lookup.
   const inLookup = timeUp !== undefined && untried.length === 0 &&
     attempts.every(({ error }) => error !== timeUp);
   if (failures.length === 1 && !inLookup && !lookup) {

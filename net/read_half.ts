@@ -42,7 +42,7 @@ export class ReadHalf implements Half {
   #end = 0;
   /** The first bytes of the memory, as they were last looked at. */
   #head: Uint8Array<ArrayBuffer> | null = null;
-  /** How many have borrowed parts of the memory; no operation may use it. */
+  /** Parts of the memory that are lent: with any, the next read takes other. */
   #loans = 0;
   /** What the next operation reads into is this large. */
   #size = MIN_SIZE;
@@ -100,10 +100,7 @@ export class ReadHalf implements Half {
   /** Puts a caller at the end of the line. */
   wait(waiter: ReadWaiter): void {
     this.#waiters.push(waiter);
-    if (this.#pending) {
-      this.#deadline?.watch();
-      if (this.#stale) this.#unstale();
-    } else this.#serve();
+    this.#serve();
   }
 
   /** Takes a caller out of the line; no byte is lost. */
@@ -148,9 +145,9 @@ export class ReadHalf implements Half {
   }
 
   /**
-   * Makes what was lent unread again, but for the first `used` bytes, unless
-   * somebody has read on since. An operation may still be at those, so that a
-   * loan of which some was used never ends.
+   * Calls a loan off: all but its first `used` bytes are unread again, unless
+   * somebody has read on since. If there are such, a write may still be at
+   * them: the loan stays, and the memory is left to that write.
    */
   takeBack(bytes: Uint8Array<ArrayBuffer>, used: number): void {
     if (this.#memory?.buffer !== bytes.buffer) return;
@@ -177,11 +174,7 @@ export class ReadHalf implements Half {
   }
 
   #begin(): void {
-    if (this.#loans > 0) {
-      this.#memory = this.#head = null;
-      this.#loans = 0;
-    }
-    if (this.#memory?.length !== this.#size) {
+    if (this.#loans > 0 || this.#memory?.length !== this.#size) {
       this.#release();
       this.#memory = takeMemory(this.#size);
     }
@@ -243,7 +236,10 @@ export class ReadHalf implements Half {
       } else {
         if (!this.#pending) this.#begin();
         this.#deadline?.watch();
-        if (this.#stale) this.#unstale();
+        if (this.#stale) {
+          this.#stale = false;
+          if (this.#refd) this.#wire.inner.ref();
+        }
         return;
       }
     }
@@ -271,11 +267,6 @@ export class ReadHalf implements Half {
     if (!this.#pending || this.#waiters.head || this.#stale) return;
     this.#stale = true;
     if (this.#refd && !this.#wire.closed) this.#wire.inner.unref();
-  }
-
-  #unstale(): void {
-    this.#stale = false;
-    if (this.#refd) this.#wire.inner.ref();
   }
 
   #release(): void {

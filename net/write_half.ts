@@ -355,7 +355,6 @@ export class WriteHalf implements Half {
   }
 
   #expire(): void {
-    const inPlace = this.#inPlace && this.#pending;
     const jobs = this.#jobs;
     this.#jobs = new Queue();
     while (jobs.head) {
@@ -364,7 +363,7 @@ export class WriteHalf implements Half {
       if (job.abandoned) continue;
       giveUp(job, this.#timeout(job.bytes ? "write" : "close", job.done));
     }
-    if (inPlace) this.#wire.close();
+    if (this.#inPlace) this.#wire.close();
   }
 }
 
