@@ -81,7 +81,7 @@ export interface DialOptions {
   noDelay?: boolean;
   /** Sets SO_KEEPALIVE. @default {true} */
   keepAlive?: boolean;
-  /** Time source, for tests. @default {systemClock} */
+  /** Time source, for tests. Default: the system's. */
   clock?: Clock;
 }
 

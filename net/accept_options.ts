@@ -42,7 +42,7 @@ export interface ListenerOptions {
    * throws is printed.
    */
   onAcceptError?: (event: AcceptErrorEvent) => void;
-  /** Time source, for tests. @default {systemClock} */
+  /** Time source, for tests. Default: the system's. */
   clock?: Clock;
 }
 

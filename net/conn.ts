@@ -32,7 +32,7 @@ export interface IoOptions {
 
 /** Options of `new Conn()`. */
 export interface ConnOptions {
-  /** Time source, for tests. @default {systemClock} */
+  /** Time source, for tests. Default: the system's. */
   clock?: Clock;
   /** What the dialer tried, if it was dialled; see {@linkcode DialTrace}. */
   dialTrace?: DialTrace;

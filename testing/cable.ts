@@ -73,6 +73,12 @@ export class Cable {
     this.far.receiveReset();
   }
 
+  /** Something else is wrong with the connection than before, or nothing. */
+  faultChanged(): void {
+    this.near.faultChanged();
+    this.far.faultChanged();
+  }
+
   /** Tells what an end does. */
   note(conn: MemoryConn, event: LogEvent, detail = ""): void {
     this.#init.note?.(conn, event, detail);

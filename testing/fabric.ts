@@ -50,6 +50,7 @@ export class Fabric {
     const detail = Object.entries(fault ?? {}).map((pair) => pair.join(" "));
     this.log.note("fault", key, detail.join(", ") || "none");
     this.#changed.ring();
+    for (const cable of this.#cables.keys()) cable.faultChanged();
   }
 
   /** Resets the connections of an address; how many. */

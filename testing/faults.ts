@@ -42,8 +42,8 @@ export interface Fault {
    */
   resetAfter?: number;
   /**
-   * Milliseconds that bytes and FIN take to arrive. `Infinity`: nothing ever
-   * does, as if the peer had lost its power.
+   * Milliseconds that bytes and FIN take to arrive. `Infinity`: nothing does,
+   * as if the peer had lost its power; when that is lifted, all of it arrives.
    *
    * @default {0}
    */

@@ -152,6 +152,19 @@ export class MemoryConn implements Deno.Conn {
     this.#serveWrites();
   }
 
+  /** Faults have changed: what was never to arrive may be on its way now. */
+  faultChanged(): void {
+    const { clock } = this.#cable;
+    const { latency = 0 } = this.#cable.fault();
+    for (const chunk of this.#inbox) {
+      if (chunk.at === Infinity) chunk.at = clock.now() + latency;
+    }
+    if (this.#peer!.#finSent && this.#finAt === Infinity) {
+      this.#finAt = this.#arrivalTime();
+    }
+    this.#serveReads();
+  }
+
   /** A waiting read keeps the process alive: the default. Writes always do. */
   ref(): void {
     this.#refd = true;

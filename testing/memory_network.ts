@@ -31,9 +31,7 @@ export interface MemoryNetworkOptions {
   hosts?: { readonly [name: string]: HostScript };
   /**
    * Whose time counts, here and for all that is listened and dialled with: a
-   * {@linkcode FakeClock} makes it exact.
-   *
-   * @default {systemClock}
+   * {@linkcode FakeClock} makes it exact. Default: the system's.
    */
   clock?: Clock;
   /**

@@ -9,7 +9,7 @@ export const DEFAULT_BUFFER_SIZE = 64 * 1024;
 
 /** Options of {@linkcode pipe}. */
 export interface PipeOptions {
-  /** Whose time counts. @default {systemClock} */
+  /** Whose time counts. Default: the system's. */
   clock?: Clock;
   /**
    * How many bytes each direction holds while nobody reads; a write beyond

@@ -399,6 +399,40 @@ Deno.test(
 );
 
 Deno.test(
+  "latency: what was sent meanwhile arrives when Infinity is lifted",
+  connected(async ({ client, clock, net, server }) => {
+    net.fault(ADDRESS, { latency: Infinity });
+    await client.write(bytes("during;"));
+    const p = new Uint8Array(64);
+    const reading = outcome(server.read(p));
+    await clock.advance(1_000);
+    net.fault(ADDRESS, { latency: 40 });
+    await client.write(bytes("after"));
+    await clock.advance(39);
+    net.fault(ADDRESS, null); // faster, but not past the others
+    await client.closeWrite();
+    let got = false;
+    reading.then(() => got = true);
+    await clock.advance(0);
+    assertEquals(got, false, "a millisecond is left");
+    await clock.advance(1);
+    assertEquals(await reading, 12);
+    assertEquals(await server.read(p), null);
+  }),
+);
+
+Deno.test(
+  "latency: a FIN that was sent meanwhile arrives when Infinity is lifted",
+  connected(async ({ client, net, server }) => {
+    net.fault(ADDRESS, { latency: Infinity });
+    await client.closeWrite();
+    const reading = server.read(new Uint8Array(64));
+    net.fault(ADDRESS, { maxRead: 1 });
+    assertEquals(await reading, null);
+  }),
+);
+
+Deno.test(
   "maxRead: bytes come in small pieces",
   connected(async ({ client, net, server }) => {
     net.fault(ADDRESS, { maxRead: 2 });
