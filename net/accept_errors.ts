@@ -35,14 +35,24 @@ const CAPACITY_CODES: ReadonlySet<string> = new Set([
   "ENOMEM",
 ]);
 
-/** Tells errors of accept() apart, by code first and class second. */
-export function acceptErrorKind(error: unknown): AcceptErrorKind {
+/**
+ * Tells errors of accept() apart, by code first and class second. Where the
+ * kernel is xnu EINVAL is a peer's, too: getpeername(2) says it, before it
+ * would say ENOTCONN, of a client that has reset.
+ */
+export function acceptErrorKind(
+  error: unknown,
+  os: typeof Deno.build.os = Deno.build.os,
+): AcceptErrorKind {
   if (
     error instanceof Deno.errors.BadResource ||
     error instanceof Deno.errors.Interrupted
   ) return "closed";
+  // The name of a unix client, which need not be UTF-8; Deno drops the client.
+  if (error instanceof Deno.errors.InvalidData) return "peer";
   const code = errorCode(error);
   if (code === undefined) return "fatal";
   if (PEER_CODES.has(code)) return "peer";
+  if (code === "EINVAL" && os === "darwin") return "peer";
   return CAPACITY_CODES.has(code) ? "capacity" : "fatal";
 }

@@ -46,6 +46,7 @@ Deno.test("acceptErrorKind() goes by the class where there is no code", async (t
     ["ConnectionAborted", new errors.ConnectionAborted("aborted"), "peer"],
     ["NetworkUnreachable", new errors.NetworkUnreachable("net"), "peer"],
     ["TimedOut", new errors.TimedOut("timed out"), "peer"],
+    ["InvalidData", new errors.InvalidData("is not valid UTF-8"), "peer"],
     ["Busy", new errors.Busy("Another accept task is ongoing"), "fatal"],
     ["NotCapable", new errors.NotCapable("net access"), "fatal"],
     ["PermissionDenied", new errors.PermissionDenied("denied"), "fatal"],
@@ -59,6 +60,15 @@ Deno.test("acceptErrorKind() goes by the class where there is no code", async (t
       assertEquals(acceptErrorKind(error), kind);
     });
   }
+});
+
+Deno.test("acceptErrorKind() takes EINVAL for a peer's on macOS alone", () => {
+  const error = Object.assign(new TypeError("Invalid argument (os error 22)"), {
+    code: "EINVAL",
+  });
+  assertEquals(acceptErrorKind(error, "darwin"), "peer");
+  assertEquals(acceptErrorKind(error, "linux"), "fatal");
+  assertEquals(acceptErrorKind(error, "windows"), "fatal");
 });
 
 Deno.test("acceptErrorKind() lets a code overrule the class", () => {

@@ -5,7 +5,14 @@
  * @module
  */
 
-import { assert, assertEquals, assertRejects, assertThrows } from "@std/assert";
+import {
+  assert,
+  assertEquals,
+  assertRejects,
+  assertStringIncludes,
+  assertThrows,
+} from "@std/assert";
+import { dial } from "../dialer.ts";
 import { listen, Listener } from "../listener.ts";
 import { Conn } from "../net/conn.ts";
 import { isClosed } from "../net/errors.ts";
@@ -16,6 +23,7 @@ import {
   reset,
   runChild,
   STUCK_MS,
+  textOf,
 } from "./support.ts";
 
 const linux = Deno.build.os === "linux";
@@ -365,6 +373,44 @@ Deno.test("a unix socket's file goes with its listener", {
     await using _listener = await listen("unix", path);
   });
   await Deno.remove(folder, { recursive: true });
+});
+
+Deno.test("a unix client whose own name is no UTF-8 ends nothing", {
+  ignore: !linux || !installed("socat"),
+}, async () => {
+  const path = await Deno.makeTempFile();
+  await Deno.remove(path);
+  const hazard = async () => {
+    const script = `
+      name=$(printf '${path}\\377')
+      socat -u OPEN:/dev/null "UNIX-CONNECT:${path},bind=$name"
+      failed=$?
+      rm "$name"
+      exit $failed
+    `;
+    const { success } = await new Deno.Command("sh", { args: ["-c", script] })
+      .output();
+    assert(success);
+  };
+  const raw = Deno.listen({ transport: "unix", path });
+  const end = assertRejects(() => raw.accept(), Deno.errors.InvalidData);
+  await hazard();
+  await end;
+  raw.close();
+
+  const events: string[] = [];
+  await using listener = await listen("unix", path, {
+    onAcceptError: ({ kind, error }) => events.push(`${kind}: ${error}`),
+  });
+  const accepting = listener.accept();
+  await hazard();
+  await using client = await dial("unix", path);
+  await using server = await accepting;
+  await client.write(bytes("next"));
+  await client.closeWrite();
+  assertEquals(await textOf(server), "next");
+  assertEquals(events.length, 1);
+  assertStringIncludes(events[0]!, `peer: OpError: accept unix ${path}: `);
 });
 
 Deno.test("a unix socket may have a name instead of a file", {
