@@ -60,7 +60,8 @@ export interface DialOptions {
    */
   timeout?: number;
   /**
-   * Milliseconds for one address, more than 0.
+   * Milliseconds for one address, more than 0. Not in trace mode "native",
+   * where the sandbox leaves the addresses to the runtime: set `timeout`, too.
    *
    * @default {Infinity}
    */

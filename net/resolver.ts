@@ -23,7 +23,8 @@ import { deniedReason, mayAsk, netGrant, notCapable } from "./sandbox.ts";
  * @param hostname A name; IP addresses never reach a resolver.
  * @param options `family`: only addresses of this one are of use. `signal`:
  * aborts when the dial is over, successful or not. A resolver should stop
- * then, and a dial does not wait for it.
+ * then, and a dial does not wait for it. A cache that shares a lookup gives it
+ * a signal of its own: one dial's end is not the others'.
  */
 export type Resolver = (
   hostname: string,
