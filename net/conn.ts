@@ -260,7 +260,7 @@ export class Conn
    * goes on. Idempotent; later writes fail with EPIPE. Need not be awaited, as
    * {@linkcode write}.
    *
-   * @throws {OpError} If the connection is closed, a write has found it lost, or
+   * @throws {OpError} If the connection is closed, a call has found it lost, or
    * the write deadline passes first, mostly because earlier writes are under
    * way; the next call tries again.
    */

@@ -209,7 +209,7 @@ export class ReadHalf implements Half {
   #failed(error: unknown): void {
     this.#pending = false;
     this.#release();
-    this.#wire.loss = null;
+    this.#wire.readFailed(error);
     if (this.#wire.closed) return;
     this.#failure = { error };
     this.#serve();

@@ -34,7 +34,7 @@ export class Wire {
    * tells it once, and has nothing but EOF for whoever reads afterwards.
    */
   loss: Error | null = null;
-  /** Why nothing can be sent any more, if a write was told. */
+  /** Why nothing can be sent any more, if a call was told. */
   gone: Error | null = null;
   /** Told of every byte that came or went; for whoever waits for some. */
   activity: ((direction: "in" | "out") => void) | null = null;
@@ -83,6 +83,12 @@ export class Wire {
       // Somebody closed it behind our back; it is closed, as was asked.
       if (!(error instanceof Deno.errors.BadResource)) throw error;
     }
+  }
+
+  /** Takes note of what the platform has told a read. */
+  readFailed(error: unknown): void {
+    this.loss = null;
+    if (LOST.has(errorCode(error))) this.gone ??= error as Error;
   }
 
   /** Takes note of what the platform has told a write, or a FIN. */

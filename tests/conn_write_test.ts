@@ -440,6 +440,28 @@ Deno.test("Conn.closeWrite() fails behind a write that has lost the connection",
   }
 });
 
+Deno.test("Conn.closeWrite() fails after a read that was told of a loss", async () => {
+  const { inner, conn } = setUp();
+  const read = opError(conn.read(new Uint8Array(8)));
+  await inner.failRead(new Deno.errors.ConnectionReset("reset"));
+  await read;
+  const error = await opError(conn.closeWrite());
+  assertEquals([error.op, error.code], ["close", "ECONNRESET"]);
+  assertEquals(inner.fins.length, 0);
+  conn.close();
+});
+
+Deno.test("Conn.closeWrite() sends FIN after a read that has failed otherwise", async () => {
+  const { inner, conn } = setUp();
+  const read = opError(conn.read(new Uint8Array(8)));
+  await inner.failRead(new Deno.errors.InvalidData("TLS"));
+  await read;
+  const fin = conn.closeWrite();
+  inner.fins[0]!.resolve();
+  await fin;
+  conn.close();
+});
+
 Deno.test("Conn.closeWrite() sends FIN behind a write that has failed otherwise", async () => {
   const { inner, conn } = setUp();
   conn.write(bytes("x"));
