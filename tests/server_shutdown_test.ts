@@ -695,6 +695,15 @@ Deno.test("shutdown() keeps the process alive until its end", async () => {
   assertEquals(stdout, "1\n");
 });
 
+Deno.test("shutdown() with nobody to wait for takes no timer", async () => {
+  const { clock, server } = await scene(echo, { count: 0 });
+  const report = server.shutdown();
+  assertEquals(clock.timers, []); // a process's first takes Deno 20 ms
+  await report;
+  await server.shutdown({ timeout: 5 });
+  assertEquals(clock.timers, []);
+});
+
 Deno.test("shutdown() frees the port", async () => {
   const { server } = await scene(echo, { count: 0 });
   await server.shutdown();
