@@ -26,6 +26,7 @@ import { Conn } from "./conn.ts";
 import { ClosedError, OpError } from "./errors.ts";
 import { Queue } from "./queue.ts";
 import { setSocketOptions } from "./socket_options.ts";
+import { tell } from "./tell.ts";
 import { discard, onAbort } from "./wire.ts";
 
 /** The back-off of Go's `net/http`: 5 ms, doubling, at most 1 s. */
@@ -69,12 +70,8 @@ export class Listener implements AsyncIterable<Conn>, AsyncDisposable {
         closing: listener.#closed.promise,
         refd: listener.#refd,
         watchRef: (changed) => listener.#onRef = changed,
-        bequeath: (heir) => {
-          if (listener.#heir) {
-            throw new TypeError("the listener has a server already");
-          }
-          listener.#heir = heir;
-        },
+        served: listener.#heir !== null,
+        bequeath: (heir) => listener.#heir = heir,
       };
     };
     makeListener = (inner, { ipv6Only = false, signal, ...options }) => {
@@ -106,6 +103,7 @@ export class Listener implements AsyncIterable<Conn>, AsyncDisposable {
   #stale = false;
   #refd = true;
   #onRef: (() => void) | null = null;
+  /** Takes what an accept brings that the close was too late for. */
   #heir: ((conn: Conn) => void) | null = null;
   /** A connection whose caller had gone; only while nobody waits. */
   #spare: Conn | null = null;
@@ -266,7 +264,8 @@ export class Listener implements AsyncIterable<Conn>, AsyncDisposable {
       this.#badPeer(error); // which has reset it
       return null;
     }
-    if (!this.#ipv6Only || !isIpv4(inner.remoteAddr)) return conn;
+    // What came to us as ::ffff:127.0.0.1 is 127.0.0.1 here.
+    if (!this.#ipv6Only || String(conn.remoteAddr).startsWith("[")) return conn;
     conn.close();
     this.#passOver();
     return null;
@@ -310,19 +309,15 @@ export class Listener implements AsyncIterable<Conn>, AsyncDisposable {
     if (begins) this.#report(error, "capacity", MIN_RETRY_MS);
   }
 
-  /** Tells onAcceptError; what it does wrong itself is printed. */
-  async #report(
+  #report(
     cause: unknown,
     kind: AcceptErrorEvent["kind"],
     retryMs: number,
-  ): Promise<void> {
+  ): void {
     const { onAcceptError } = this.#options;
     if (!onAcceptError) return;
-    try {
-      await onAcceptError({ error: this.#error(cause), kind, retryMs });
-    } catch (thrown) {
-      console.error("switchboard: onAcceptError failed:", thrown);
-    }
+    const event = { error: this.#error(cause), kind, retryMs };
+    tell("onAcceptError", () => onAcceptError(event));
   }
 
   /** A caller has lost interest. */
@@ -399,9 +394,4 @@ export class Listener implements AsyncIterable<Conn>, AsyncDisposable {
     const { addr } = this;
     return new OpError({ op: "accept", network: addr.transport, addr, cause });
   }
-}
-
-/** To a dual-stack socket 127.0.0.1 is `::ffff:127.0.0.1`. */
-function isIpv4(addr: Deno.Addr): boolean {
-  return addr.transport === "tcp" && /^(::ffff:)?[\d.]+$/.test(addr.hostname);
 }

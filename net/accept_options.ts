@@ -64,11 +64,9 @@ export interface ListenerParts {
   refd: boolean;
   /** Calls `changed` each time that `refd` may have changed. */
   watchRef(changed: () => void): void;
-  /**
-   * Gives `heir` what an accept brings that the close was too late for.
-   *
-   * @throws {TypeError} If there is an heir already.
-   */
+  /** It has an heir already: a server. */
+  served: boolean;
+  /** Gives `heir` what an accept brings that the close was too late for. */
   bequeath(heir: (conn: Conn) => void): void;
 }
 

@@ -25,6 +25,7 @@ import {
   type ServeOptions,
   type ShutdownOptions,
 } from "./serve_options.ts";
+import { tell } from "./tell.ts";
 import { onAbort, tolerate } from "./wire.ts";
 
 const DEFAULT_SHUTDOWN_TIMEOUT = 10_000;
@@ -103,7 +104,10 @@ export class Server implements AsyncDisposable {
     this.#idleTimeout = idleTimeout;
     this.#onError = onError;
     this.#signal = signal;
-    const { bequeath, clock, closing, watchRef } = listenerParts(listener);
+    const { bequeath, clock, closing, served, watchRef } = listenerParts(
+      listener,
+    );
+    if (served) throw new TypeError("the listener has a server already");
     bequeath((conn) => this.#take(conn));
     this.#clock = clock;
     closing.then(() => {
@@ -356,13 +360,8 @@ export class Server implements AsyncDisposable {
       someCause(error, (cause) => ours.includes(cause));
   }
 
-  /** Tells onError; what it does wrong itself is printed. */
-  async #report(error: unknown, conn?: Conn): Promise<void> {
-    try {
-      await this.#onError(error, conn);
-    } catch (thrown) {
-      console.error("switchboard: onError failed:", thrown);
-    }
+  #report(error: unknown, conn?: Conn): void {
+    tell("onError", () => this.#onError(error, conn));
   }
 }
 

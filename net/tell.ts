@@ -1,0 +1,14 @@
+/**
+ * Tells a caller of something by the callback that he gave. What that does
+ * wrong itself, at once or later, is printed: it must not reach who tells.
+ *
+ * @param name Which of his callbacks it is.
+ * @param call Calls it.
+ */
+export async function tell(name: string, call: () => unknown): Promise<void> {
+  try {
+    await call();
+  } catch (thrown) {
+    console.error(`switchboard: ${name} failed:`, thrown);
+  }
+}
