@@ -18,7 +18,8 @@ import { ClosedError, OpError } from "./errors.ts";
 import { chunksOf, ReadCall } from "./read_calls.ts";
 import { ReadHalf } from "./read_half.ts";
 import { readableOf, writableOf } from "./streams.ts";
-import { onAbort, reasonFirst, tolerate, Wire } from "./wire.ts";
+import { tolerate, Wire } from "./wire.ts";
+import { writeUntil } from "./write_calls.ts";
 import { WriteHalf, WriteJob } from "./write_half.ts";
 
 /** Options of {@linkcode Conn.read} and {@linkcode Conn.write}. */
@@ -191,24 +192,10 @@ export class Conn
     const refusal = writer.refusal();
     if (refusal) return tolerate(Promise.reject(refusal));
     if (p.length === 0) return Promise.resolve(0);
+    if (signal) return writeUntil(writer, p, signal);
     const { promise, resolve, reject } = Promise.withResolvers<number>();
-    if (!signal) {
-      const job = new WriteJob(p, resolve, reject);
-      job.promise = promise;
-      writer.add(job);
-      return promise;
-    }
-    if (!(signal instanceof AbortSignal)) {
-      return Promise.reject(new TypeError("signal is not an AbortSignal"));
-    }
-    const settled = <T>(settle: (value: T) => void) => (value: T) => {
-      unfollow();
-      settle(value);
-    };
-    const failed = settled(reasonFirst(signal, reject));
-    const job = new WriteJob(p, settled(resolve), failed, false, true);
+    const job = new WriteJob(p, resolve, reject);
     job.promise = promise;
-    const unfollow = onAbort(signal, () => writer.abandon(job, signal.reason));
     writer.add(job);
     return promise;
   }

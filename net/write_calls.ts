@@ -1,0 +1,24 @@
+import { onAbort, reasonFirst } from "./wire.ts";
+import { type WriteHalf, WriteJob } from "./write_half.ts";
+
+/** One write() that a signal may take back; fails if it is none. */
+export function writeUntil(
+  writer: WriteHalf,
+  p: Uint8Array,
+  signal: AbortSignal,
+): Promise<number> {
+  if (!(signal instanceof AbortSignal)) {
+    return Promise.reject(new TypeError("signal is not an AbortSignal"));
+  }
+  const { promise, resolve, reject } = Promise.withResolvers<number>();
+  const settled = <T>(settle: (value: T) => void) => (value: T) => {
+    unfollow();
+    settle(value);
+  };
+  const failed = settled(reasonFirst(signal, reject));
+  const job = new WriteJob(p, settled(resolve), failed, false, true);
+  job.promise = promise;
+  const unfollow = onAbort(signal, () => writer.abandon(job, signal.reason));
+  writer.add(job);
+  return promise;
+}
