@@ -375,6 +375,20 @@ Deno.test("a unix socket's file goes with its listener", {
   await Deno.remove(folder, { recursive: true });
 });
 
+// What operating.md says of restarts. It is the runtime, which goes by name.
+Deno.test("a unix listener that closes removes its successor's file", {
+  ignore: Deno.build.os === "windows",
+}, async () => {
+  const path = await Deno.makeTempFile();
+  await Deno.remove(path);
+  const old = await listen("unix", path);
+  await Deno.remove(path);
+  await using successor = await listen("unix", path);
+  await old.close();
+  await assertRejects(() => Deno.lstat(path), Deno.errors.NotFound);
+  assertEquals(String(successor.addr), path);
+});
+
 Deno.test("a unix client whose own name is no UTF-8 ends nothing", {
   ignore: !linux || !installed("socat"),
 }, async () => {
