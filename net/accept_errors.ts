@@ -1,4 +1,4 @@
-import { errorCode } from "./errors.ts";
+import { errorCode } from "./errno.ts";
 
 /** What an error of accept() means for the loop. */
 export type AcceptErrorKind = "closed" | "peer" | "capacity" | "fatal";
@@ -19,6 +19,7 @@ const PEER_CODES: ReadonlySet<string> = new Set([
   "ENOPROTOOPT",
   "ENOSR",
   "ENOTCONN",
+  "ENOTSUP", // Deno's name for EOPNOTSUPP where they are one number
   "EOPNOTSUPP",
   "EPERM",
   "EPROTO",

@@ -13,7 +13,8 @@ import {
   TcpAddr,
   UnixAddr,
 } from "./addr.ts";
-import { AddrError, DnsError, errorCode, OpError } from "./errors.ts";
+import { errorCode } from "./errno.ts";
+import { AddrError, DnsError, OpError } from "./errors.ts";
 import { isWildcard, parseIp, platformHost } from "./ip.ts";
 import { lookupFailure, systemAddresses } from "./resolver.ts";
 import { deniedReason, mayAsk, netGrant, notCapable } from "./sandbox.ts";

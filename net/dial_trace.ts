@@ -6,7 +6,8 @@
  * @module
  */
 
-import { errorCode, isTimeout } from "./errors.ts";
+import { errorCode } from "./errno.ts";
+import { isTimeout } from "./errors.ts";
 import type { Attempt, Candidate } from "./race.ts";
 
 /** What became of one address. */

@@ -4,53 +4,11 @@
  * addresses, and its `cause` says why. The classes below are the causes that
  * this library makes itself; the others are the platform's own errors.
  *
- * Kinds are told by `code` first and by class second: EMFILE, EHOSTUNREACH
- * and ENOBUFS, among others, reach Deno programs as plain `Error`s.
- *
  * @module
  */
 
 import type { Addr } from "./addr.ts";
-
-/** What the operating system says for an errno, as strerror(3) and Go do. */
-const ERRNO_TEXT: { readonly [code: string]: string } = {
-  EACCES: "permission denied",
-  EADDRINUSE: "address already in use",
-  EADDRNOTAVAIL: "cannot assign requested address",
-  EAFNOSUPPORT: "address family not supported by protocol",
-  ECONNABORTED: "software caused connection abort",
-  ECONNREFUSED: "connection refused",
-  ECONNRESET: "connection reset by peer",
-  EHOSTDOWN: "host is down",
-  EHOSTUNREACH: "no route to host",
-  EINVAL: "invalid argument",
-  EMFILE: "too many open files",
-  ENETDOWN: "network is down",
-  ENETUNREACH: "network is unreachable",
-  ENFILE: "too many open files in system",
-  ENOBUFS: "no buffer space available",
-  ENOENT: "no such file or directory",
-  ENOMEM: "cannot allocate memory",
-  ENOTCONN: "transport endpoint is not connected",
-  EPERM: "operation not permitted",
-  EPIPE: "broken pipe",
-  EPROTO: "protocol error",
-  ETIMEDOUT: "connection timed out",
-};
-
-/** Platform classes that stand for one errno, for errors without a `code`. */
-const CLASS_CODES: readonly (readonly [new () => Error, string])[] = [
-  [Deno.errors.ConnectionRefused, "ECONNREFUSED"],
-  [Deno.errors.ConnectionReset, "ECONNRESET"],
-  [Deno.errors.ConnectionAborted, "ECONNABORTED"],
-  [Deno.errors.NotConnected, "ENOTCONN"],
-  [Deno.errors.BrokenPipe, "EPIPE"],
-  [Deno.errors.AddrInUse, "EADDRINUSE"],
-  [Deno.errors.AddrNotAvailable, "EADDRNOTAVAIL"],
-  [Deno.errors.NetworkUnreachable, "ENETUNREACH"],
-  [Deno.errors.TimedOut, "ETIMEDOUT"],
-  [Deno.errors.PermissionDenied, "EACCES"],
-];
+import { errnoText, errorCode } from "./errno.ts";
 
 /** What a call may succeed at if it is simply tried again (Go: `Temporary`). */
 const TEMPORARY_CODES: ReadonlySet<string> = new Set([
@@ -59,19 +17,6 @@ const TEMPORARY_CODES: ReadonlySet<string> = new Set([
   "EMFILE",
   "ENFILE",
 ]);
-
-/**
- * The errno name of an error, whichever way the platform tells it.
- *
- * @param error Anything that was thrown.
- * @returns `"ECONNREFUSED"` and the like, or `undefined` if it has none.
- */
-export function errorCode(error: unknown): string | undefined {
-  if (!(error instanceof Error)) return undefined;
-  const { code } = error as { code?: unknown };
-  if (typeof code === "string") return code;
-  return CLASS_CODES.find(([type]) => error instanceof type)?.[1];
-}
 
 /**
  * Why something failed, in the words Go would use, for the end of a message.
@@ -93,15 +38,7 @@ export function reasonText(cause: unknown): string {
     const says = cause.op === "dial" || cause.cause === undefined;
     return says ? cause.message : reasonText(cause.cause);
   }
-  const code = errorCode(cause);
-  if (code && Object.hasOwn(ERRNO_TEXT, code)) return ERRNO_TEXT[code]!;
-  const strerror = /^(.*) \(os error \d+\)$/.exec(cause.message)?.[1];
-  return strerror ? lowerFirst(strerror) : cause.message || cause.name;
-}
-
-/** What glibc begins with a capital; Go never does. */
-export function lowerFirst(text: string): string {
-  return text.slice(0, 1).toLowerCase() + text.slice(1);
+  return errnoText(cause) || cause.message || cause.name;
 }
 
 /** A cause that there is not shall not be printed as `[cause]: undefined`. */

@@ -10,7 +10,8 @@
 import { isHostName, joinHostPort } from "./addr.ts";
 import { checkOptions } from "./check.ts";
 import { systemClock } from "./clock.ts";
-import { AddrError, DnsError, errorCode, lowerFirst } from "./errors.ts";
+import { errorCode, lowerFirst } from "./errno.ts";
+import { AddrError, DnsError } from "./errors.ts";
 import { parseIp } from "./ip.ts";
 import { type Family, hedged, paired } from "./lookup.ts";
 import { deniedReason, mayAsk, netGrant, notCapable } from "./sandbox.ts";

@@ -14,7 +14,8 @@ import {
   UnixAddr,
 } from "./addr.ts";
 import { checkAddress } from "./check.ts";
-import { AddrError, errorCode } from "./errors.ts";
+import { errorCode } from "./errno.ts";
+import { AddrError } from "./errors.ts";
 import { type Ip, parseIp, platformHost } from "./ip.ts";
 import type { Candidate } from "./race.ts";
 import { lookupFailure } from "./resolver.ts";

@@ -1,7 +1,8 @@
 import { type Addr, toAddr } from "./addr.ts";
 import { checkAddress, checkSignal } from "./check.ts";
 import type { Clock } from "./clock.ts";
-import { ClosedError, errorCode, OpError } from "./errors.ts";
+import { errorCode } from "./errno.ts";
+import { ClosedError, OpError } from "./errors.ts";
 
 /** One direction of a connection, as far as its end is concerned. */
 export interface Half {

@@ -27,10 +27,11 @@ const ERRNOS = {
 /** The name of an errno that a network in memory can fail with. */
 export type Errno = keyof typeof ERRNOS;
 
-/** The error that Deno makes of an errno. */
+/** The error that Deno makes of an errno. Of ENFILE it gives no code (2.9.6). */
 export function platformError(code: Errno): Error {
   const [Class, text, number] = ERRNOS[code];
-  return Object.assign(new Class(`${text} (os error ${number})`), { code });
+  const error = new Class(`${text} (os error ${number})`);
+  return code === "ENFILE" ? error : Object.assign(error, { code });
 }
 
 /** Deno's error of an operation that a `close()` has ended. */

@@ -15,7 +15,7 @@ import {
   OpError,
   UnknownNetworkError,
 } from "../net/errors.ts";
-import { canUnshare, installed, runChild } from "./support.ts";
+import { canUnshare, installed, preload, runChild } from "./support.ts";
 
 const linux = Deno.build.os === "linux";
 
@@ -660,49 +660,38 @@ Deno.test({
   // A C library whose socket() knows no AF_INET6.
   ignore: !linux || !installed("cc"),
   fn: async () => {
-    const folder = await Deno.makeTempDir({ prefix: "no_ipv6" });
-    try {
-      await Deno.writeTextFile(
-        `${folder}/no_ipv6.c`,
-        `#define _GNU_SOURCE
-        #include <dlfcn.h>
-        #include <errno.h>
-        #include <stdlib.h>
-        #include <sys/socket.h>
-        int socket(int domain, int type, int protocol) {
-          int (*next)(int, int, int) = dlsym(RTLD_NEXT, "socket");
-          if (domain != AF_INET6) return next(domain, type, protocol);
-          errno = atoi(getenv("NO_IPV6"));
-          return -1;
-        }`,
-      );
-      const { success } = await new Deno.Command("cc", {
-        args: ["-shared", "-fPIC", "-o", "no_ipv6.so", "no_ipv6.c", "-ldl"],
-        cwd: folder,
-      }).output();
-      assert(success);
-      const reasons: [errno: number, reason: string][] = [
-        [97, "address family not supported by protocol"], // EAFNOSUPPORT
-        [99, "cannot assign requested address"], // EADDRNOTAVAIL
-      ];
-      for (const [errno, reason] of reasons) {
-        const preload = `LD_PRELOAD=${folder}/no_ipv6.so`;
-        const wrap = ["env", preload, `NO_IPV6=${errno}`];
-        const flags = ["--allow-net"];
-        assertEquals(
-          await listenInChild(
-            [["tcp", ":0"], ["tcp", "[::1]:0"], ["tcp6", ":0"]],
-            { flags, wrap },
-          ),
-          [
-            "0.0.0.0",
-            `listen tcp [::1]:0: ${reason}`,
-            `listen tcp6 [::]:0: ${reason}`,
-          ],
-        );
+    await using library = await preload(`
+      #define _GNU_SOURCE
+      #include <dlfcn.h>
+      #include <errno.h>
+      #include <stdlib.h>
+      #include <sys/socket.h>
+      int socket(int domain, int type, int protocol) {
+        int (*next)(int, int, int) = dlsym(RTLD_NEXT, "socket");
+        if (domain != AF_INET6) return next(domain, type, protocol);
+        errno = atoi(getenv("NO_IPV6"));
+        return -1;
       }
-    } finally {
-      await Deno.remove(folder, { recursive: true });
+    `);
+    const reasons: [errno: number, reason: string][] = [
+      [97, "address family not supported by protocol"], // EAFNOSUPPORT
+      [99, "cannot assign requested address"], // EADDRNOTAVAIL
+    ];
+    for (const [errno, reason] of reasons) {
+      assertEquals(
+        await listenInChild(
+          [["tcp", ":0"], ["tcp", "[::1]:0"], ["tcp6", ":0"]],
+          {
+            flags: ["--allow-net"],
+            wrap: [...library.wrap, `NO_IPV6=${errno}`],
+          },
+        ),
+        [
+          "0.0.0.0",
+          `listen tcp [::1]:0: ${reason}`,
+          `listen tcp6 [::]:0: ${reason}`,
+        ],
+      );
     }
   },
 });

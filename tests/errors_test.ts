@@ -6,12 +6,12 @@ import {
   assertStrictEquals,
 } from "@std/assert";
 import { TcpAddr, UnixAddr } from "../net/addr.ts";
+import { errorCode } from "../net/errno.ts";
 import {
   AddrError,
   ClosedError,
   DeadlineExceededError,
   DnsError,
-  errorCode,
   isClosed,
   isTimeout,
   OpError,
@@ -266,6 +266,11 @@ const CODES: [error: unknown, code: string | undefined][] = [
     "EPERM",
   ],
   [new OpError({ cause: errno("EMFILE") }), "EMFILE"],
+  // Neither code nor class: what Deno makes of some errnos.
+  [new Error("Too many open files in system (os error 23)"), "ENFILE"],
+  [new Error("Protocol error (os error 71)"), "EPROTO"],
+  [new Error("Too many links (os error 31)"), undefined],
+  [new Error("Protocol error"), undefined],
   // A DOMException's code is a number, and another matter.
   [new DOMException("x", "TimeoutError"), undefined],
   [new Deno.errors.BadResource("x"), undefined],

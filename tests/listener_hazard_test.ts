@@ -20,6 +20,7 @@ import {
   bytes,
   connect,
   installed,
+  preload,
   reset,
   runChild,
   STUCK_MS,
@@ -202,6 +203,83 @@ Deno.test("a plain loop dies of EMFILE; ours waits, and says so once", {
   assertEquals(events, Array(3).fill(["capacity", 5, "EMFILE"]));
   // A loop that tries again at once takes all of a core.
   for (const percent of cpu) assert(percent < 20, `${cpu} % of a core`);
+});
+
+/** Errnos of accept(2), by Linux's number, and what Deno calls them, if it does. */
+const ERRNOS: [number: number, code: string, kind: "peer" | "capacity"][] = [
+  [1, "EPERM", "peer"],
+  [12, "ENOMEM", "capacity"],
+  [23, "ENFILE", "capacity"],
+  [24, "EMFILE", "capacity"],
+  [63, "ENOSR", "peer"],
+  [64, "ENONET", "peer"],
+  [71, "EPROTO", "peer"],
+  [92, "ENOPROTOOPT", "peer"],
+  [93, "EPROTONOSUPPORT", "peer"],
+  [94, "ESOCKTNOSUPPORT", "peer"],
+  [95, "ENOTSUP", "peer"],
+  [100, "ENETDOWN", "peer"],
+  [101, "ENETUNREACH", "peer"],
+  [103, "ECONNABORTED", "peer"],
+  [104, "ECONNRESET", "peer"],
+  [105, "ENOBUFS", "capacity"],
+  [107, "ENOTCONN", "peer"],
+  [110, "ETIMEDOUT", "peer"],
+  [112, "EHOSTDOWN", "peer"],
+  [113, "EHOSTUNREACH", "peer"],
+];
+
+Deno.test("accept() survives each errno of the kernel, as Deno tells it", {
+  ignore: !linux || !installed("cc"),
+  timeout: STUCK_MS,
+}, async () => {
+  // The first accept of each client fails with the next errno of the list.
+  await using library = await preload(`
+    #define _GNU_SOURCE
+    #include <dlfcn.h>
+    #include <errno.h>
+    #include <poll.h>
+    #include <stdlib.h>
+    #include <sys/socket.h>
+    int accept4(int fd, struct sockaddr *addr, socklen_t *size, int flags) {
+      static char *next;
+      static int failed;
+      int (*real)(int, struct sockaddr *, socklen_t *, int) =
+        dlsym(RTLD_NEXT, "accept4");
+      struct pollfd client = {.fd = fd, .events = POLLIN};
+      if (!next) next = getenv("ERRNOS");
+      if (poll(&client, 1, 0) != 1) return real(fd, addr, size, flags);
+      failed = !failed;
+      if (!failed) return real(fd, addr, size, flags);
+      errno = strtol(next, &next, 10);
+      return -1;
+    }
+  `);
+  const { stdout, stderr } = await runChild(
+    `
+    import { listen } from "./listener.ts";
+
+    const found = [];
+    await using listener = await listen("tcp", "127.0.0.1:0", {
+      onAcceptError: ({ error, kind }) => found.push([error.code, kind]),
+    });
+    for (let i = 0; i < ${ERRNOS.length}; i++) {
+      using client = await Deno.connect({ ...listener.addr });
+      using conn = await listener.accept();
+      if (conn.remoteAddr.port !== client.localAddr.port) throw new Error("?");
+    }
+    console.log(JSON.stringify(found));
+    `,
+    {
+      flags: ["--allow-net"],
+      wrap: [
+        ...library.wrap,
+        `ERRNOS=${ERRNOS.map(([number]) => number).join(" ")}`,
+      ],
+    },
+  );
+  assert(stdout !== "", stderr);
+  assertEquals(JSON.parse(stdout), ERRNOS.map(([, ...told]) => told));
 });
 
 Deno.test("a flood of resets slows nobody down", async () => {

@@ -103,6 +103,26 @@ export function installed(program: string): boolean {
   });
 }
 
+/**
+ * A C library that a child loads before its own, so that system calls fail as
+ * they are told to. `wrap` starts the child, with variables behind it.
+ */
+export async function preload(
+  source: string,
+): Promise<AsyncDisposable & { wrap: string[] }> {
+  const folder = await Deno.makeTempDir({ prefix: "preload" });
+  await Deno.writeTextFile(`${folder}/fake.c`, source);
+  const { success, stderr } = await new Deno.Command("cc", {
+    args: ["-shared", "-fPIC", "-o", "fake.so", "fake.c", "-ldl"],
+    cwd: folder,
+  }).output();
+  if (!success) throw new Error(new TextDecoder().decode(stderr));
+  return {
+    wrap: ["env", `LD_PRELOAD=${folder}/fake.so`],
+    [Symbol.asyncDispose]: () => Deno.remove(folder, { recursive: true }),
+  };
+}
+
 /** Whether a child may have a network of its own, with nobody in it. */
 export function canUnshare(): boolean {
   if (Deno.build.os !== "linux" || !installed("unshare")) return false;

@@ -1,0 +1,88 @@
+/**
+ * Which errno an error of the platform stands for, and how Go says it. Deno
+ * tells it by `code`, by class alone, or (ENFILE, EPROTO, ENETDOWN, 2.9.6) by
+ * nothing but strerror's text.
+ *
+ * @module
+ */
+
+/** What the operating system says for an errno, as strerror(3) and Go do. */
+const ERRNO_TEXT: { readonly [code: string]: string } = {
+  EACCES: "permission denied",
+  EADDRINUSE: "address already in use",
+  EADDRNOTAVAIL: "cannot assign requested address",
+  EAFNOSUPPORT: "address family not supported by protocol",
+  ECONNABORTED: "software caused connection abort",
+  ECONNREFUSED: "connection refused",
+  ECONNRESET: "connection reset by peer",
+  EHOSTDOWN: "host is down",
+  EHOSTUNREACH: "no route to host",
+  EINVAL: "invalid argument",
+  EMFILE: "too many open files",
+  ENETDOWN: "network is down",
+  ENETUNREACH: "network is unreachable",
+  ENFILE: "too many open files in system",
+  ENOBUFS: "no buffer space available",
+  ENOENT: "no such file or directory",
+  ENOMEM: "cannot allocate memory",
+  ENONET: "machine is not on the network",
+  ENOPROTOOPT: "protocol not available",
+  ENOSR: "out of streams resources",
+  ENOTCONN: "transport endpoint is not connected",
+  EPERM: "operation not permitted",
+  EPIPE: "broken pipe",
+  EPROTO: "protocol error",
+  ETIMEDOUT: "connection timed out",
+};
+
+/** The same the other way round. */
+const TEXT_CODES: ReadonlyMap<string, string> = new Map(
+  Object.entries(ERRNO_TEXT).map(([code, text]) => [text, code]),
+);
+
+/** Platform classes that stand for one errno, for errors without a `code`. */
+const CLASS_CODES: readonly (readonly [new () => Error, string])[] = [
+  [Deno.errors.ConnectionRefused, "ECONNREFUSED"],
+  [Deno.errors.ConnectionReset, "ECONNRESET"],
+  [Deno.errors.ConnectionAborted, "ECONNABORTED"],
+  [Deno.errors.NotConnected, "ENOTCONN"],
+  [Deno.errors.BrokenPipe, "EPIPE"],
+  [Deno.errors.AddrInUse, "EADDRINUSE"],
+  [Deno.errors.AddrNotAvailable, "EADDRNOTAVAIL"],
+  [Deno.errors.NetworkUnreachable, "ENETUNREACH"],
+  [Deno.errors.TimedOut, "ETIMEDOUT"],
+  [Deno.errors.PermissionDenied, "EACCES"],
+];
+
+/**
+ * The errno name of an error, whichever way the platform tells it.
+ *
+ * @param error Anything that was thrown.
+ * @returns `"ECONNREFUSED"` and the like, or `undefined` if it has none.
+ */
+export function errorCode(error: unknown): string | undefined {
+  if (!(error instanceof Error)) return undefined;
+  const { code } = error as { code?: unknown };
+  if (typeof code === "string") return code;
+  const text = strerror(error);
+  return CLASS_CODES.find(([type]) => error instanceof type)?.[1] ??
+    (text === undefined ? undefined : TEXT_CODES.get(text));
+}
+
+/** What Go says of the errno that an error has; `undefined` if it has none. */
+export function errnoText(error: Error): string | undefined {
+  const code = errorCode(error);
+  if (code && Object.hasOwn(ERRNO_TEXT, code)) return ERRNO_TEXT[code];
+  return strerror(error);
+}
+
+/** The system's own words, without the runtime's `(os error 111)`. */
+function strerror({ message }: Error): string | undefined {
+  const text = /^(.*) \(os error \d+\)$/.exec(message)?.[1];
+  return text && lowerFirst(text);
+}
+
+/** What glibc begins with a capital; Go never does. */
+export function lowerFirst(text: string): string {
+  return text.slice(0, 1).toLowerCase() + text.slice(1);
+}
