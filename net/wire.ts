@@ -11,14 +11,23 @@ export interface Half {
 }
 
 /**
- * The connection is gone, and nobody has said that he was done. (EPIPE comes
- * after the peer's FIN, or our own.)
+ * The connection is gone, and nobody has said that he was done: it was reset,
+ * or the kernel has given up on it, for the last reason that ICMP gave (tcp(7),
+ * icmp(7)). (EPIPE comes after the peer's FIN, or our own.)
  */
 const LOST: ReadonlySet<string | undefined> = new Set([
+  "EACCES",
   "ECONNABORTED",
+  "ECONNREFUSED",
   "ECONNRESET",
+  "EHOSTDOWN",
   "EHOSTUNREACH",
+  "ENETDOWN",
   "ENETUNREACH",
+  "ENONET",
+  "ENOPROTOOPT",
+  "ENOTSUP",
+  "EPROTO",
   "ETIMEDOUT",
 ]);
 

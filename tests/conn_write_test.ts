@@ -381,6 +381,10 @@ Deno.test("a loss that a write was told of is no EOF, once", async (t) => {
     [new ConnectionReset("reset"), "ECONNRESET"],
     [new TimedOut("gone"), "ETIMEDOUT"],
     [hostUnreachable, "EHOSTUNREACH"],
+    // ICMP's word for it, when the kernel gives up (icmp(7)).
+    [new Error("Host is down (os error 112)"), "EHOSTDOWN"],
+    [new Error("Protocol error (os error 71)"), "EPROTO"],
+    [Object.assign(new Error("admin"), { code: "EACCES" }), "EACCES"],
     [new BrokenPipe("the peer had finished"), null],
     [Object.assign(new Error("full"), { code: "ENOBUFS" }), null],
   ];
