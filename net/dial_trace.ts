@@ -25,7 +25,8 @@ export interface DialAttempt {
    * How it ended. "canceled": another address was faster. "timeout": no answer
    * within `attemptTimeout` or `timeout`, or the system gave up (ETIMEDOUT).
    * "denied": the sandbox, or a firewall on this side, does not allow it.
-   * "unreachable": no route. "failed": anything else; see `code`.
+   * "unreachable": no route, or none that works. "failed": anything else; see
+   * `code`.
    */
   outcome:
     | "connected"
@@ -97,8 +98,10 @@ function failureOutcome(
   switch (code) {
     case "ECONNREFUSED":
       return "refused";
-    case "ENETUNREACH":
+    case "EHOSTDOWN":
     case "EHOSTUNREACH":
+    case "ENETDOWN":
+    case "ENETUNREACH":
       return "unreachable";
     case "EACCES":
     case "EPERM":

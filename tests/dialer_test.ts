@@ -276,6 +276,8 @@ Deno.test("DialError says what failed in Go's words", async (t) => {
     ["ECONNREFUSED", "connection refused", "refused"],
     ["ENETUNREACH", "network is unreachable", "unreachable"],
     ["EHOSTUNREACH", "no route to host", "unreachable"],
+    ["ENETDOWN", "network is down", "unreachable"],
+    ["EHOSTDOWN", "host is down", "unreachable"],
     ["ETIMEDOUT", "connection timed out", "timeout"],
     ["EACCES", "permission denied", "denied"],
     ["EMFILE", "too many open files", "failed"],
