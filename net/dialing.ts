@@ -167,7 +167,7 @@ export class Dialing {
     targets: readonly Target[] | undefined,
   ): Promise<Conn> {
     const { clock, signal, timeout } = this.#settings;
-    const deadline = clock.now() + timeout;
+    const deadline = this.#start + timeout;
     const race = this.#newRace(parsed, deadline);
     const lookup = new AbortController();
     const alarm = new Alarm(clock, () => this.#expire(race), true);
@@ -181,7 +181,7 @@ export class Dialing {
         this.#feed(race, parsed as NamedAddress, lookup.signal);
       }
       // Only now: a process's first timer takes Deno 20 ms.
-      if (!race.over) alarm.set(deadline);
+      if (!race.over) alarm.setIn(deadline - clock.monotonic());
       const inner = await race.done;
       // Perhaps it had won, and only the losers had to be waited for.
       if (signal?.aborted) {

@@ -72,7 +72,7 @@ export interface RaceInit<T extends Candidate, C> {
   attemptDelay: number;
   /** How long one attempt may take; `Infinity` is as long as it likes. */
   attemptTimeout: number;
-  /** When the caller will stop the race, in `clock.now()`; or `Infinity`. */
+  /** When the caller will stop it, in `clock.monotonic()`; or `Infinity`. */
   deadline: number;
   /** The `text` of the candidate to start with, whenever it comes. */
   prefer?: string | undefined;
@@ -120,10 +120,7 @@ export class Race<T extends Candidate, C> {
     this.attempts = this.#runs;
     this.#init = init;
     this.#delay = clampDelay(init.attemptDelay);
-    this.#alarm = new Alarm(init.clock, () => {
-      this.#nextStart = -Infinity;
-      this.#pump();
-    }, true);
+    this.#alarm = new Alarm(init.clock, () => this.#pump(), true);
     this.done = this.#done.promise;
   }
 
@@ -227,7 +224,7 @@ export class Race<T extends Candidate, C> {
     if (this.#delay !== Infinity || deadline === Infinity) {
       return attemptTimeout;
     }
-    const remaining = deadline - clock.now();
+    const remaining = deadline - clock.monotonic();
     const share = Math.max(remaining / left, MIN_SHARE);
     // A share of all that is left is the deadline's own business.
     return share < remaining ? Math.min(share, attemptTimeout) : attemptTimeout;

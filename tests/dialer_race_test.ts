@@ -2,9 +2,10 @@ import {
   assert,
   assertEquals,
   assertInstanceOf,
+  assertRejects,
   assertStrictEquals,
 } from "@std/assert";
-import { DialError, type DialOptions } from "../dialer.ts";
+import { dial, DialError, type DialOptions } from "../dialer.ts";
 import { isTimeout } from "../net/errors.ts";
 import { Race, type RaceInit } from "../net/race.ts";
 import { FakeClock } from "../testing/mod.ts";
@@ -662,6 +663,64 @@ Deno.test("a preferred address that comes late starts at once, and first", async
   await clock.advance(300);
   race.stop(undefined);
   assertEquals(starts, [["::1", 0], ["::2", 100], ["10.0.0.1", 350]]);
+});
+
+Deno.test("no start is early because a timer is", async () => {
+  let early = 0.5; // once
+  const clock = new class extends FakeClock {
+    override setTimeout(callback: () => void, ms: number): number {
+      const id = super.setTimeout(callback, ms - early);
+      early = 0;
+      return id;
+    }
+  }(0);
+  const starts: number[] = [];
+  const { race } = racing({
+    clock,
+    attemptDelay: 10,
+    connect: () => {
+      starts.push(clock.monotonic());
+      return new Promise(() => {});
+    },
+  });
+  race.add(["::1", "::2", "::3"].map((text) => ({ text, family: 6 })));
+  await clock.advance(100);
+  race.stop(undefined);
+  assertEquals(starts.length, 3);
+  for (const [i, start] of starts.entries()) {
+    assert(start >= i * 10, `${starts}`);
+  }
+});
+
+Deno.test("a step of the system's clock changes no share of a serial dial", async (t) => {
+  for (const step of [-3_600_000, 3_600_000]) {
+    await t.step(`by ${step} ms`, async () => {
+      let stepped = 0;
+      const clock = new class extends FakeClock {
+        override now(): number {
+          return super.now() + stepped;
+        }
+      }(0);
+      const starts: number[] = [];
+      const addresses = ["10.0.0.1", "10.0.0.2", "10.0.0.3", "10.0.0.4"];
+      const dialling = assertRejects(() =>
+        dial("tcp", "db.test:1", {
+          attemptDelay: Infinity,
+          clock,
+          timeout: 20_000,
+          resolve: () => Promise.resolve(addresses),
+          connect: () => {
+            starts.push(clock.monotonic());
+            return new Promise(() => {});
+          },
+        }), DialError);
+      await clock.advance(1_000);
+      stepped = step;
+      await clock.advance(19_000);
+      await dialling;
+      assertEquals(starts, [0, 5_000, 10_000, 15_000]);
+    });
+  }
 });
 
 Deno.test("an address that is refused costs no turn", async () => {
