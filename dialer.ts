@@ -34,7 +34,6 @@ import {
 } from "./net/check.ts";
 import { type Clock, systemClock } from "./net/clock.ts";
 import type { Conn } from "./net/conn.ts";
-import { DialError } from "./net/dial_error.ts";
 import type { DialTrace } from "./net/dial_trace.ts";
 import { Dialing } from "./net/dialing.ts";
 import type { Resolver } from "./net/resolver.ts";
@@ -142,7 +141,7 @@ export function dial(
   } catch (error) {
     return Promise.reject(error);
   }
-  return run(network, address, options);
+  return prepare(network, address, options).run();
 }
 
 /** What need not be looked at. */
@@ -153,18 +152,18 @@ const REMEMBERED = 256;
 /** and so long: a path that worked ten minutes ago says little about now. */
 const MEMORY_MS = 10 * 60_000;
 
-/** An address that has worked, on the scale of `clock.monotonic()`. */
+/** An address that has worked, and when, on the scale of `clock.monotonic()`. */
 interface Remembered {
   addr: string;
-  until: number;
+  at: number;
 }
 
 /**
  * Dials with defaults, and starts each dial of a host and port with the address
  * that last worked there, if the resolver still gives it: a dead address costs
- * `attemptDelay` once, not each time. An address that fails is forgotten; one
- * that hangs in a serial dial (`attemptDelay: Infinity`) fails, and is
- * forgotten, by a timeout alone, so set one. At most 256 hosts are remembered,
+ * `attemptDelay` once, not each time. An address that fails, or has not answered
+ * when the dial is called off, is forgotten: in a serial dial
+ * (`attemptDelay: Infinity`) set a timeout. At most 256 of them are remembered,
  * for 10 minutes each, and one address of each family.
  *
  * @example
@@ -222,50 +221,52 @@ export class Dialer {
     const merged = { ...this.#defaults, ...given(options) };
     check(network, address, merged);
     const { clock = systemClock } = merged;
-    const prefer = this.#recall(network, address, clock.monotonic());
-    let trace: DialTrace | undefined;
+    const begun = clock.monotonic();
+    const prefer = this.#recall(network, address, begun);
+    const dialing = prepare(network, address, merged, prefer);
     try {
-      const conn = await run(network, address, merged, prefer);
-      trace = conn.dialTrace;
-      return conn;
-    } catch (error) {
-      if (error instanceof DialError) trace = error.trace;
-      throw error;
+      return await dialing.run();
     } finally {
-      if (trace) {
-        this.#learn(address, trace, prefer, clock.monotonic() + MEMORY_MS);
-      }
+      const { trace } = dialing;
+      if (trace) this.#learn(address, trace, prefer, begun);
     }
   }
 
   #recall(network: Network, address: string, now: number): string | undefined {
-    return this.#memory.get(address)?.find(({ addr, until }) =>
-      until > now &&
+    return this.#memory.get(address)?.find(({ addr, at }) =>
+      at + MEMORY_MS > now &&
       (network === "tcp" || isIpv6(addr) === (network === "tcp6"))
     )?.addr;
   }
 
+  /** From a dial that began at `begun`. */
   #learn(
     address: string,
-    { attempts, mode }: DialTrace,
+    { attempts, mode, totalMs }: DialTrace,
     prefer: string | undefined,
-    until: number,
+    begun: number,
   ): void {
     if (mode === "native") return; // the runtime's choice is not known
     const known = this.#memory.get(address) ?? [];
     const winner = attempts.find(({ outcome }) => outcome === "connected")
       ?.addr;
-    // Called off: it had a start, if it was preferred, and was slower.
-    const tried = attempts.filter(({ addr, outcome }) =>
-      outcome === "canceled" ? addr === prefer : outcome !== "not-started"
-    ).map(({ addr }) => addr);
-    const left = known.filter(({ addr }) =>
-      !tried.includes(addr) &&
-      (winner === undefined || isIpv6(addr) !== isIpv6(winner))
+    const failed = ({ addr, at }: Remembered) =>
+      attempts.some((attempt) =>
+        attempt.addr === addr &&
+        // Called off: it had a start, if it was preferred, and was slower.
+        (attempt.outcome === "canceled"
+          ? addr === prefer
+          : attempt.outcome !== "not-started") &&
+        // It may have worked since, for another dial.
+        begun + attempt.startMs + attempt.durationMs >= at
+      );
+    const left = known.filter((remembered) =>
+      !failed(remembered) &&
+      (winner === undefined || isIpv6(remembered.addr) !== isIpv6(winner))
     );
     // A literal leaves nothing to choose; a name may have more the next time.
     if (winner !== undefined && winner !== address) {
-      left.unshift({ addr: winner, until });
+      left.unshift({ addr: winner, at: begun + totalMs });
     }
     this.#memory.delete(address);
     if (left.length === 0) return;
@@ -294,14 +295,14 @@ function check(network: Network, address: string, options: DialOptions): void {
   if (options !== NO_OPTIONS) checkDialOptions(options);
 }
 
-/** Dials; all is checked. */
-function run(
+/** A dial that has not begun; all is checked. */
+function prepare(
   network: Network,
   address: string,
   options: DialOptions,
   prefer?: string,
-): Promise<Conn> {
-  const dialing = new Dialing(network, address, {
+): Dialing {
+  return new Dialing(network, address, {
     signal: options.signal,
     timeout: options.timeout ?? Infinity,
     attemptTimeout: options.attemptTimeout ?? Infinity,
@@ -313,7 +314,6 @@ function run(
     clock: options.clock ?? systemClock,
     prefer,
   });
-  return dialing.run();
 }
 
 function checkDialOptions(options: DialOptions): void {

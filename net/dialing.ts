@@ -70,6 +70,8 @@ type Turns = Pick<Race<Target, Deno.Conn>, "attempts" | "untried">;
 
 /** One dial; `run()` is called once. */
 export class Dialing {
+  /** What it did, once it is over and if anybody had a turn. */
+  trace: DialTrace | undefined;
   readonly #network: string;
   readonly #address: string;
   readonly #settings: DialSettings;
@@ -183,12 +185,13 @@ export class Dialing {
       // Only now: a process's first timer takes Deno 20 ms.
       if (!race.over) alarm.setIn(deadline - clock.monotonic());
       const inner = await race.done;
+      const end = clock.monotonic();
       // Perhaps it had won, and only the losers had to be waited for.
       if (signal?.aborted) {
         if (inner) discard(inner);
+        this.#trace(race, end);
         throw signal.reason;
       }
-      const end = clock.monotonic();
       if (inner) return this.#conn(inner, race, end);
       throw this.#failure(parsed, race, end);
     } finally {
@@ -281,7 +284,7 @@ export class Dialing {
 
   #trace({ attempts, untried }: Turns, end: number): DialTrace {
     const start = this.#start;
-    return {
+    return this.trace = {
       network: this.#network,
       address: this.#address,
       mode: this.#mode,

@@ -771,6 +771,40 @@ Deno.test("Dialer remembers which address last worked", async (t) => {
     memory.addresses = ["10.0.0.1", "10.0.0.2"];
     assertEquals(await memory.dial("db.test:1", "tcp4"), [".1", ".2"]);
   });
+  await t.step("not one that failed, or hung, before an abort", async () => {
+    for (const [ms, tried] of [[0, ".1"], [10_000, ".1"]] as const) {
+      const memory = new Remembering();
+      await memory.dial(); // .2
+      memory.alive = new Set(["10.0.0.1"]);
+      memory.delays = { "10.0.0.1": 500, "10.0.0.2": ms };
+      const controller = new AbortController();
+      const { signal } = controller;
+      const dialling = memory.dialer.dial("tcp", "db.test:1", { signal })
+        .then((conn: Conn) => conn.close(), (error: unknown) => error);
+      await memory.clock.advance(300);
+      controller.abort("enough");
+      assertEquals(await dialling, "enough");
+      memory.delays = {};
+      assertEquals(await memory.dial(), [tried]);
+      await memory.clock.advance(10_000); // what was called off ends
+    }
+  });
+  await t.step("one that has worked since it failed", async () => {
+    const memory = new Remembering();
+    await memory.dial(); // .2
+    memory.alive.delete("10.0.0.2");
+    memory.delays = { "10.0.0.1": 500 };
+    memory.addresses = ["10.0.0.1", "10.0.0.2"];
+    // Refused by .2 at once, by .1 in the end.
+    const slow = assertRejects(() => memory.dialer.dial("tcp", "db.test:1"));
+    await memory.clock.advance(100);
+    memory.alive.add("10.0.0.2");
+    (await memory.dialer.dial("tcp", "db.test:1")).close();
+    await memory.clock.advance(500);
+    await slow;
+    memory.delays = {};
+    assertEquals(await memory.dial(), [".2"]);
+  });
   await t.step("for ten minutes", async () => {
     const memory = new Remembering();
     await memory.dial();
