@@ -47,8 +47,8 @@ export type { Connector } from "./net/target.ts";
 /** Options of {@linkcode dial} and defaults of a {@linkcode Dialer}. */
 export interface DialOptions {
   /**
-   * Calls the dial off: it rejects with `signal.reason`. After success it has
-   * no effect on the connection.
+   * Calls the dial off, which rejects with `signal.reason`. An abort after
+   * success has no effect on the connection.
    */
   signal?: AbortSignal;
   /**
@@ -91,7 +91,8 @@ export interface DialOptions {
  * The address is Go's: `host:port` with a name, an IPv4 or a bracketed IPv6
  * address, and a number or a service name; no host, or a wildcard, is the
  * local system. With "unix" it is a path. Everything is checked before a name
- * is looked up or a socket opened: network, host and port, port, host, family.
+ * is looked up or a socket opened: network, the form `host:port`, port, host,
+ * family.
  *
  * All addresses of a name are tried, as RFC 8305 (Happy Eyeballs) says: the
  * families in turn, the next one when `attemptDelay` is over or as soon as any
@@ -99,8 +100,8 @@ export interface DialOptions {
  * closed if they come up all the same.
  *
  * Where the sandbox grants the name alone (`--allow-net=example.com:443`), the
- * runtime does the whole dial by itself (trace mode "native"): no name server
- * and no other address is asked for.
+ * runtime does the whole dial by itself (trace mode "native"): nobody is
+ * prompted for a name server or another address.
  *
  * Cancellation: an abort before or during the dial rejects with
  * `signal.reason` and leaves no socket; afterwards it has no effect.
@@ -163,8 +164,8 @@ interface Remembered {
  * that last worked there, if the resolver still gives it: a dead address costs
  * `attemptDelay` once, not each time. An address that fails, or has not answered
  * when the dial is called off, is forgotten: in a serial dial
- * (`attemptDelay: Infinity`) set a timeout. At most 256 of them are remembered,
- * for 10 minutes each, and one address of each family.
+ * (`attemptDelay: Infinity`) set a timeout. At most 256 hosts and ports are
+ * remembered, for 10 minutes each, with one address of each family.
  *
  * @example
  * ```ts
@@ -207,8 +208,8 @@ export class Dialer {
    *
    * @param network `"tcp"`, `"tcp4"`, `"tcp6"` or `"unix"`.
    * @param address Whom to call.
-   * @param options They go before the dialer's defaults; one that is
-   * `undefined` is absent.
+   * @param options They override the dialer's defaults; one that is `undefined`
+   * counts as absent.
    * @returns An open connection. The caller closes it.
    * @throws {OpError} As {@linkcode dial}.
    */

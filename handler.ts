@@ -47,11 +47,12 @@ export interface HandleOptions {
  * the same end each time, FIN: Deno has no close that resets. A protocol has to
  * say itself where a message is whole.
  *
- * What was written arrives: the close sends FIN and then, unless the peer has
- * closed already, reads and drops what it still sends until it closes too, at
- * most 1 MiB and 5 s (RFC 9112, section 9.6). Before that a write that was not
- * awaited may take its time, as long as the kernel takes some of it every 5 s:
- * await a large one, since to a slow reader that may last longer.
+ * What was written arrives (a lingering close): the close sends FIN and then,
+ * unless the peer has closed already, reads and drops what it still sends until
+ * it closes too, at most 1 MiB and 5 s (RFC 9112, section 9.6). Before that,
+ * writes that were not awaited go out as long as the kernel takes some bytes
+ * every 5 s. Await a large one: with a slow reader the kernel may pause for
+ * longer.
  *
  * Cancellation: an abort fires the context's signal and closes the connection
  * at once, so that the handler's calls fail as closed.

@@ -75,7 +75,7 @@ const MAX_BACKLOG = 65_535;
  * IPV6_V6ONLY, so IPv4 peers are accepted by the kernel and closed unseen.
  *
  * Everything is checked before a name is looked up, and before a socket is
- * opened: network, host and port, port, host, family.
+ * opened: network, the form `host:port`, port, host, family.
  *
  * @param network `"tcp"`, `"tcp4"`, `"tcp6"` or `"unix"`.
  * @param address Where to listen.

@@ -1,5 +1,6 @@
-// A chat room: what one says goes to all others. Who takes nothing for a while
-// is dropped by a write deadline, so that nobody holds up the room for long.
+// A chat room: what one says goes to all others. A guest who takes nothing for
+// a while is dropped by a write deadline, so that nobody holds up the room for
+// long.
 //
 //   deno run --allow-net=127.0.0.1 examples/chat_server.ts --listen 127.0.0.1:7001
 //

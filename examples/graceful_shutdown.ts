@@ -1,6 +1,6 @@
-// Echoes what it reads after a while. Ctrl-C or SIGTERM drains: requests that have
-// come are answered, all clients hear "bye", new ones are refused, and the receipt
-// is printed. Once more, and it does not wait any longer.
+// Echoes what it reads, after a while. Ctrl-C or SIGTERM drains: requests that
+// have come are answered, all clients hear "bye", new ones are refused, and the
+// receipt is printed. A second signal ends the wait at once.
 //
 //   deno run --allow-net=127.0.0.1 examples/graceful_shutdown.ts \
 //     --listen 127.0.0.1:7004 --work 3000 --timeout 10000

@@ -1,5 +1,5 @@
 // A server that pings a silent peer, and gives up on one that stays silent:
-// every byte moves the read deadline, as in the Go book's pinger.
+// every byte moves the read deadline.
 //
 //   deno run --allow-net=127.0.0.1 examples/heartbeat.ts \
 //     --listen 127.0.0.1:7003 --interval 1000 --misses 3

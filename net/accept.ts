@@ -190,13 +190,13 @@ export class Listener implements AsyncIterable<Conn>, AsyncDisposable {
     };
   }
 
-  /** An accept that waits keeps the process alive: the default. */
+  /** Keeps the process alive while an accept waits: the default. */
   ref(): void {
     this.#setRef(true);
     if (!this.#stale) this.#inner.ref();
   }
 
-  /** The process may end although an accept waits. */
+  /** Lets the process end although an accept waits. */
   unref(): void {
     this.#setRef(false);
     this.#inner.unref();

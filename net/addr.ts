@@ -36,7 +36,9 @@ export type Addr = TcpAddr | UnixAddr;
 export class TcpAddr implements Deno.NetAddr {
   /** Always `"tcp"`. */
   readonly transport = "tcp";
-  /** An IP address: RFC 5952 text, IPv4-mapped ones as plain IPv4. */
+  /**
+   * An IP address (RFC 5952 text, IPv4-mapped ones as plain IPv4), or a name.
+   */
   readonly hostname: string;
   /** The port, 0 to 65535. */
   readonly port: number;

@@ -54,7 +54,7 @@ export let writerOf: (conn: Conn) => WriteHalf;
  *
  * All methods may be called at any time and by several callers at once: reads
  * are served first come first served, writes never interleave. `null` from a
- * read is EOF. Every failure is an {@linkcode OpError}.
+ * read is EOF. Every failure of the network is an {@linkcode OpError}.
  *
  * @example Echo one message, with a deadline
  * ```ts
@@ -166,13 +166,13 @@ export class Conn
    * between them leave together.
    *
    * Do not change `p` before the promise settles; afterwards it is yours. The
-   * promise need not be awaited: a failure is no unhandled rejection, and later
-   * calls on a connection that is lost meet it, a read in place of EOF.
+   * promise need not be awaited: a failure is no unhandled rejection, and if
+   * the connection is lost, later calls fail, too: a read, in place of EOF.
    *
    * Cancellation: a deadline or `signal` ends the wait. What the peer gets is a
    * prefix of what was written: at most 64 KiB that were already under way
-   * still go out. A deadline that is first set while more than 64 KiB wait in
-   * the kernel's hands ends the connection when it passes.
+   * still go out. A deadline that is first set while a write of more than 64
+   * KiB, without a `signal`, is under way ends the connection if it passes.
    *
    * @param p The bytes.
    * @param options See {@linkcode IoOptions}.
@@ -248,8 +248,8 @@ export class Conn
    * {@linkcode write}.
    *
    * @throws {OpError} If the connection is closed, a call has found it lost, or
-   * the write deadline passes first, mostly because earlier writes are under
-   * way; the next call tries again.
+   * the write deadline passes before FIN is out (behind earlier writes, or a
+   * TLS handshake); the next call tries again.
    */
   closeWrite(): Promise<void> {
     const writer = this.#writer;
@@ -274,9 +274,9 @@ export class Conn
    * which {@linkcode isClosed} is true. Idempotent.
    *
    * What the kernel has taken still goes out, then FIN. If bytes from the peer
-   * are unread (a TLS 1.3 client's always: tickets) a reset follows at once, and
-   * the peer may lose the end of what we sent; `closeWrite()` and reading to EOF
-   * avoids that (`handle()` does it).
+   * are unread (as of a TLS 1.3 client that only sends: session tickets) a
+   * reset follows at once, and the peer may lose the end of what we sent;
+   * `closeWrite()` and reading to EOF avoids that (`handle()` does it).
    */
   close(): void {
     this.#wire.close();
@@ -285,8 +285,9 @@ export class Conn
   /**
    * The reading half as a byte stream. It reads only when somebody pulls; its
    * end closes nothing, cancelling it closes the connection. Deadlines count,
-   * and a stream that has failed stays failed. As {@linkcode write}, calls on
-   * it or its reader need not be awaited, unless `pipeTo()` has `preventCancel`.
+   * and a stream that has failed stays failed. As with {@linkcode write}, calls
+   * on it or its reader need not be awaited, except `pipeTo()` with
+   * `preventCancel`.
    */
   get readable(): ReadableStream<Uint8Array<ArrayBuffer>> {
     return this.#readable ??= readableOf(this);
@@ -313,8 +314,9 @@ export class Conn
   }
 
   /**
-   * Switches TCP_NODELAY, behind writes that wait: whether small writes leave at
-   * once. `dial()` and listeners switch it on. No effect where there is no TCP.
+   * Switches TCP_NODELAY, after the write under way: whether small writes leave
+   * at once. `dial()` and listeners switch it on. No effect on unix sockets and
+   * TLS.
    *
    * @param on Whether to send at once. @default {true}
    * @throws {OpError} After close.
@@ -325,8 +327,9 @@ export class Conn
   }
 
   /**
-   * Switches SO_KEEPALIVE, behind writes that wait: whether the kernel probes a
-   * silent peer. `dial()` and listeners switch it on. No effect without TCP.
+   * Switches SO_KEEPALIVE, after the write under way: whether the kernel probes
+   * a silent peer. `dial()` and listeners switch it on. No effect on unix
+   * sockets and TLS.
    *
    * @param on Whether to probe. @default {true}
    * @throws {OpError} After close.
@@ -336,12 +339,12 @@ export class Conn
     this.#set("setKeepAlive", on);
   }
 
-  /** A read that waits keeps the process alive: the default. */
+  /** Keeps the process alive while a read waits: the default. */
   ref(): void {
     this.#reader.setRef(true);
   }
 
-  /** The process may end although a read waits. */
+  /** Lets the process end although a read waits. */
   unref(): void {
     this.#reader.setRef(false);
   }

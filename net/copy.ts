@@ -15,8 +15,8 @@ import { PIECE, type WriteHalf, WriteJob } from "./write_half.ts";
  * is not passed on; see {@linkcode copyBidirectional} for that.
  *
  * The bytes are read into memory of our own and written from there: nothing is
- * copied on the way. One piece at a time: a slow receiver slows the sender.
- * `copy(conn, conn)` is an echo server.
+ * copied on the way. One piece at a time: a slow receiver slows the sender
+ * (backpressure). `copy(conn, conn)` is an echo server.
  *
  * @param from Read from here; its read deadline counts.
  * @param to Write to there; its write deadline counts.
@@ -59,15 +59,15 @@ export function copy(
  * Copies both ways between two connections, as a proxy does, until both sides
  * have said that they are done: EOF of one is passed on to the other as FIN
  * while the opposite direction goes on. If anything fails, or `signal` aborts,
- * both are closed: half a conversation is none. A side that lives sees EOF then,
- * as at a good end.
+ * both are closed: half a conversation is none. A side that is still up then
+ * sees EOF, as after a normal end.
  *
  * @param a One side.
  * @param b The other side.
  * @param options See {@linkcode IoOptions}.
  * @returns How many bytes went from `a` to `b` and from `b` to `a`. The caller
  * closes both.
- * @throws {TypeError} If one of them is no {@linkcode Conn}; none is closed.
+ * @throws {TypeError} If one of them is no {@linkcode Conn}; neither is closed.
  * @throws {OpError} The first failure; both connections are closed.
  * @throws {AbortSignal["reason"]} If `options.signal` aborts.
  *

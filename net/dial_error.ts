@@ -26,11 +26,12 @@ export interface DialErrorInit extends OpErrorInit {
 }
 
 /**
- * No address answered. `errors` has one entry per address, and `trace` tells
- * when each was tried and how it ended. For one address the text is Go's:
- * `dial tcp 127.0.0.1:1: connection refused`; for several it names them, and
- * `cause` and `code` are those of the first. If the resolver failed when it had
- * given some addresses already, the text says that, too.
+ * Every address failed, or time ran out first. `errors` has one entry per
+ * address, and `trace` tells when each was tried and how it ended. For one
+ * address the text is Go's: `dial tcp 127.0.0.1:1: connection refused`; for
+ * several it names them, and `cause` and `code` are those of the first. If the
+ * resolver failed when it had given some addresses already, the text says that,
+ * too.
  *
  * @example Which addresses were tried, and how each failed
  * ```ts

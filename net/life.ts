@@ -14,15 +14,16 @@ export type Handler = (
 /** What a {@linkcode Handler} is given beside its connection. */
 export interface HandlerContext {
   /**
-   * Aborts when a shutdown begins, unless the connection was taken over:
-   * finish what you are doing and return. Each connection has its own, so
-   * listeners on it need not be removed.
+   * Aborts when a shutdown begins, unless the connection was taken over, or
+   * with the signal of {@linkcode handle}: finish what you are doing and
+   * return. Each connection has its own, so listeners on it need not be
+   * removed.
    */
   readonly signal: AbortSignal;
   /**
    * Takes the connection over: it stays open when the handler returns, and no
    * limit and no shutdown counts it any more. The caller closes it. Idempotent.
-   * What an `idleTimeout` has failed before stays failed.
+   * After an `idleTimeout` has passed, calls on it keep failing.
    *
    * @returns The connection.
    * @throws {TypeError} If the handler has ended: the connection is closed.

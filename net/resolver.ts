@@ -25,7 +25,7 @@ import { deniedReason, mayAsk, netGrant, notCapable } from "./sandbox.ts";
  * @param options `family`: only addresses of this one are of use. `signal`:
  * aborts when the dial is over, successful or not. A resolver should stop
  * then, and a dial does not wait for it. A cache that shares a lookup gives it
- * a signal of its own: one dial's end is not the others'.
+ * a signal of its own, so that the end of one dial does not end it for others.
  */
 export type Resolver = (
   hostname: string,
@@ -46,13 +46,13 @@ export type Resolver = (
  * some of them have ended: each takes one of the runtime's 32 threads.)
  *
  * Cancellation: an abort rejects with the signal's reason, at once. But
- * getaddrinfo cannot be called off; a lookup that was given up goes on, and
- * keeps the process from ending, until it has its answer: 10 to 15 s if a name
- * server is silent. So nobody asks twice at the same time: callers who want to
- * know the same share a lookup.
+ * getaddrinfo cannot be called off; an abandoned lookup goes on, and keeps the
+ * process from ending, until it has its answer: 10 to 15 s if a name server is
+ * silent. So nobody asks twice at the same time: callers who want to know the
+ * same share a lookup.
  *
- * Where the sandbox does not grant the name, nobody is asked, not even the
- * user.
+ * Where the sandbox does not grant the name, nothing is looked up, and the user
+ * is not prompted.
  *
  * @throws {DnsError} If there is no address. `notFound`: the system is sure
  * that there is none. A name server that fails or is silent is a "temporary

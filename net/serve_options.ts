@@ -27,11 +27,11 @@ export interface ServeOptions {
    */
   maxConnectionsPerHost?: number;
   /**
-   * Milliseconds, at least 1, without a byte in either direction after which
+   * Milliseconds, at least 1. After so long without a byte in either direction
    * all calls of the handler on its connection fail as timed out; a large write
-   * under way ends the connection, as a deadline set late does. A byte that
-   * is written counts when the kernel takes it: to a slow reader it takes none
-   * until a good part of its buffer, megabytes on Linux, is free again.
+   * under way ends the connection, as with a deadline set late. Written bytes
+   * count when the kernel takes them: for a slow reader it takes none until a
+   * good part of its own buffer, megabytes on Linux, is free again.
    *
    * @default {Infinity}
    */
@@ -39,9 +39,10 @@ export interface ServeOptions {
   /**
    * Told of every failure at once: what a handler threw, with its connection,
    * which is closed afterwards; that a host has too many connections; that the
-   * listener broke, without one. What our own shutdown causes is no failure;
-   * a handler that closed its connection itself and reads on fails, `isClosed`.
-   * It may throw, or return a promise that rejects: that is printed.
+   * listener broke, without a connection. What our own shutdown causes is no
+   * failure; a handler that reads on after it has closed its connection itself
+   * does fail, with an error for which `isClosed` is true. The callback may
+   * throw, or return a promise that rejects: that is printed.
    *
    * Default: `console.error` with the peer's address and the error's stack.
    */

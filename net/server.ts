@@ -153,13 +153,13 @@ export class Server implements AsyncDisposable {
    * them, closes by force what is left when `timeout` is over, and reports.
    *
    * Idempotent: every call gives the report of the first. A shorter timeout
-   * given later wins. A handler that goes on after its connection was closed by
-   * force is not waited for; {@linkcode finished} does.
+   * given later wins. It does not wait for a handler that goes on after its
+   * connection was closed by force; {@linkcode finished} does.
    *
    * @param options See {@linkcode ShutdownOptions}.
    * @returns What became of the connections that were open.
    * @throws {TypeError} If an option has the wrong type.
-   * @throws {RangeError} If it is negative or NaN.
+   * @throws {RangeError} If `timeout` is negative or NaN.
    */
   // deno-lint-ignore require-await -- a bad timeout rejects
   async shutdown(options: ShutdownOptions = {}): Promise<ShutdownReport> {

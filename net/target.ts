@@ -26,15 +26,16 @@ import { discard } from "./wire.ts";
  * Opens one connection for {@linkcode dial}: `Deno.connect`, a tunnel, a test.
  *
  * Gets one address at a time: an IP address or a unix socket's path; a name
- * only where the sandbox forbids to resolve it and there is no `resolve`
- * option. Rejects if there is no connection. Should reject soon after `signal`
- * aborts; whatever it still delivers then is closed. `Deno.connect` is better
- * left to finish than given the signal: it loses a connection that came up just
- * before an abort, and what is delivered late is closed anyway.
+ * only where the sandbox forbids resolving it and there is no `resolve` option.
+ * Rejects if there is no connection. Should reject soon after `signal` aborts;
+ * whatever it still delivers then is closed. `Deno.connect` is better left to
+ * finish than given the signal: it loses a connection that came up just before
+ * an abort, and what is delivered late is closed anyway.
  *
  * A connection whose two addresses are the same, port included, is one that was
  * connected to itself (RFC 9293, section 3.5): it is closed and asked for again,
- * twice, and then refused. Placeholders must differ, or have port 0.
+ * twice, and then refused. Addresses that a connector makes up must differ, or
+ * have port 0.
  */
 export type Connector = (
   addr: Addr,

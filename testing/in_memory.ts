@@ -11,11 +11,11 @@ export interface InMemory {
 }
 
 /**
- * Makes a test of a body that is given a network and a clock. When the body
+ * Turns a body that is given a network and a clock into a test. When the body
  * has ended well, and the event loop has turned once, the test fails if
- * anything is left open; see {@linkcode MemoryNetwork.check}. A body that fails
- * fails the test as it is, whatever it leaves open, unless an `await using`
- * server in it waits for a client that is open.
+ * anything is left open; see {@linkcode MemoryNetwork.check}. If the body
+ * fails, the test fails with its error, whatever it leaves open, unless an
+ * `await using` server in it waits for a client that is open.
  *
  * A body that waits for what never comes fails, too: Deno says that a "promise
  * resolution is still pending".

@@ -25,8 +25,8 @@ export interface LogEntry {
   /** What has happened. */
   event: LogEvent;
   /**
-   * To whom: an address, a name, or for a connection `local->remote`, as the
-   * end sees it that did something.
+   * To whom: an address, a name, or for a connection `local->remote`, as seen
+   * from the end that acted.
    */
   subject: string;
   /** What else there is to say; may be empty. */

@@ -44,11 +44,12 @@ export interface MemoryNetworkOptions {
 }
 
 /**
- * A network in memory: no socket, no permission, no real time. `listen` and
- * `dial` are those of the library, with the same classes; only what lies below
- * them is replaced. Every IP address is on this network; a connection comes
- * from the address that it goes to, as on loopback, or from where
- * {@linkcode MemoryNetwork.connectFrom} says.
+ * A network in memory: no socket, no permission and, on a
+ * {@linkcode FakeClock}, no real time. `listen` and `dial` are those of the
+ * library, with the same classes; only what lies below them is replaced. Every
+ * IP address is on this network; a connection comes from the address that it
+ * goes to, as on loopback, or from where {@linkcode MemoryNetwork.connectFrom}
+ * says.
  *
  * {@linkcode inMemory} makes a test of it that fails if anything is left open.
  *
@@ -83,8 +84,8 @@ export class MemoryNetwork {
    *
    * @param options See {@linkcode MemoryNetworkOptions}.
    * @throws {RangeError} If `bufferSize` is not a positive integer.
-   * @throws {TypeError} If it is no number, or a host's script has a step that
-   * is none.
+   * @throws {TypeError} If it is no number, or a host's script has an invalid
+   * step.
    */
   constructor(options: MemoryNetworkOptions = {}) {
     const { bufferSize = DEFAULT_BUFFER_SIZE, clock = systemClock } = options;
@@ -222,8 +223,9 @@ export class MemoryNetwork {
   /**
    * Fails unless everything is closed: connections that were dialled or
    * accepted, listeners, and timers on the network's {@linkcode FakeClock}.
-   * {@linkcode inMemory} calls it when a test is over. (Disposing of the network
-   * could not: its error would hide that of a test that has failed already.)
+   * {@linkcode inMemory} calls it when a test is over. (The network is not
+   * disposable: an error from that would hide the one of a test that has failed
+   * already.)
    *
    * @throws {Error} Named AssertionError; it lists what is open.
    */
