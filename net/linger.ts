@@ -1,3 +1,4 @@
+import { Alarm } from "./clock.ts";
 import { type Conn, readerOf, wireOf, writerOf } from "./conn.ts";
 import { OpError } from "./errors.ts";
 
@@ -25,9 +26,12 @@ export function closeGently(conn: Conn): Promise<void> | void {
 
 async function linger(conn: Conn): Promise<void> {
   const wire = wireOf(conn);
-  const patience = () => conn.setDeadline(wire.clock.now() + LINGER_MS);
+  // No deadline: what the handler has left running may move it.
+  const alarm = new Alarm(wire.clock, () => conn.close(), false);
+  const patience = () => alarm.setIn(LINGER_MS);
   try {
     patience();
+    conn.setDeadline(null); // the handler's; it has ended
     if (writerOf(conn).waiting) {
       // Not awaited by the handler. A slow reader may take its time for it.
       const { activity } = wire;
@@ -48,6 +52,7 @@ async function linger(conn: Conn): Promise<void> {
     // told to hurry: there is nothing left to wait for, and nobody to tell.
     if (!(error instanceof OpError)) throw error;
   } finally {
+    alarm.clear();
     conn.close();
   }
 }

@@ -383,6 +383,37 @@ Deno.test("handle() closes 5 s after its FIN if the peer does not", async () => 
   client.close();
 });
 
+Deno.test("handle() closes 5 s after its FIN, whatever it left running", async (t) => {
+  for (const deadline of [60_000, null]) {
+    await t.step(`and a deadline of ${deadline}`, async () => {
+      const clock = new FakeClock();
+      const [client, server] = await pairOn(clock);
+      const pumped = Promise.withResolvers<unknown>();
+      const handled = settled(handle(server, (conn) => {
+        (async () => {
+          const p = new Uint8Array(64);
+          let n: number | null = 0;
+          while (n !== null) {
+            conn.setDeadline(deadline && clock.now() + deadline);
+            n = await conn.read(p);
+          }
+        })().catch(pumped.resolve);
+      }));
+      for (let i = 0; i < 4; i++) {
+        await client.write(bytes("more"));
+        await clock.advance(1_000);
+      }
+      await clock.advance(999);
+      assertEquals(handled.done, false);
+      await clock.advance(1);
+      assertEquals(handled.done, true);
+      assert(isClosed(await pumped.promise));
+      assertEquals(clock.timers, []);
+      client.close();
+    });
+  }
+});
+
 Deno.test("handle() closes after 1 MiB that nobody wants", {
   timeout: STUCK_MS,
 }, async () => {
