@@ -25,7 +25,7 @@ import { type Conn, wireOf } from "./net/conn.ts";
 import { Context, type Handler, live } from "./net/life.ts";
 import type { ServeOptions } from "./net/serve_options.ts";
 import { Server } from "./net/server.ts";
-import { onAbort } from "./net/wire.ts";
+import { discard, onAbort } from "./net/wire.ts";
 
 export { Server } from "./net/server.ts";
 export type { ServeOptions, ShutdownOptions } from "./net/serve_options.ts";
@@ -97,7 +97,7 @@ export async function handle(
   const aborted = Promise.withResolvers<never>();
   const unfollow = onAbort(signal, () => {
     context.abort(signal.reason);
-    if (!context.detached) conn.close();
+    if (!context.detached) discard(conn);
     aborted.reject(signal.reason);
   });
   try {

@@ -26,7 +26,7 @@ import {
   type ShutdownOptions,
 } from "./serve_options.ts";
 import { tell } from "./tell.ts";
-import { onAbort, tolerate } from "./wire.ts";
+import { discard, onAbort, tolerate } from "./wire.ts";
 
 const DEFAULT_SHUTDOWN_TIMEOUT = 10_000;
 
@@ -222,7 +222,7 @@ export class Server implements AsyncDisposable {
 
   /** Begins with a connection, unless nobody is to be begun with. */
   #take(conn: Conn): void {
-    if (this.#paused || this.#drain?.forced) conn.close();
+    if (this.#paused || this.#drain?.forced || this.#allTaken) discard(conn);
     else this.#serve(conn);
   }
 
@@ -284,7 +284,7 @@ export class Server implements AsyncDisposable {
       this.#hosts.set(host, count + 1);
       return true;
     }
-    conn.close();
+    discard(conn);
     this.#report(
       new OpError({
         op: "accept",
@@ -344,7 +344,13 @@ export class Server implements AsyncDisposable {
     this.#unfollow?.();
     for (const session of this.#sessions.list()) {
       session.outcome = "forced";
-      session.conn.close();
+      session.unwatch?.(); // its handler may go on for ever
+      try {
+        session.conn.close();
+      } catch (error) {
+        // Of an odd Deno.Conn's; the others are to be closed, too.
+        this.#report(error, session.conn);
+      }
     }
   }
 
@@ -353,10 +359,10 @@ export class Server implements AsyncDisposable {
    * the server's own signal has, which its calls may have been given, too.
    */
   #hasCaused(error: unknown, reason: unknown): boolean {
-    if (reason === undefined) return false;
-    const ours: unknown[] = [reason];
+    const told = reason !== undefined;
+    const ours: unknown[] = told ? [reason] : [];
     if (this.#signal?.aborted) ours.push(this.#signal.reason);
-    return isClosed(error) || ours.includes(error) || // of any type
+    return (told && isClosed(error)) || ours.includes(error) || // of any type
       someCause(error, (cause) => ours.includes(cause));
   }
 

@@ -12,6 +12,7 @@ import { Conn } from "../net/conn.ts";
 import { copy } from "../net/copy.ts";
 import { isClosed, isTimeout, OpError } from "../net/errors.ts";
 import { FakeClock, pipe } from "../testing/mod.ts";
+import { FakeConn } from "./fake_listener.ts";
 import {
   bytes,
   connect,
@@ -181,6 +182,19 @@ Deno.test("handle() with a signal", async (t) => {
     assertEquals(listeners(), 0);
     assertEquals(await textOf(client), "");
     client.close();
+  });
+
+  await t.step("aborted, of a connection whose close fails", async () => {
+    const { controller, signal, listeners } = countedSignal();
+    const inner = new FakeConn();
+    inner.close = () => {
+      throw new Error("will not close");
+    };
+    const conn = new Conn(inner as unknown as Deno.Conn);
+    const handled = handle(conn, () => new Promise(() => {}), { signal });
+    controller.abort("stop");
+    assertEquals(await handled.catch((e) => e), "stop");
+    assertEquals(listeners(), 0);
   });
 
   await t.step("aborted while it runs: fires, closes, rejects", async () => {

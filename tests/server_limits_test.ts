@@ -379,6 +379,25 @@ Deno.test("idleTimeout may be longer than a timer can be", async () => {
 });
 
 Deno.test(
+  "idleTimeout leaves no timer when its connection was closed by force",
+  inMemory(async ({ clock, net }) => {
+    const gate = Promise.withResolvers<void>();
+    const server = serve(
+      await net.listen("tcp", ":7000"),
+      () => gate.promise,
+      { idleTimeout: 60_000 },
+    );
+    await using client = await net.dial("tcp", "10.0.0.1:7000");
+    await clock.advance(0);
+    assertEquals((await server.close()).forced, 1);
+    assertEquals(clock.timers, []);
+    assertEquals(await client.read(new Uint8Array(1)), null);
+    gate.resolve();
+    await server.finished;
+  }),
+);
+
+Deno.test(
   "idleTimeout does not follow a connection that is detached",
   inMemory(async ({ clock, net }) => {
     const kept = Promise.withResolvers<Conn>();

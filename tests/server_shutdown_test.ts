@@ -168,6 +168,18 @@ Deno.test("a call that had the server's own signal is no failure", async (t) => 
       assertEquals(failures, []);
     });
   }
+  await t.step("although it was detached", async () => {
+    const { controller, signal } = countedSignal();
+    const { clients, failures, server } = await scene(async (_, context) => {
+      using conn = context.detach();
+      await conn.read(new Uint8Array(1), { signal });
+    }, { signal });
+    controller.abort();
+    assertEquals(await textOf(clients[0]!), "");
+    clients[0]!.close();
+    await server.finished;
+    assertEquals(failures, []);
+  });
   await t.step("wrapped", async () => {
     const { controller, signal } = countedSignal();
     const { clients, server } = await scene(async (conn) => {
@@ -675,6 +687,41 @@ Deno.test("shutdown() forces all the same if the listener cannot be closed", asy
   assertStrictEquals(error, cause);
   assertEquals(conn.calls.at(-1), "close");
   assertEquals(clock.pending, 0);
+});
+
+Deno.test("shutdown() forces all although one cannot be closed", async () => {
+  const clock = new FakeClock();
+  const fake = new FakeListener();
+  const failures: unknown[] = [];
+  const server = serve(
+    new Listener(fake.inner, { clock }),
+    () => new Promise(() => {}),
+    { onError: (error) => void failures.push(error) },
+  );
+  const [odd, good] = [new FakeConn(), new FakeConn()];
+  const cause = new Error("will not close");
+  odd.close = () => {
+    throw cause;
+  };
+  await fake.settle(odd);
+  await fake.settle(good);
+  const done = server.shutdown({ timeout: 10 });
+  await fake.settle(closedInner);
+  await clock.advance(10);
+  assertEquals(counts(await done), [0, 2, 0]);
+  assertEquals(good.calls.at(-1), "close");
+  assertEquals(failures, [cause]);
+});
+
+Deno.test("a listener that cannot be closed brings nobody after the end", async () => {
+  const fake = new FakeListener(new Error("will not close"));
+  let served = 0;
+  const server = serve(new Listener(fake.inner), () => void served++);
+  await server.shutdown().catch(() => {});
+  await server.finished;
+  const conn = new FakeConn();
+  await fake.settle(conn);
+  assertEquals([served, conn.calls.at(-1)], [0, "close"]);
 });
 
 Deno.test("shutdown() keeps the process alive until its end", async () => {
