@@ -102,6 +102,7 @@ function failureOutcome(
     case "EHOSTUNREACH":
     case "ENETDOWN":
     case "ENETUNREACH":
+    case "ENONET":
       return "unreachable";
     case "EACCES":
     case "EPERM":

@@ -278,6 +278,7 @@ Deno.test("DialError says what failed in Go's words", async (t) => {
     ["EHOSTUNREACH", "no route to host", "unreachable"],
     ["ENETDOWN", "network is down", "unreachable"],
     ["EHOSTDOWN", "host is down", "unreachable"],
+    ["ENONET", "machine is not on the network", "unreachable"],
     ["ETIMEDOUT", "connection timed out", "timeout"],
     ["EACCES", "permission denied", "denied"],
     ["EMFILE", "too many open files", "failed"],
