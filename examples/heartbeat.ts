@@ -9,7 +9,7 @@
 //   nc 127.0.0.1 7003
 
 import { parseArgs } from "@std/cli/parse-args";
-import { isTimeout, listen, serve } from "@switchboard/tcp";
+import { isTimeout, listen, type OpError, serve } from "@switchboard/tcp";
 
 const usage =
   "usage: heartbeat.ts [--listen host:port] [--interval ms] [--misses n]";
@@ -40,7 +40,8 @@ const server = serve(listener, async (conn) => {
       if (await conn.read(p) === null) return;
       silent = 0;
     } catch (error) {
-      if (!isTimeout(error)) throw error;
+      // ETIMEDOUT is the kernel, which has given up.
+      if (!isTimeout(error) || (error as OpError).code) throw error;
       // The connection is as good as before: ask, and read on.
       if (++silent > misses) break;
       await conn.write(encoder.encode(`ping ${silent}\n`));

@@ -90,6 +90,9 @@ export function isClosed(error: unknown): boolean {
  * `AbortSignal.timeout()`, ETIMEDOUT, or a name server that did not answer
  * {@linkcode dnsResolver} (the system's resolver does not tell).
  *
+ * After a deadline a connection is as good as before. With `code` ETIMEDOUT it
+ * was the kernel that gave up on the peer: the connection is gone.
+ *
  * @param error Anything that was thrown; its causes are looked at too.
  * @returns `true` if any of them is a timeout.
  *
