@@ -75,12 +75,14 @@ export class Drain {
     this.#deadline.clear();
     this.#grace.clear();
     await before;
-    return {
+    const report = {
       drained: this.#count("drained"),
       forced: this.#count("forced"),
       failed: this.#count("failed"),
       durationMs: Math.round(this.#clock.monotonic() - start),
     };
+    this.#items.length = 0; // a server that is kept keeps no connection
+    return report;
   }
 
   /** Handlers whose calls have just failed end within this turn of the loop. */

@@ -172,17 +172,18 @@ async function first(
   { clock, signal }: LookupInit,
 ): Promise<Answer | undefined> {
   signal.throwIfAborted();
-  const { promise, resolve, reject } = Promise.withResolvers<
-    Answer | undefined
-  >();
+  const { promise, resolve } = Promise.withResolvers<Answer | undefined>();
   for (const answer of pending) answer.then(resolve);
-  const unfollow = onAbort(signal, () => reject(signal.reason));
+  // Who never answers holds the promise for ever, but not the signal's reason.
+  const unfollow = onAbort(signal, () => resolve(undefined));
   const timer = deadline === Infinity ? undefined : clock.setTimeout(
     () => resolve(undefined),
     Math.max(0, deadline - clock.monotonic()),
   );
   try {
-    return await promise;
+    const answer = await promise;
+    signal.throwIfAborted();
+    return answer;
   } finally {
     unfollow();
     if (timer !== undefined) clock.clearTimeout(timer);

@@ -200,11 +200,12 @@ export class Server implements AsyncDisposable {
           (this.#paused || this.#sessions.size >= this.#maxConnections)
         ) await this.#look();
         if (this.#drain) break;
-        const conn = await this.#listener.accept();
+        let conn: Conn | null = await this.#listener.accept();
         // An accept cannot be taken back: what came of one that was under way
         // when a pause began waits here.
         while (this.#listening && this.#paused) await this.#look();
         this.#take(conn);
+        conn = null; // it may be gone long before the next one comes
       }
     } catch (error) {
       // Closed by us or by its owner is not a failure.

@@ -44,8 +44,8 @@ const IN_PLACE = 1024 * 1024;
 export class WriteJob implements Link<WriteJob> {
   /** See {@linkcode Link}. */
   next: WriteJob | null = null;
-  /** The bytes; `null` asks for FIN. */
-  readonly bytes: Uint8Array | null;
+  /** The bytes, until nobody waits for it any more; `null` asks for FIN. */
+  bytes: Uint8Array | null;
   /** The bytes are the library's own, and stay untouched until they are out. */
   readonly owned: boolean;
   /** A signal may take it back. */
@@ -367,10 +367,14 @@ export class WriteHalf implements Half {
   }
 }
 
+const NOTHING = new Uint8Array(0);
+
 /** Nobody waits for a job any more; what is under way of it still goes out. */
 function giveUp(job: WriteJob, error: unknown): void {
   job.abandoned = true;
   job.end = job.taken;
+  // The piece is a copy; the caller's megabytes may go while it waits.
+  if (job.bytes !== null && !job.owned) job.bytes = NOTHING;
   job.reject(error);
 }
 

@@ -1,0 +1,112 @@
+/**
+ * What is over must not be held by what goes on: a peer that takes nothing, a
+ * server that waits or has been shut down, a name server that is silent. In a
+ * child whose garbage collector can be called.
+ *
+ * @module
+ */
+
+import { assert, assertEquals } from "@std/assert";
+import { runChild, STUCK_MS } from "./support.ts";
+
+/** What is to go, and what must not hold it. */
+const CASES: Record<string, string> = {
+  "the buffer of a write that was aborted": `
+    const [client, peer] = await pair(); // who reads nothing
+    const buffer = new Uint8Array(64 << 20);
+    const signal = AbortSignal.timeout(50);
+    await client.write(buffer, { signal }).catch(() => {});
+    return [buffer, [client, peer]];`,
+  "the buffer of a write that timed out": `
+    const [client, peer] = await pair();
+    const buffer = new Uint8Array(64 << 20);
+    client.setWriteDeadline(Date.now() + 50);
+    await client.write(buffer).catch(() => {});
+    return [buffer, [client, peer]];`,
+  "the last connection of a server that waits": `
+    const conns = [];
+    const server = serve(
+      await listen("tcp", "127.0.0.1:0"),
+      (conn) => void conns.push(conn),
+    );
+    const client = await dial("tcp", String(server.addr));
+    await client.closeWrite();
+    await client.read(new Uint8Array(1)); // EOF
+    while (server.connections.size > 0) await turn();
+    return [conns.pop(), server];`,
+  "a connection of a server that was shut down": `
+    const conns = [];
+    const server = serve(
+      await listen("tcp", "127.0.0.1:0"),
+      (conn, { signal }) => {
+        conns.push(conn);
+        return new Promise((end) => signal.addEventListener("abort", end));
+      },
+    );
+    const client = await dial("tcp", String(server.addr));
+    while (conns.length === 0) await turn();
+    await client.closeWrite();
+    await server.shutdown();
+    return [conns.pop(), server];`,
+  "the reason of a lookup's abort": `
+    const controller = new AbortController();
+    const { signal } = controller;
+    const silence = new Promise(() => {});
+    const ask = () => silence;
+    const asked = hedged({ ask, clock: systemClock, signal }, 0).next();
+    const reason = new Error("enough");
+    controller.abort(reason);
+    await asked.catch(() => {});
+    return [reason, silence];`,
+};
+
+const PROGRAM = `
+  import { dial, listen, serve } from "./mod.ts";
+  import { systemClock } from "./net/clock.ts";
+  import { hedged } from "./net/lookup.ts";
+
+  const turn = () => new Promise((resolve) => setTimeout(resolve, 1));
+
+  async function pair() {
+    await using listener = await listen("tcp", "127.0.0.1:0");
+    const client = dial("tcp", String(listener.addr));
+    return [await client, await listener.accept()];
+  }
+
+  const cases = {
+    ${
+  Object.entries(CASES)
+    .map(([name, body]) => `${JSON.stringify(name)}: async () => {${body}},`)
+    .join("\n")
+}
+  };
+
+  const holders = [];
+  const refs = new Map();
+  async function add(name) {
+    const [thing, holder] = await cases[name]();
+    refs.set(name, new WeakRef(thing));
+    holders.push(holder);
+  }
+  for (const name in cases) await add(name);
+  for (let i = 0; i < 10; i++) {
+    await turn();
+    gc();
+  }
+  const held = [...refs.keys()].filter((name) => refs.get(name).deref());
+  console.log(JSON.stringify({ held, holders: holders.length }));
+  Deno.exit();
+`;
+
+Deno.test("what is over is held by nobody", {
+  timeout: STUCK_MS,
+}, async (t) => {
+  const flags = ["--allow-net", "--v8-flags=--expose-gc"];
+  const { stdout, stderr } = await runChild(PROGRAM, { flags });
+  assert(stdout !== "", stderr);
+  const { held, holders } = JSON.parse(stdout);
+  assertEquals(holders, Object.keys(CASES).length);
+  for (const name of Object.keys(CASES)) {
+    await t.step(name, () => assert(!held.includes(name)));
+  }
+});
