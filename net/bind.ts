@@ -13,6 +13,7 @@ import {
   TcpAddr,
   UnixAddr,
 } from "./addr.ts";
+import { bothFamilies } from "./both_families.ts";
 import { errorCode } from "./errno.ts";
 import { AddrError, DnsError, OpError } from "./errors.ts";
 import { isWildcard, parseIp, platformHost } from "./ip.ts";
@@ -35,9 +36,13 @@ const NO_IPV6: ReadonlySet<string | undefined> = new Set([
   "EADDRNOTAVAIL",
 ]);
 
+/** How often a port that the system has chosen for IPv6 is tried for IPv4. */
+const MAX_CLASHES = 8;
+
 /**
  * Binds an address.
  *
+ * @param os Whose sockets these are.
  * @throws {OpError} With op "listen"; bad addresses come first.
  * @throws {AbortSignal["reason"]} If `signal` aborts during a lookup.
  */
@@ -45,6 +50,7 @@ export async function bind(
   network: string,
   address: string,
   options: BindOptions,
+  os: typeof Deno.build.os = Deno.build.os,
 ): Promise<Deno.Listener> {
   let target: ParsedAddress;
   try {
@@ -60,7 +66,8 @@ export async function bind(
     const reason = "reusePort: run again with --unstable-net";
     throw new OpError({ op: "listen", network, addr, reason });
   }
-  const open = (hostname: string) => openTcp(network, hostname, port, options);
+  const open = (hostname: string, at = port) =>
+    openTcp(network, hostname, at, options);
   if (host !== "" && ip === null) {
     return await bindName(network, target, options);
   }
@@ -71,10 +78,30 @@ export async function bind(
   if (family === 6) return open("::");
   if (family === 4 || onlyIpv4Granted(port)) return open("0.0.0.0");
   try {
-    return open("::");
+    return os === "windows" ? openBoth(port, open) : open("::");
   } catch (error) {
     if (!NO_IPV6.has(errorCode(error))) throw error;
     return open("0.0.0.0");
+  }
+}
+
+/** All addresses where each family has a socket of its own. */
+function openBoth(
+  port: number,
+  open: (hostname: string, port: number) => Deno.Listener,
+): Deno.Listener {
+  for (let clashes = 0;; clashes++) {
+    const ipv6 = open("::", port);
+    const { port: chosen } = ipv6.addr as Deno.NetAddr;
+    // Nobody is asked for what he has not named.
+    if (!isGranted(`0.0.0.0:${chosen}`)) return ipv6;
+    try {
+      return bothFamilies(ipv6, open("0.0.0.0", chosen));
+    } catch (error) {
+      ipv6.close();
+      const clash = port === 0 && errorCode(error) === "EADDRINUSE";
+      if (!clash || clashes === MAX_CLASHES) throw error;
+    }
   }
 }
 

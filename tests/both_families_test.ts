@@ -1,0 +1,220 @@
+/** Two listeners as one: what Windows needs for all addresses of a host. */
+import { assert, assertEquals, assertRejects } from "@std/assert";
+import { Listener } from "../listener.ts";
+import { bothFamilies } from "../net/both_families.ts";
+import { isClosed } from "../net/errors.ts";
+import { closedInner, errno, FakeConn, FakeListener } from "./fake_listener.ts";
+import { connect, installed, preload, runChild, STUCK_MS } from "./support.ts";
+
+/** One on each family, on ports of their own. */
+function listenBoth(): { sides: Deno.TcpListener[]; listener: Listener } {
+  const sides = ["::1", "127.0.0.1"].map((hostname) =>
+    Deno.listen({ hostname, port: 0 })
+  );
+  return { sides, listener: new Listener(bothFamilies(sides[0]!, sides[1]!)) };
+}
+
+Deno.test("bothFamilies() brings the clients of both", {
+  timeout: STUCK_MS,
+}, async () => {
+  const { sides, listener } = listenBoth();
+  assertEquals(listener.addr.toString(), `[::1]:${sides[0]!.addr.port}`);
+  const clients = await Promise.all(
+    Array.from(
+      { length: 100 },
+      (_, i) => connect({ addr: sides[i % 2]!.addr }),
+    ),
+  );
+  const expected = new Set(clients.map(({ localAddr }) => String(localAddr)));
+  const came = new Set<string>();
+  for (const _ of clients) {
+    using conn = await listener.accept();
+    came.add(String(conn.remoteAddr));
+  }
+  assertEquals(came, expected);
+  for (const client of clients) client.close();
+  await listener.close();
+});
+
+Deno.test("bothFamilies() frees both ports when it is closed", async () => {
+  const { sides, listener } = listenBoth();
+  const waiting = assertRejects(() => listener.accept());
+  await listener.close();
+  await waiting;
+  for (const { addr: { hostname, port } } of sides) {
+    Deno.listen({ hostname, port }).close();
+  }
+});
+
+Deno.test("bothFamilies() gives what the slower one brings to the next", async () => {
+  const [six, four] = [new FakeListener(), new FakeListener()];
+  const both = bothFamilies(six.inner, four.inner);
+  const first = both.accept();
+  const [a, b] = [new FakeConn("::1"), new FakeConn("127.0.0.1")];
+  await four.settle(b);
+  assertEquals(await first, b as unknown as Deno.Conn);
+  await six.settle(a);
+  assertEquals(await both.accept(), a as unknown as Deno.Conn);
+  assertEquals([six.accepts, four.accepts], [1, 1], "nobody asks ahead");
+  both.close();
+  assertEquals([six.calls, four.calls], [["close"], ["close"]]);
+});
+
+Deno.test("bothFamilies() passes a failure on, and goes on", async () => {
+  const [six, four] = [new FakeListener(), new FakeListener()];
+  const both = bothFamilies(six.inner, four.inner);
+  const failing = assertRejects(() => both.accept(), Error, "EMFILE");
+  await six.settle(errno("EMFILE"));
+  await failing;
+  await four.settle(errno("EMFILE")); // for the next
+  await assertRejects(() => both.accept(), Error, "EMFILE");
+  const accepted = both.accept();
+  assertEquals([six.accepts, four.accepts], [2, 2]);
+  const conn = new FakeConn();
+  await four.settle(conn);
+  assertEquals(await accepted, conn as unknown as Deno.Conn);
+});
+
+Deno.test("bothFamilies() leaves nothing open", async () => {
+  const [six, four] = [new FakeListener(), new FakeListener()];
+  const both = bothFamilies(six.inner, four.inner);
+  const [taken, kept, late] = [1, 2, 3].map(() => new FakeConn());
+  const first = both.accept();
+  await six.settle(taken!);
+  await first;
+  await four.settle(kept!); // nobody waits for it
+  both.close();
+  await Promise.resolve();
+  assertEquals(kept!.calls, ["close"]);
+  assertEquals(taken!.calls, []);
+  await assertRejects(() => both.accept(), Deno.errors.BadResource);
+
+  const [left, right] = [new FakeListener(), new FakeListener()];
+  const other = bothFamilies(left.inner, right.inner);
+  let told: unknown;
+  other.accept().catch((error) => told = error);
+  other.close();
+  await left.settle(late!);
+  assertEquals(late!.calls, ["close"]);
+  assertEquals(told, undefined, "the other port is not free yet");
+  await right.settle(closedInner);
+  assert(isClosed(told));
+});
+
+Deno.test("bothFamilies() refs and unrefs both", () => {
+  const [six, four] = [new FakeListener(), new FakeListener()];
+  const both = bothFamilies(six.inner, four.inner);
+  both.unref();
+  both.ref();
+  for (const { calls } of [six, four]) assertEquals(calls, ["unref", "ref"]);
+});
+
+Deno.test({
+  name: "all addresses are two sockets where one is for IPv6 alone",
+  // A C library that does what Windows does: [::] is IPV6_V6ONLY. And the
+  // first $CLASHES ports that IPv4 asks for are taken.
+  ignore: Deno.build.os !== "linux" || !installed("cc"),
+  fn: async () => {
+    await using library = await preload(`
+      #define _GNU_SOURCE
+      #include <dlfcn.h>
+      #include <errno.h>
+      #include <netinet/in.h>
+      #include <stdlib.h>
+      int bind(int fd, const struct sockaddr *addr, socklen_t size) {
+        int (*next)(int, const struct sockaddr *, socklen_t) =
+          dlsym(RTLD_NEXT, "bind");
+        static int clashes = 0;
+        int on = 1;
+        if (addr->sa_family == AF_INET6)
+          setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &on, sizeof on);
+        else if (clashes++ < atoi(getenv("CLASHES"))) {
+          errno = EADDRINUSE;
+          return -1;
+        }
+        return next(fd, addr, size);
+      }
+    `);
+    const inChild = async (
+      body: string,
+      { clashes = 0, flag = "--allow-net" } = {},
+    ) => {
+      const { stdout, stderr } = await runChild(
+        `
+        import { Listener } from "./listener.ts";
+        import { bind } from "./net/bind.ts";
+
+        const { signal } = new AbortController();
+        const options = { backlog: 8, reusePort: false, signal };
+        /** Which loopback address answers where \`network\` listens. */
+        async function answers(network, os) {
+          const inner = await bind(network, ":0", options, os);
+          await using listener = new Listener(inner);
+          const { port } = listener.addr;
+          const found = [];
+          for (const hostname of ["::1", "127.0.0.1"]) {
+            try {
+              (await Deno.connect({ hostname, port })).close();
+              found.push(hostname);
+            } catch (error) {
+              if (!(error instanceof Deno.errors.ConnectionRefused)) throw error;
+            }
+          }
+          return found.join(" ");
+        }
+        ${body}
+        `,
+        { flags: [flag], wrap: [...library.wrap, `CLASHES=${clashes}`] },
+      );
+      assert(stdout !== "", stderr);
+      return JSON.parse(stdout);
+    };
+
+    const rows = [
+      ["tcp", "windows", "::1 127.0.0.1"],
+      ["tcp4", "windows", "127.0.0.1"],
+      ["tcp6", "windows", "::1"],
+      ["tcp", "linux", "::1"], // as it would be without
+    ];
+    const found = await inChild(
+      `
+      const found = [];
+      for (const [network, os] of ${JSON.stringify(rows)}) {
+        found.push([network, os, await answers(network, os)]);
+      }
+      console.log(JSON.stringify(found));
+      `,
+    );
+    assertEquals(found, rows);
+
+    // The system's choice may be taken on the other side: another one, then.
+    const answers = `
+      const found = await answers("tcp", "windows").catch(({ code }) => code);
+      console.log(JSON.stringify(found));
+    `;
+    assertEquals(await inChild(answers, { clashes: 8 }), "::1 127.0.0.1");
+    assertEquals(await inChild(answers, { clashes: 9 }), "EADDRINUSE");
+
+    // Nobody is asked for 0.0.0.0 where [::] alone is granted.
+    assertEquals(
+      await inChild(answers, { flag: "--allow-net=[::],[::1],127.0.0.1" }),
+      "::1",
+    );
+
+    // Somebody has the IPv4 port already: nothing is left of the other.
+    assertEquals(
+      await inChild(
+        `
+        const { addr: { port } } = Deno.listen({ hostname: "0.0.0.0", port: 0 });
+        const error = await bind("tcp", ":" + port, options, "windows")
+          .catch((error) => error);
+        Deno.listen({ hostname: "::", port }).close();
+        const where = String(error.addr).replace(port, "PORT");
+        console.log(JSON.stringify([error.code, where]));
+        Deno.exit();
+        `,
+      ),
+      ["EADDRINUSE", "0.0.0.0:PORT"],
+    );
+  },
+});
