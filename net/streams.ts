@@ -9,17 +9,26 @@ export function readableOf(
   conn: Conn,
 ): ReadableStream<Uint8Array<ArrayBuffer>> {
   const chunks = conn[Symbol.asyncIterator]();
+  let ended = false;
+  /** Who waited with memory of his own has let go of it. */
+  let letGo = false;
   const stream = new ReadableStream({
     type: "bytes",
     async pull(controller) {
       const { byobRequest } = controller;
       if (byobRequest) {
-        const n = await conn.read(byobRequest.view as Uint8Array<ArrayBuffer>);
-        if (n === null) controller.close();
+        const view = byobRequest.view as Uint8Array<ArrayBuffer>;
+        letGo = false;
+        const n = await conn.read(view);
+        // A default reader waits now, whom respond() would not serve.
+        if (letGo && n !== null) return controller.enqueue(view.slice(0, n));
+        ended = n === null;
+        if (ended) controller.close();
         byobRequest.respond(n ?? 0);
       } else {
         const { done, value } = await chunks.next();
         if (!done) return controller.enqueue(value);
+        ended = true;
         controller.close();
         // Whoever pulled may have let go, and a BYOB reader wait in its place.
         controller.byobRequest?.respond(0);
@@ -27,10 +36,19 @@ export function readableOf(
     },
     cancel: () => conn.close(),
   }, { highWaterMark: 0 });
+  // After an odd end, elements of more than a byte are left incomplete: a
+  // TypeError, and the peer's doing.
+  const over = () => ended;
   const getReader = stream.getReader.bind(stream) as typeof stream.getReader;
-  stream.getReader =
-    ((options) =>
-      unawaited(getReader(options), "read", "cancel")) as typeof getReader;
+  stream.getReader = ((options) => {
+    const reader = getReader(options);
+    const releaseLock = reader.releaseLock.bind(reader);
+    reader.releaseLock = () => {
+      releaseLock();
+      letGo = true;
+    };
+    return unawaited(reader, over, "read", "cancel");
+  }) as typeof getReader;
   const pipeTo = stream.pipeTo.bind(stream);
   stream.pipeTo = (to, options) => {
     // Everybody hears of a pipe's end that closes the connection, and of no
@@ -40,38 +58,53 @@ export function readableOf(
     const piped = pipeTo(to, options);
     return heard ? tolerate(piped) : piped;
   };
-  return unawaited(stream, "cancel");
+  return unawaited(stream, over, "cancel");
 }
 
 /** The writing half of `conn` as a stream. */
 export function writableOf(conn: Conn): WritableStream<Uint8Array> {
+  let failed = false;
+  const sent = async (sending: Promise<unknown>): Promise<void> => {
+    try {
+      await sending;
+    } catch (error) {
+      failed ||= !(error instanceof TypeError);
+      throw error;
+    }
+  };
   const stream = new WritableStream<Uint8Array>({
     // The signal, since `abort()` would wait for a write that may be stuck.
     start({ signal }) {
-      signal.addEventListener("abort", () => conn.close());
+      signal.addEventListener("abort", () => {
+        failed = true;
+        conn.close();
+      });
     },
-    write: async (chunk) => void await conn.write(chunk),
-    close: () => conn.closeWrite(),
+    write: (chunk) => sent(conn.write(chunk)),
+    close: () => sent(conn.closeWrite()),
   });
+  const over = () => failed;
   const getWriter = stream.getWriter.bind(stream);
-  stream.getWriter = () => unawaited(getWriter(), "write", "close");
-  return unawaited(stream, "close");
+  stream.getWriter = () =>
+    unawaited(getWriter(), over, "write", "close", "abort");
+  return unawaited(stream, over, "close", "abort");
 }
 
 /**
  * Makes methods tolerate that nobody awaits them, as the connection's own do.
- * What they say of a wrong use (a TypeError) is still for the caller to hear.
+ * What they say of a wrong use (a TypeError) is still for the caller to hear,
+ * but not when the stream is over: then it is how the platform says so.
  */
 function unawaited<
   T extends Record<K, (...args: never[]) => Promise<unknown>>,
   K extends string,
->(object: T, ...names: K[]): T {
+>(object: T, over: () => boolean, ...names: K[]): T {
   for (const name of names) {
     const method = object[name].bind(object);
     const tolerant = (...args: never[]) => {
       const { promise, resolve, reject } = Promise.withResolvers<unknown>();
       method(...args).then(resolve, (error) => {
-        if (!(error instanceof TypeError)) tolerate(promise);
+        if (over() || !(error instanceof TypeError)) tolerate(promise);
         reject(error);
       });
       return promise;

@@ -11,7 +11,7 @@ import { Conn } from "../net/conn.ts";
 import { isClosed, isTimeout, OpError } from "../net/errors.ts";
 import { FakeClock } from "../testing/fake_clock.ts";
 import { InnerConn, jobs } from "./conn_inner.ts";
-import { bytes, pair, runChild, textOf, unhandledIn } from "./support.ts";
+import { bytes, pair, runChild, textOf, turn, unhandledIn } from "./support.ts";
 import { failure, text } from "./suites/conn_suite_kit.ts";
 
 // Compiled, not run: a Conn goes wherever a Deno.Conn is taken.
@@ -373,7 +373,7 @@ Deno.test("writable takes bytes only", async () => {
 });
 
 Deno.test("calls on the streams need not be awaited", async (t) => {
-  const ways: Record<string, (conn: Conn) => void> = {
+  const ways: Record<string, (conn: Conn) => void | Promise<void>> = {
     "write": ({ writable }) => void writable.getWriter().write(bytes("x")),
     "close": (conn) => {
       conn.close();
@@ -382,6 +382,31 @@ Deno.test("calls on the streams need not be awaited", async (t) => {
     "close of the stream": (conn) => {
       conn.close();
       conn.writable.close();
+    },
+    "close behind a write that failed": async ({ writable }) => {
+      const writer = writable.getWriter();
+      writer.write(bytes("x"));
+      await turn();
+      writer.close();
+    },
+    "close of the stream behind a write that failed": async ({ writable }) => {
+      const writer = writable.getWriter();
+      writer.write(bytes("x"));
+      await turn();
+      writer.releaseLock();
+      writable.close();
+    },
+    "write behind an abort for a TypeError": ({ writable }) => {
+      writable.abort(new TypeError("no text"));
+      writable.getWriter().write(bytes("x"));
+    },
+    "abort behind a close that waits": async (conn) => {
+      conn.setDeadline(null);
+      conn.write(bytes("x")); // stuck
+      const writer = conn.writable.getWriter();
+      writer.close();
+      await turn();
+      writer.abort("enough");
     },
     "read": ({ readable }) => void readable.getReader().read(),
     "read into": ({ readable }) =>
@@ -415,6 +440,38 @@ Deno.test("calls on the streams need not be awaited", async (t) => {
     assertInstanceOf(unhandled[0], TypeError);
     conn.close();
   });
+});
+
+Deno.test("an end in the middle of an element is the peer's doing", async () => {
+  const { inner, conn } = setUp();
+  const unhandled = await unhandledIn(async () => {
+    const reader = conn.readable.getReader({ mode: "byob" });
+    const reading = reader.read(new Uint16Array(8));
+    await jobs();
+    await inner.deliver(bytes("odd"));
+    assertEquals((await reading).value?.length, 1);
+    reader.read(new Uint16Array(8)); // nobody awaits it
+    await jobs();
+    await inner.deliver(null);
+  });
+  assertEquals(unhandled, []);
+  conn.close();
+});
+
+Deno.test("a default reader gets what a BYOB reader has let go of", async () => {
+  const { inner, conn } = setUp();
+  const byob = conn.readable.getReader({ mode: "byob" });
+  const released = failure(byob.read(new Uint8Array(100)));
+  await jobs();
+  byob.releaseLock();
+  assert(await released instanceof TypeError);
+  const reader = conn.readable.getReader();
+  for (const word of ["hello", "again"]) {
+    const reading = reader.read();
+    await inner.deliver(bytes(word));
+    assertEquals((await reading).value, bytes(word));
+  }
+  conn.close();
 });
 
 Deno.test("writable.abort() closes at once, and ends the write that is stuck", async () => {
