@@ -209,6 +209,10 @@ export class ReadHalf implements Half {
   #failed(error: unknown): void {
     this.#pending = false;
     this.#release();
+    const { loss } = this.#wire;
+    // TLS takes the EOF behind a loss for a cut.
+    const cut = error instanceof Deno.errors.UnexpectedEof;
+    if (cut && loss !== null) error = loss;
     this.#wire.readFailed(error);
     if (this.#wire.closed) return;
     this.#failure = { error };

@@ -418,6 +418,22 @@ Deno.test("a loss that a write was told of is no EOF, once", async (t) => {
   }
 });
 
+Deno.test("a loss that a write was told of is no cut end over TLS", async () => {
+  const { inner, conn } = setUp();
+  const read = () => conn.read(new Uint8Array(8)).catch((e) => e);
+  const cut = new Deno.errors.UnexpectedEof("without close_notify");
+  conn.write(bytes("x")); // nobody awaits it
+  await jobs();
+  await inner.failWrite(new Deno.errors.ConnectionReset("reset"));
+  let reading = read();
+  await inner.failRead(cut);
+  assertEquals((await reading).code, "ECONNRESET");
+  reading = read();
+  await inner.failRead(cut);
+  assertStrictEquals((await reading).cause, cut, "once");
+  conn.close();
+});
+
 Deno.test("Conn.closeWrite() fails behind a write that has lost the connection", async (t) => {
   const { BrokenPipe, ConnectionReset } = Deno.errors;
   const cases: [cause: Error, code: string][] = [
