@@ -28,6 +28,8 @@ export class Cable {
   /** Who accepts it. */
   readonly far: MemoryConn;
   readonly #init: CableInit;
+  /** Something on it is never to arrive, as things are. */
+  stalled = false;
   /** Bytes that have passed, both directions together. */
   #passed = 0;
 
@@ -75,8 +77,14 @@ export class Cable {
 
   /** Something else is wrong with the connection than before, or nothing. */
   faultChanged(): void {
+    this.stalled = false;
     this.near.faultChanged();
     this.far.faultChanged();
+  }
+
+  /** Looks whether a fault that nobody tells us of has been lifted. */
+  refresh(): void {
+    if (this.stalled && this.fault().latency !== Infinity) this.faultChanged();
   }
 
   /** Tells what an end does. */

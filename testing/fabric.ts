@@ -10,12 +10,12 @@ import { reasonText } from "../net/errors.ts";
 import { notCapable } from "../net/sandbox.ts";
 import { Cable } from "./cable.ts";
 import { platformError } from "./errno.ts";
-import { type Fault, faultKeys, Faults } from "./faults.ts";
+import { type Fault, faultKey, faultKeys, Faults } from "./faults.ts";
 import { Log } from "./log.ts";
 import type { MemoryConn } from "./memory_conn.ts";
 import { MemoryListener } from "./memory_listener.ts";
 import { Ports } from "./ports.ts";
-import { Bell, sleep } from "./wait.ts";
+import { Bell } from "./wait.ts";
 
 /**
  * What lies below `Deno.listen` and `Deno.connect`: who is bound where, what
@@ -32,7 +32,7 @@ export class Fabric {
   readonly #faults = new Faults();
   readonly #ports = new Ports();
   /** Each with the address that it was accepted on. */
-  readonly #cables = new Map<Cable, string>();
+  readonly #cables = new Map<Cable, Deno.Addr>();
   /** Rung when a connect that waits has to look again. */
   readonly #changed: Bell;
 
@@ -54,11 +54,12 @@ export class Fabric {
   }
 
   /** Resets the connections of an address; how many. */
-  reset(address: string): number {
+  reset(address: string | Addr): number {
+    const key = faultKey(address);
     const hit = [...this.#cables].filter(([{ near, far }, listening]) =>
-      listening === address ||
-      [near.localAddr, near.remoteAddr, far.localAddr]
-        .some((addr) => String(toAddr(addr)) === address)
+      key === "*" ||
+      [near.localAddr, near.remoteAddr, far.localAddr, listening]
+        .some((addr) => faultKeys(toAddr(addr)).includes(key))
     );
     for (const [cable] of hit) cable.reset();
     return hit.length;
@@ -112,12 +113,15 @@ export class Fabric {
         ...(from === undefined ? [] : [from]),
         ...(bound === undefined ? [] : faultKeys(toAddr(bound))),
       ];
-      const { delay = 0 } = this.#faults.of(keys);
-      if (delay > 0) await sleep(this.#clock, delay, signal);
+      const start = this.#clock.monotonic();
       for (;;) {
-        const listener = this.#reach(addr, this.#faults.of(keys).connect);
-        if (listener) return this.#establish(addr, listener, from);
-        await this.#changed.wait(signal);
+        const { connect, delay = 0 } = this.#faults.of(keys);
+        const left = start + delay - this.#clock.monotonic();
+        if (left <= 0) {
+          const listener = this.#reach(addr, connect);
+          if (listener) return this.#establish(addr, listener, from);
+        }
+        await this.#changed.wait(signal, left > 0 ? left : Infinity);
       }
     } catch (error) {
       if (signal.aborted) this.log.note("abort", name);
@@ -134,7 +138,10 @@ export class Fabric {
     if (fault === "unreachable") throw platformError("EHOSTUNREACH");
     const listener = this.#ports.find(addr);
     const unix = addr.transport === "unix";
-    if (!listener && unix) throw platformError("ENOENT");
+    // An abstract name has no file that could be missing.
+    if (!listener && unix && !addr.path.startsWith("@")) {
+      throw platformError("ENOENT");
+    }
     if (!listener || fault === "refuse") throw platformError("ECONNREFUSED");
     if (!listener.full) return listener;
     // A full queue: unix says so, TCP drops the SYN.
@@ -174,7 +181,7 @@ export class Fabric {
       { local: asSeen(remote), remote: asSeen(local) },
     );
     const { near } = cable;
-    this.#cables.set(cable, String(toAddr(listener.addr)));
+    this.#cables.set(cable, listener.addr);
     this.open.set(near, `dialled connection ${connName(near)}`);
     cable.note(near, "connected");
     const { accept } = cable.fault();

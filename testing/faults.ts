@@ -124,9 +124,10 @@ export function checkFault(fault: Fault): Fault {
 }
 
 /** The one form of an address; what can never match is an error. */
-function faultKey(address: string | Addr): string {
+export function faultKey(address: string | Addr): string {
   const text = String(address);
   if (text === "*") return text;
+  if (text === "") throw new AddrError("no address");
   if (typeof address === "object" && address.transport === "unix") return text;
   const host = parseIp(text);
   if (host !== null) return hostText(host);

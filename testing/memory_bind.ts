@@ -16,32 +16,47 @@ import type { Resolver } from "../net/resolver.ts";
  * @throws {OpError} With op "listen".
  * @throws {AbortSignal["reason"]} If `signal` aborts during a lookup.
  */
-export async function binding(
+export function binding(
   network: string,
   address: string,
   resolve: Resolver,
   signal: AbortSignal,
+): Addr | Promise<Addr> {
+  let parsed: ParsedAddress;
+  try {
+    parsed = parseAddress(network, address);
+  } catch (cause) {
+    throw new OpError({ op: "listen", network, cause });
+  }
+  if (parsed.kind === "unix") return new UnixAddr(parsed.path);
+  const { family, host, ip, port } = parsed;
+  if (host === "" || (ip !== null && isWildcard(ip))) {
+    return new TcpAddr(family === 4 ? "0.0.0.0" : "::", port);
+  }
+  if (ip === null) return named(network, parsed, resolve, signal);
+  return new TcpAddr(ip.zone === "" ? ip.text : `${ip.text}%${ip.zone}`, port);
+}
+
+async function named(
+  network: string,
+  parsed: ParsedAddress & { kind: "tcp" },
+  resolve: Resolver,
+  signal: AbortSignal,
 ): Promise<Addr> {
   try {
-    const parsed = parseAddress(network, address);
-    if (parsed.kind === "unix") return new UnixAddr(parsed.path);
-    const hostname = await hostnameOf(parsed, resolve, signal);
-    return new TcpAddr(hostname, parsed.port);
+    return new TcpAddr(await chosen(parsed, resolve, signal), parsed.port);
   } catch (cause) {
     signal.throwIfAborted();
     throw new OpError({ op: "listen", network, cause });
   }
 }
 
-async function hostnameOf(
-  { family, host, ip }: ParsedAddress & { kind: "tcp" },
+/** A name's first IPv4 address, else its first. */
+async function chosen(
+  { family, host }: ParsedAddress & { kind: "tcp" },
   resolve: Resolver,
   signal: AbortSignal,
 ): Promise<string> {
-  if (host === "" || (ip !== null && isWildcard(ip))) {
-    return family === 4 ? "0.0.0.0" : "::";
-  }
-  if (ip !== null) return ip.zone === "" ? ip.text : `${ip.text}%${ip.zone}`;
   const addresses: string[] = [];
   const answer = resolve(host, family ? { family, signal } : { signal });
   const batches = Symbol.asyncIterator in answer ? answer : [answer];

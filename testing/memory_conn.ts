@@ -48,12 +48,15 @@ export class MemoryConn implements Deno.Conn {
   /** When the peer's FIN arrives, behind all of its bytes. */
   #finAt = Infinity;
   #finSent = false;
+  /** When a reset that is on its way arrives; `null` if there is none. */
+  #resetAt: number | null = null;
   /** There was a reset: nothing comes or goes any more. */
   #reset = false;
   /** The next call is told of the reset (the kernel's `sk_err`). */
   #resetUntold = false;
   /** Looks again when bytes that are on their way arrive. */
   readonly #arrival: Alarm;
+  readonly #resetArrival: Alarm;
   #streams: Conn | null = null;
 
   /** One end, not joined to the other yet. */
@@ -64,6 +67,11 @@ export class MemoryConn implements Deno.Conn {
     this.#unix = localAddr.transport === "unix";
     this.#hold = new Hold(cable.clock);
     this.#arrival = new Alarm(cable.clock, () => this.#serveReads(), true);
+    this.#resetArrival = new Alarm(
+      cable.clock,
+      () => this.receiveReset(),
+      false,
+    );
   }
 
   /** Joins two ends. */
@@ -97,6 +105,7 @@ export class MemoryConn implements Deno.Conn {
     // Deno answers a read of nothing even after close.
     if (p.length === 0) return Promise.resolve(0);
     if (this.closed) return Promise.reject(badResource());
+    this.#cable.refresh();
     return new Promise((resolve, reject) => {
       this.#reads.push({ p, resolve, reject });
       this.#serveReads();
@@ -121,7 +130,7 @@ export class MemoryConn implements Deno.Conn {
     this.#shut("close");
     // Deno shuts TCP down before it closes, so that FIN comes before the reset.
     if (!unread || !this.#unix) this.sendFin();
-    if (unread) peer.receiveReset();
+    if (unread) peer.#resetComes(peer.#arrivalTime());
     else peer.#serveWrites();
   }
 
@@ -140,13 +149,22 @@ export class MemoryConn implements Deno.Conn {
     this.#peer!.#serveReads();
   }
 
+  /** The peer has sent a reset. */
+  #resetComes(at: number): void {
+    if (this.#reset || this.closed) return;
+    if (at <= this.#cable.clock.now()) return this.receiveReset();
+    this.#resetAt = at;
+    this.#resetArrival.set(at);
+  }
+
   /** A reset arrives: from the peer, or from something in between. */
   receiveReset(): void {
     if (this.#reset || this.closed) return;
     this.#reset = true;
+    this.#resetArrival.clear();
     // After TCP's FIN a read has nothing to be told (Linux: SOCK_DONE, and
     // EPIPE instead of ECONNRESET in CLOSE_WAIT).
-    this.#resetUntold = this.#unix || this.#finAt === Infinity;
+    this.#resetUntold = this.#unix || this.#finAt > this.#cable.clock.now();
     this.#inbox = this.#inbox.filter(({ at }) => at !== Infinity);
     this.#serveReads();
     this.#serveWrites();
@@ -162,6 +180,7 @@ export class MemoryConn implements Deno.Conn {
     if (this.#peer!.#finSent && this.#finAt === Infinity) {
       this.#finAt = this.#arrivalTime();
     }
+    if (this.#resetAt === Infinity) this.#resetComes(this.#arrivalTime());
     this.#serveReads();
   }
 
@@ -184,6 +203,7 @@ export class MemoryConn implements Deno.Conn {
 
   #queueWrite(p: Uint8Array | null): Promise<number> {
     if (this.closed) return Promise.reject(badResource());
+    this.#cable.refresh();
     return new Promise((resolve, reject) => {
       const done = (n: number | null) => resolve(n!);
       this.#writes.push({ p, resolve: done, reject });
@@ -272,7 +292,10 @@ export class MemoryConn implements Deno.Conn {
     const peer = this.#peer!;
     if (peer.closed) {
       // TCP learns only from the answer that nobody is there.
-      this.receiveReset();
+      const { latency = 0 } = this.#cable.fault();
+      if (this.#resetAt === null) {
+        this.#resetComes(this.#arrivalTime() + latency);
+      }
       return p.length;
     }
     const { maxWrite = Infinity } = this.#cable.fault();
@@ -294,6 +317,7 @@ export class MemoryConn implements Deno.Conn {
   #arrivalTime(): number {
     const { clock } = this.#cable;
     const { latency = 0 } = this.#cable.fault();
+    this.#cable.stalled ||= latency === Infinity;
     return Math.max(clock.now() + latency, this.#inbox.at(-1)?.at ?? 0);
   }
 
@@ -301,6 +325,7 @@ export class MemoryConn implements Deno.Conn {
   #shut(event: LogEvent): void {
     this.closed = true;
     this.#arrival.clear();
+    this.#resetArrival.clear();
     this.#inbox = [];
     this.#unread = 0;
     for (const { reject } of [...this.#reads, ...this.#writes]) {

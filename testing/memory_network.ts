@@ -21,6 +21,8 @@ import { DEFAULT_BUFFER_SIZE } from "./pipe.ts";
 
 /** Linux's net.core.somaxconn, to which it clamps every backlog. */
 const MAX_BACKLOG = 4_096;
+/** The runtime's own, which nobody can change. */
+const UNIX_BACKLOG = 1_024;
 
 /** Options of `new MemoryNetwork()`. */
 export interface MemoryNetworkOptions {
@@ -123,11 +125,14 @@ export class MemoryNetwork {
       ...rest
     } = options;
     const signal = options.signal ?? new AbortController().signal;
-    const addr = await binding(network, address, this.resolve, signal);
-    const size = Math.min(backlog, MAX_BACKLOG);
+    const bound = binding(network, address, this.resolve, signal);
+    // At once, if it can be: a dial may come in the same tick.
+    const addr = bound instanceof Promise ? await bound : bound;
+    const unix = addr.transport === "unix"; // whose options are the runtime's
+    const size = unix ? UNIX_BACKLOG : Math.min(backlog, MAX_BACKLOG);
     let inner: Deno.Listener;
     try {
-      inner = this.#fabric.bind(addr, size, reusePort);
+      inner = this.#fabric.bind(addr, size, reusePort && !unix);
     } catch (cause) {
       const reason = cause instanceof Deno.errors.NotCapable
         ? deniedReason(addr instanceof UnixAddr ? addr : String(addr), cause)
@@ -213,11 +218,13 @@ export class MemoryNetwork {
    * Resets every connection of an address, at both ends: what is unread can
    * still be read, then comes ECONNRESET.
    *
-   * @param address Of either end: `String(conn.localAddr)`, a listener's.
+   * @param address Of either end: `String(conn.localAddr)`, a listener's, a
+   * host for all its ports, or `*`.
    * @returns How many there were.
+   * @throws {AddrError} If it is no address, or that of a nameless unix client.
    */
   reset(address: string | Addr): number {
-    return this.#fabric.reset(String(address));
+    return this.#fabric.reset(address);
   }
 
   /**

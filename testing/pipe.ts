@@ -20,7 +20,8 @@ export interface PipeOptions {
   bufferSize?: number;
   /**
    * What is wrong with the connection: `resetAfter`, `latency`, `maxRead` and
-   * `maxWrite` count. The object may be changed while the connection is in use.
+   * `maxWrite` count. The object may be changed while the connection is in use:
+   * the next call on either end takes note.
    */
   fault?: Fault;
 }

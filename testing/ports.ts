@@ -19,7 +19,6 @@ export class Ports {
   readonly #bound = new Map<number | string, Entry[]>();
   #nextPort = FIRST_PORT;
   #nextPath = 1;
-  #turn = 0;
 
   /** A port on which nobody listens, and the next one each time. */
   freePort(): number {
@@ -58,8 +57,11 @@ export class Ports {
 
   /** Who takes a connection; several share it by SO_REUSEPORT, in turn. */
   find(addr: Addr): MemoryListener | undefined {
-    const listeners = this.at(addr);
-    return listeners[this.#turn++ % listeners.length];
+    const [listener] = this.at(addr);
+    const entries = this.#bound.get(placeOf(addr)) ?? [];
+    const at = entries.findIndex((entry) => entry.listener === listener);
+    if (at >= 0) entries.push(...entries.splice(at, 1)); // the last to come next
+    return listener;
   }
 
   /** Those who listen on an address: on a wildcard only if nobody else does. */

@@ -12,10 +12,7 @@ export function sleep(
   ms: number,
   signal: AbortSignal,
 ): Promise<void> {
-  const bell = new Bell(clock);
-  const alarm = new Alarm(clock, () => bell.ring(), true);
-  alarm.setIn(ms);
-  return bell.wait(signal).finally(() => alarm.clear());
+  return new Bell(clock).wait(signal, ms);
 }
 
 /** Wakes everybody who waits. */
@@ -33,10 +30,15 @@ export class Bell {
     for (const wake of this.#sleepers) wake();
   }
 
-  /** Waits for the next ring, or rejects with the reason of an abort. */
-  async wait(signal: AbortSignal): Promise<void> {
+  /**
+   * Waits for the next ring, at most `ms` milliseconds; an abort rejects with
+   * its reason.
+   */
+  async wait(signal: AbortSignal, ms = Infinity): Promise<void> {
     signal.throwIfAborted();
     const { promise, resolve, reject } = Promise.withResolvers<void>();
+    const alarm = new Alarm(this.#clock, resolve, true);
+    alarm.setIn(ms);
     const unfollow = onAbort(signal, () => reject(signal.reason));
     const hold = new Hold(this.#clock);
     this.#sleepers.add(resolve);
@@ -44,6 +46,7 @@ export class Bell {
     try {
       await promise;
     } finally {
+      alarm.clear();
       hold.waiting = false;
       this.#sleepers.delete(resolve);
       unfollow();

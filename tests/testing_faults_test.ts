@@ -375,8 +375,103 @@ Deno.test(
     const reading = outcome(server.read(new Uint8Array(1)));
     server.close();
     await reading;
-    assertEquals(clock.pending, 0);
+    client.close();
+    assertEquals(clock.pending, 0, "nor is the reset that was on its way");
   }, { bufferSize: 20 }),
+);
+
+Deno.test(
+  "latency: an end with bytes unread takes its time, too",
+  connected(async ({ client, clock, net, server }) => {
+    await client.write(bytes("unread"));
+    net.fault("*", { latency: 40 });
+    const end = outcome(client.read(new Uint8Array(1)));
+    let done = false;
+    end.then(() => done = true);
+    server.close();
+    await clock.advance(39);
+    assertEquals(done, false);
+    assertEquals(await client.write(bytes("x")), 1, "nobody has told it");
+    await clock.advance(1);
+    assertEquals(await end, null); // FIN comes before the reset
+    assertEquals(await outcome(client.write(bytes("x"))), "EPIPE");
+  }),
+);
+
+Deno.test(
+  "latency: the answer of a peer that has closed takes its time",
+  connected(async ({ client, clock, net, server }) => {
+    server.close();
+    await clock.advance(0);
+    net.fault("*", { latency: 40 });
+    assertEquals(await client.write(bytes("x")), 1);
+    await clock.advance(79); // there and back
+    assertEquals(await client.write(bytes("x")), 1);
+    await clock.advance(1);
+    assertEquals(await outcome(client.write(bytes("x"))), "EPIPE");
+  }),
+);
+
+Deno.test(
+  "latency: Infinity says nothing of an end, until it is lifted",
+  connected(async ({ client, clock, net, server }) => {
+    net.fault("*", { latency: Infinity });
+    await client.write(bytes("never"));
+    server.close();
+    const end = outcome(client.read(new Uint8Array(1)));
+    let done = false;
+    end.then(() => done = true);
+    assertEquals(await client.write(bytes("x")), 1);
+    await clock.advance(1_000_000);
+    assertEquals(done, false);
+    net.fault("*", null);
+    assertEquals(await end, null);
+    assertEquals(await outcome(client.write(bytes("x"))), "EPIPE");
+  }),
+);
+
+Deno.test("pipe(): latency Infinity is lifted by the next call", async () => {
+  const clock = new FakeClock();
+  const fault: Fault = { latency: Infinity };
+  const [client, server] = pipe({ clock, fault });
+  await client.write(bytes("one"));
+  const p = new Uint8Array(8);
+  const reading = server.read(p);
+  await clock.advance(1_000);
+  delete fault.latency;
+  await client.write(bytes("two"));
+  assertEquals(await reading, 3);
+  assertEquals(await server.read(p), 3);
+  client.close();
+  server.close();
+});
+
+Deno.test(
+  "delay is what it is now, for a connect that waits, too",
+  inMemory(async ({ clock, net }) => {
+    await using _listener = await net.listen("tcp", ADDRESS);
+    const changes: [before: Fault, after: Fault | null, ms: number][] = [
+      [{ delay: Infinity }, null, 10],
+      [{ delay: 10_000 }, { delay: 50 }, 50],
+      [{ delay: 10 }, { delay: 50 }, 50],
+      [{ connect: "drop" }, { delay: 50 }, 50],
+    ];
+    for (const [before, after, ms] of changes) {
+      net.fault(ADDRESS, before);
+      const dialling = net.dial("tcp", ADDRESS);
+      await clock.advance(5);
+      net.fault(ADDRESS, after);
+      await clock.advance(5);
+      await clock.advance(40);
+      await using conn = await dialling;
+      assertEquals(conn.dialTrace?.totalMs, ms === 10 ? 5 : ms);
+    }
+    net.fault(ADDRESS, { delay: 10_000 });
+    const dialling = outcome(net.dial("tcp", ADDRESS));
+    await clock.advance(5);
+    net.fault(ADDRESS, { connect: "refuse" });
+    assertEquals(await dialling, "ECONNREFUSED");
+  }),
 );
 
 Deno.test(

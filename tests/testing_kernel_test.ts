@@ -97,7 +97,7 @@ function memory(): World {
   return {
     listen(kind, at) {
       const addr = kind === "unix"
-        ? new UnixAddr((at as Deno.UnixAddr)?.path ?? "")
+        ? new UnixAddr((at as Deno.UnixAddr)?.path ?? "/a/file")
         : new TcpAddr(
           (at as Deno.NetAddr)?.hostname ?? "127.0.0.1",
           (at as Deno.NetAddr)?.port ?? 0,

@@ -290,11 +290,75 @@ Deno.test(
       await listener.close();
       await refused;
     }
+    // The runtime's own queue, whatever `backlog` says.
     await using _listener = await net.listen("unix", "/a", { backlog: 1 });
-    await using _one = await net.dial("unix", "/a");
-    await using _two = await net.dial("unix", "/a");
+    await using waiting = new AsyncDisposableStack();
+    for (let i = 0; i < 1_025; i++) waiting.use(await net.dial("unix", "/a"));
     const error = await assertRejects(() => net.dial("unix", "/a"), DialError);
     assertEquals(error.code, "EAGAIN");
+  }),
+);
+
+Deno.test(
+  "listen() and dial() of one tick meet",
+  inMemory(async ({ net }) => {
+    const [listener, conn] = await Promise.all([
+      net.listen("tcp", "10.0.0.1:80"),
+      net.dial("tcp", "10.0.0.1:80"),
+    ]);
+    conn.close();
+    await listener.close();
+  }),
+);
+
+Deno.test(
+  "an abstract unix socket that is not there refuses",
+  inMemory(async ({ net }) => {
+    const codes = [];
+    for (const path of ["@nobody", "/nobody"]) {
+      const error = await assertRejects(
+        () => net.dial("unix", path),
+        DialError,
+      );
+      codes.push(error.code);
+    }
+    assertEquals(codes, ["ECONNREFUSED", "ENOENT"]); // as Linux says
+  }),
+);
+
+Deno.test(
+  "reset() understands an address as fault() does",
+  inMemory(async ({ net }) => {
+    await using listener = await net.listen("tcp", "[::1]:80");
+    await using _unix = await net.listen("unix", "/a");
+    await using other = await net.dial("unix", "/a");
+    for (const address of ["[0:0:0:0:0:0:0:1]:http", "::1", "*"]) {
+      await using client = await net.dial("tcp", String(listener.addr));
+      await using _server = await listener.accept();
+      assertEquals(net.reset(address), address === "*" ? 2 : 1);
+      const error = await assertRejects(
+        () => client.read(new Uint8Array(1)),
+        OpError,
+      );
+      assertEquals(error.code, "ECONNRESET");
+    }
+    assertThrows(() => net.reset("garbage"), AddrError);
+    assertThrows(() => net.reset(other.localAddr), AddrError); // has no name
+  }),
+);
+
+Deno.test(
+  "reusePort: listeners take turns, whatever else is dialled",
+  inMemory(async ({ net }) => {
+    const options = { reusePort: true };
+    await using one = await net.listen("tcp", "10.0.0.1:80", options);
+    await using two = await net.listen("tcp", "10.0.0.1:80", options);
+    await using _other = await net.listen("tcp", "10.0.0.1:81");
+    for (const listener of [one, two, one, two]) {
+      await using _client = await net.dial("tcp", "10.0.0.1:80");
+      await using _server = await listener.accept();
+      await using _more = await net.dial("tcp", "10.0.0.1:81");
+    }
   }),
 );
 
