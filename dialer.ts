@@ -258,8 +258,8 @@ export class Dialer {
         (attempt.outcome === "canceled"
           ? addr === prefer
           : attempt.outcome !== "not-started") &&
-        // It may have worked since, for another dial.
-        begun + attempt.startMs + attempt.durationMs >= at
+        // What began before it worked for another dial says nothing of now.
+        begun + attempt.startMs >= at
       );
     const left = known.filter((remembered) =>
       !failed(remembered) &&

@@ -806,6 +806,24 @@ Deno.test("Dialer remembers which address last worked", async (t) => {
     memory.delays = {};
     assertEquals(await memory.dial(), [".2"]);
   });
+  await t.step("one that has worked since, of a dial called off", async () => {
+    const memory = new Remembering();
+    await memory.dial(); // .2
+    memory.delays = { "10.0.0.1": 500, "10.0.0.2": 100 };
+    const controller = new AbortController();
+    const { signal } = controller;
+    const first = memory.dialer.dial("tcp", "db.test:1");
+    await memory.clock.advance(50);
+    const second = memory.dialer.dial("tcp", "db.test:1", { signal })
+      .catch((error: unknown) => error);
+    await memory.clock.advance(60);
+    (await first).close();
+    controller.abort("not needed any more");
+    assertEquals(await second, "not needed any more");
+    await memory.clock.advance(1_000);
+    memory.delays = {};
+    assertEquals(await memory.dial(), [".2"]);
+  });
   await t.step("for ten minutes", async () => {
     const memory = new Remembering();
     await memory.dial();
