@@ -101,7 +101,7 @@ export async function handle(
     aborted.reject(signal.reason);
   });
   try {
-    if (signal.aborted) conn.close();
+    if (signal.aborted) discard(conn);
     signal.throwIfAborted();
     await Promise.race([live(conn, handler, context), aborted.promise]);
   } finally {

@@ -7,7 +7,7 @@ import {
 } from "./conn.ts";
 import { MAX_SIZE } from "./pool.ts";
 import type { ReadHalf, ReadWaiter } from "./read_half.ts";
-import { onAbort, reasonFirst, tolerate } from "./wire.ts";
+import { discard, onAbort, reasonFirst, tolerate } from "./wire.ts";
 import { PIECE, type WriteHalf, WriteJob } from "./write_half.ts";
 
 /**
@@ -109,8 +109,8 @@ async function copyBoth(
   wireOf(b); // nothing is closed if one of them is no Conn
   const signal = options?.signal;
   const close = () => {
-    a.close();
-    b.close();
+    discard(a);
+    discard(b);
   };
   // A FIN takes no signal, and it may be stuck behind others' writes.
   const unfollow = signal && onAbort(signal, close);

@@ -48,9 +48,20 @@ export class Deadline {
 
   /** A call begins to wait: from now on the alarm has to run. */
   watch(): void {
-    if (this.#at === Infinity) return;
+    if (this.#at === Infinity || this.#sealed) return;
     this.#alarm ??= new Alarm(this.#clock, () => this.#ring(), false);
     this.#alarm.set(this.#at);
+  }
+
+  /**
+   * Far away for good, unless it is over for good: nobody can move it any more.
+   * There still is one, so that what waits may be abandoned.
+   */
+  lift(): void {
+    if (this.#sealed) return;
+    this.#alarm?.clear();
+    this.#at = Number.MAX_VALUE;
+    this.#sealed = true;
   }
 
   /** Over for good: nobody can move it any more. */

@@ -207,7 +207,7 @@ export class Dialing {
   ): Race<Target, Deno.Conn> {
     const { connect, ...settings } = this.#settings;
     const options = this.#openOptions(parsed);
-    return new Race({
+    return new Race<Target, Deno.Conn>({
       clock: settings.clock,
       attemptDelay: settings.attemptDelay,
       attemptTimeout: this.#mode === "native"

@@ -1,6 +1,7 @@
 import { Alarm } from "./clock.ts";
 import { type Conn, readerOf, wireOf, writerOf } from "./conn.ts";
 import { OpError } from "./errors.ts";
+import { discard } from "./wire.ts";
 
 /** How long a peer may take to close its side after we have closed ours. */
 const LINGER_MS = 5_000;
@@ -26,12 +27,13 @@ export function closeGently(conn: Conn): Promise<void> | void {
 
 async function linger(conn: Conn): Promise<void> {
   const wire = wireOf(conn);
-  // No deadline: what the handler has left running may move it.
-  const alarm = new Alarm(wire.clock, () => conn.close(), false);
+  // No deadline: what the handler has left running may move it, either way.
+  const alarm = new Alarm(wire.clock, () => discard(conn), false);
   const patience = () => alarm.setIn(LINGER_MS);
   try {
     patience();
-    conn.setDeadline(null); // the handler's; it has ended
+    readerOf(conn).deadline.lift();
+    writerOf(conn).deadline.lift();
     if (writerOf(conn).waiting) {
       // Not awaited by the handler. A slow reader may take its time for it.
       const { activity } = wire;

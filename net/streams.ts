@@ -1,5 +1,5 @@
 import type { Conn } from "./conn.ts";
-import { tolerate } from "./wire.ts";
+import { discard, tolerate } from "./wire.ts";
 
 /**
  * The reading half of `conn` as a byte stream: it reads when it is pulled,
@@ -77,7 +77,7 @@ export function writableOf(conn: Conn): WritableStream<Uint8Array> {
     start({ signal }) {
       signal.addEventListener("abort", () => {
         failed = true;
-        conn.close();
+        discard(conn);
       });
     },
     write: (chunk) => sent(conn.write(chunk)),

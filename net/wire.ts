@@ -129,7 +129,7 @@ export class Wire {
 }
 
 /** Closes a connection that nobody wants; one that cannot be closed is gone. */
-export function discard(conn: Deno.Conn): void {
+export function discard(conn: { close(): void }): void {
   try {
     conn.close();
   } catch {

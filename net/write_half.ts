@@ -29,7 +29,7 @@ import { Deadline } from "./deadline.ts";
 import { DeadlineExceededError } from "./errors.ts";
 import { giveMemory, takeMemory } from "./pool.ts";
 import { type Link, Queue } from "./queue.ts";
-import type { Half, Wire } from "./wire.ts";
+import { discard, type Half, type Wire } from "./wire.ts";
 
 /** What may still go out after its write was abandoned. */
 export const PIECE = 64 * 1024;
@@ -363,7 +363,7 @@ export class WriteHalf implements Half {
       if (job.abandoned) continue;
       giveUp(job, this.#timeout(job.bytes ? "write" : "close", job.done));
     }
-    if (this.#inPlace) this.#wire.close();
+    if (this.#inPlace) discard(this.#wire);
   }
 }
 

@@ -474,6 +474,17 @@ Deno.test("a default reader gets what a BYOB reader has let go of", async () => 
   conn.close();
 });
 
+Deno.test("writable.abort() is no uncaught error if the connection cannot be closed", async () => {
+  const { inner, conn } = setUp();
+  inner.close = () => {
+    throw new Error("will not close");
+  };
+  const writer = conn.writable.getWriter();
+  const closed = failure(writer.closed);
+  await writer.abort("enough"); // the listener's error would end the process
+  assertEquals(await closed, "enough");
+});
+
 Deno.test("writable.abort() closes at once, and ends the write that is stuck", async () => {
   const { inner, conn } = setUp();
   const writer = conn.writable.getWriter();

@@ -328,6 +328,19 @@ Deno.test("copy() and a close of `from` while its bytes are under way", async ()
   to.conn.close();
 });
 
+Deno.test("copyBidirectional() closes both on an abort, although one cannot be", async () => {
+  const [a, b] = [new InnerConn(), new InnerConn()];
+  a.close = () => {
+    throw new Error("will not close");
+  };
+  const controller = new AbortController();
+  const { signal } = controller;
+  const copied = copyBidirectional(new Conn(a), new Conn(b), { signal });
+  controller.abort("enough"); // nothing is thrown at whoever aborts
+  assertEquals(await failure(copied), "enough");
+  assertEquals(b.closes, 1);
+});
+
 Deno.test("copy() with a signal", { timeout: STUCK_MS }, async (t) => {
   await t.step("aborted before: touches nothing", async () => {
     const { client, a, b, closeAll } = await proxied();

@@ -8,7 +8,7 @@ import {
 } from "@std/assert";
 import { handle, type Handler, type HandlerContext } from "../handler.ts";
 import { listen } from "../listener.ts";
-import { Conn } from "../net/conn.ts";
+import { Conn, wireOf } from "../net/conn.ts";
 import { copy } from "../net/copy.ts";
 import { isClosed, isTimeout, OpError } from "../net/errors.ts";
 import { FakeClock, pipe } from "../testing/mod.ts";
@@ -426,6 +426,48 @@ Deno.test("handle() closes 5 s after its FIN, whatever it left running", async (
       client.close();
     });
   }
+});
+
+Deno.test("handle() waits for its peer, whatever it left running", async () => {
+  const clock = new FakeClock();
+  const [client, server] = pipe({ clock });
+  const handled = settled(handle(server, (conn) => {
+    conn.write(bytes("reply"));
+    (async () => {
+      let n: number | null | void = 0;
+      while (n !== null) {
+        conn.setReadDeadline(clock.now() + 50);
+        n = await conn.read(new Uint8Array(8)).catch((error) => {
+          if (!isTimeout(error)) throw error;
+        });
+      }
+    })();
+  }));
+  for (let i = 0; i < 10; i++) {
+    await client.write(bytes("x"));
+    await clock.advance(80);
+  }
+  assertEquals(handled.done, false);
+  assertEquals(await textOf(client), "reply");
+  client.close();
+  await clock.advance(0);
+  assertEquals(handled.done, true);
+  assertEquals(clock.timers, []);
+});
+
+Deno.test("handle() ends in time although its connection does not close", async () => {
+  const clock = new FakeClock();
+  const [client, server] = pipe({ clock });
+  const { inner } = wireOf(server);
+  const close = inner.close.bind(inner);
+  inner.close = () => {
+    close();
+    throw new Error("will not close");
+  };
+  const handled = settled(handle(server, () => {}));
+  await clock.advance(5_000); // nothing is thrown at whoever moves the clock
+  assertEquals(handled.done, true);
+  client.close();
 });
 
 Deno.test("handle() closes after 1 MiB that nobody wants", {
