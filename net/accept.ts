@@ -260,7 +260,7 @@ export class Listener implements AsyncIterable<Conn>, AsyncDisposable {
     try {
       setSocketOptions(inner, this.#options);
     } catch (error) {
-      conn.close(); // no error if it is closed already
+      discard(conn);
       this.#badPeer(error); // which has reset it
       return null;
     }
@@ -359,6 +359,7 @@ export class Listener implements AsyncIterable<Conn>, AsyncDisposable {
 
   /** `why` makes the error of each caller that waits. */
   async #close(why: () => OpError): Promise<void> {
+    let freed: unknown;
     this.#closed.resolve();
     this.#unfollow?.();
     this.#retry.clear();
@@ -367,7 +368,7 @@ export class Listener implements AsyncIterable<Conn>, AsyncDisposable {
       // Whoever waits for the close waits for this accept, too; unref'd, it
       // would let the process end before it has settled.
       if (this.#pending && (this.#stale || !this.#refd)) this.#inner.ref();
-      this.#inner.close();
+      freed = this.#inner.close(); // two sockets: see both_families.ts
     } catch (error) {
       // Somebody closed it behind our back; it is closed, as was asked.
       if (!(error instanceof Deno.errors.BadResource)) throw error;
@@ -375,8 +376,9 @@ export class Listener implements AsyncIterable<Conn>, AsyncDisposable {
       this.#spare?.close();
       this.#spare = null;
     }
-    // Until it has settled the port is not free.
+    // Until they have settled the port is not free.
     await this.#pending;
+    await freed;
   }
 
   /** What to tell a caller who comes too late. */

@@ -30,8 +30,8 @@ export interface BindOptions {
   reusePort: boolean;
 }
 
-/** Errors for which a dual-stack wildcard falls back to IPv4 alone. */
-const NO_IPV6: ReadonlySet<string | undefined> = new Set([
+/** Errors for which a dual-stack wildcard makes do with the other family. */
+const NO_FAMILY: ReadonlySet<string | undefined> = new Set([
   "EAFNOSUPPORT",
   "EADDRNOTAVAIL",
 ]);
@@ -80,7 +80,7 @@ export async function bind(
   try {
     return os === "windows" ? openBoth(port, open) : open("::");
   } catch (error) {
-    if (!NO_IPV6.has(errorCode(error))) throw error;
+    if (!NO_FAMILY.has(errorCode(error))) throw error;
     return open("0.0.0.0");
   }
 }
@@ -98,8 +98,10 @@ function openBoth(
     try {
       return bothFamilies(ipv6, open("0.0.0.0", chosen));
     } catch (error) {
+      const code = errorCode(error);
+      if (NO_FAMILY.has(code)) return ipv6;
       ipv6.close();
-      const clash = port === 0 && errorCode(error) === "EADDRINUSE";
+      const clash = port === 0 && code === "EADDRINUSE";
       if (!clash || clashes === MAX_CLASHES) throw error;
     }
   }

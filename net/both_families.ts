@@ -22,65 +22,91 @@ export function bothFamilies(
 class BothFamilies {
   readonly addr: Deno.Addr;
   readonly #sides: readonly Deno.Listener[];
-  /** Those with no accept under way. */
-  readonly #idle: Set<Deno.Listener>;
-  /** Accepts that settled when nobody waited. */
-  readonly #settled: Promise<Deno.Conn>[] = [];
+  /** Those with an accept under way. */
+  readonly #busy = new Set<Deno.Listener>();
+  /** Accepts that settled when nobody waited; after close(), the last ones. */
+  #settled: Promise<Deno.Conn>[] = [];
   #caller: PromiseWithResolvers<Deno.Conn> | null = null;
+  #refd = true;
   #closed = false;
+  readonly #freed = Promise.withResolvers<void>();
 
   constructor(sides: [Deno.Listener, Deno.Listener]) {
     this.addr = sides[0].addr;
     this.#sides = sides;
-    this.#idle = new Set(sides);
   }
 
   accept(): Promise<Deno.Conn> {
+    if (this.#closed) return Promise.reject(closed());
     const settled = this.#settled.shift();
     if (settled) return settled;
-    if (this.#closed) return Promise.reject(closed());
     this.#caller = Promise.withResolvers();
     const { promise } = this.#caller;
-    for (const side of this.#idle) {
+    for (const side of this.#sides) {
+      if (this.#busy.has(side)) continue;
+      this.#busy.add(side);
       const accepting = side.accept();
       const end = () => this.#end(side, accepting);
       accepting.then(end, end);
     }
-    this.#idle.clear();
+    this.#updateRefs();
     return promise;
   }
 
-  close(): void {
+  /** Settles when both ports are free. */
+  close(): Promise<void> {
     this.#closed = true;
-    for (const side of this.#sides) side.close();
-    for (const settled of this.#settled.splice(0)) drop(settled);
+    for (const side of this.#sides) {
+      if (this.#busy.has(side)) side.ref(); // who closes waits for it
+      side.close();
+    }
+    if (this.#busy.size === 0) this.#finish();
+    return this.#freed.promise;
   }
 
   ref(): void {
-    for (const side of this.#sides) side.ref();
+    this.#refd = true;
+    this.#updateRefs();
   }
 
   unref(): void {
-    for (const side of this.#sides) side.unref();
+    this.#refd = false;
+    this.#updateRefs();
   }
 
   #end(side: Deno.Listener, accepting: Promise<Deno.Conn>): void {
-    this.#idle.add(side);
-    const caller = this.#caller;
-    if (this.#closed) {
-      drop(accepting);
-      // Until both have settled the port is not free.
-      if (this.#idle.size === this.#sides.length) caller?.reject(closed());
-    } else if (caller) {
+    this.#busy.delete(side);
+    if (this.#closed || this.#caller === null) {
+      this.#settled.push(accepting);
+      if (this.#closed && this.#busy.size === 0) this.#finish();
+    } else {
+      this.#caller.resolve(accepting);
       this.#caller = null;
-      caller.resolve(accepting);
-    } else this.#settled.push(accepting);
+      this.#updateRefs();
+    }
   }
-}
 
-/** Closes what comes too late; a failure is nobody's business any more. */
-function drop(accepting: Promise<Deno.Conn>): void {
-  accepting.then(discard, () => {});
+  /** With nobody waiting, an accept under way must not hold the process. */
+  #updateRefs(): void {
+    for (const side of this.#sides) {
+      const idle = this.#caller === null && this.#busy.has(side);
+      if (this.#refd && !idle) side.ref();
+      else side.unref();
+    }
+  }
+
+  /** Both are closed, and no accept is under way: who came last is served. */
+  async #finish(): Promise<void> {
+    for (const settled of this.#settled) {
+      const conn = await settled.catch(() => null);
+      if (conn === null) continue;
+      if (this.#caller) this.#caller.resolve(conn);
+      else discard(conn);
+      this.#caller = null;
+    }
+    this.#caller?.reject(closed());
+    this.#freed.resolve();
+  }
 }
 
 function closed(): Error {

@@ -4,7 +4,14 @@ import { Listener } from "../listener.ts";
 import { bothFamilies } from "../net/both_families.ts";
 import { isClosed } from "../net/errors.ts";
 import { closedInner, errno, FakeConn, FakeListener } from "./fake_listener.ts";
-import { connect, installed, preload, runChild, STUCK_MS } from "./support.ts";
+import {
+  connect,
+  installed,
+  preload,
+  runChild,
+  STUCK_MS,
+  turn,
+} from "./support.ts";
 
 /** One on each family, on ports of their own. */
 function listenBoth(): { sides: Deno.TcpListener[]; listener: Listener } {
@@ -36,14 +43,31 @@ Deno.test("bothFamilies() brings the clients of both", {
   await listener.close();
 });
 
-Deno.test("bothFamilies() frees both ports when it is closed", async () => {
-  const { sides, listener } = listenBoth();
-  const waiting = assertRejects(() => listener.accept());
-  await listener.close();
-  await waiting;
-  for (const { addr: { hostname, port } } of sides) {
-    Deno.listen({ hostname, port }).close();
-  }
+Deno.test("bothFamilies() frees both ports when it is closed", async (t) => {
+  const free = (sides: Deno.TcpListener[]) => {
+    for (const { addr: { hostname, port } } of sides) {
+      Deno.listen({ hostname, port }).close();
+    }
+  };
+  await t.step("while somebody waits", async () => {
+    const { sides, listener } = listenBoth();
+    const waiting = assertRejects(() => listener.accept());
+    await listener.close();
+    await waiting;
+    free(sides);
+  });
+  await t.step("while the slower one is asked still", async () => {
+    const { sides, listener } = listenBoth();
+    using _client = await connect({ addr: sides[1]!.addr });
+    (await listener.accept()).close();
+    await listener.close();
+    free(sides);
+  });
+  await t.step("when nobody has asked", async () => {
+    const { sides, listener } = listenBoth();
+    await listener.close();
+    free(sides);
+  });
 });
 
 Deno.test("bothFamilies() gives what the slower one brings to the next", async () => {
@@ -57,7 +81,7 @@ Deno.test("bothFamilies() gives what the slower one brings to the next", async (
   assertEquals(await both.accept(), a as unknown as Deno.Conn);
   assertEquals([six.accepts, four.accepts], [1, 1], "nobody asks ahead");
   both.close();
-  assertEquals([six.calls, four.calls], [["close"], ["close"]]);
+  for (const { calls } of [six, four]) assertEquals(calls.at(-1), "close");
 });
 
 Deno.test("bothFamilies() passes a failure on, and goes on", async () => {
@@ -78,41 +102,63 @@ Deno.test("bothFamilies() passes a failure on, and goes on", async () => {
 Deno.test("bothFamilies() leaves nothing open", async () => {
   const [six, four] = [new FakeListener(), new FakeListener()];
   const both = bothFamilies(six.inner, four.inner);
-  const [taken, kept, late] = [1, 2, 3].map(() => new FakeConn());
+  const [taken, kept] = [new FakeConn(), new FakeConn()];
   const first = both.accept();
-  await six.settle(taken!);
+  await six.settle(taken);
   await first;
-  await four.settle(kept!); // nobody waits for it
+  await four.settle(kept); // nobody waits for it
   both.close();
-  await Promise.resolve();
-  assertEquals(kept!.calls, ["close"]);
-  assertEquals(taken!.calls, []);
+  await turn();
+  assertEquals([taken.calls, kept.calls], [[], ["close"]]);
   await assertRejects(() => both.accept(), Deno.errors.BadResource);
-
-  const [left, right] = [new FakeListener(), new FakeListener()];
-  const other = bothFamilies(left.inner, right.inner);
-  let told: unknown;
-  other.accept().catch((error) => told = error);
-  other.close();
-  await left.settle(late!);
-  assertEquals(late!.calls, ["close"]);
-  assertEquals(told, undefined, "the other port is not free yet");
-  await right.settle(closedInner);
-  assert(isClosed(told));
 });
 
-Deno.test("bothFamilies() refs and unrefs both", () => {
+Deno.test("bothFamilies() serves who comes as it is closed, one caller one client", async () => {
+  for (const others of [closedInner, new FakeConn()]) {
+    const [six, four] = [new FakeListener(), new FakeListener()];
+    const both = bothFamilies(six.inner, four.inner);
+    let told: unknown;
+    both.accept().then((conn) => told = conn);
+    both.close();
+    const late = new FakeConn();
+    await six.settle(late);
+    assertEquals(told, undefined, "the other port is not free yet");
+    await four.settle(others);
+    assertEquals(told, late as unknown as Deno.Conn);
+    assertEquals(late.calls, []);
+    if (others instanceof FakeConn) assertEquals(others.calls, ["close"]);
+  }
   const [six, four] = [new FakeListener(), new FakeListener()];
   const both = bothFamilies(six.inner, four.inner);
+  const failing = both.accept().catch((error) => error);
+  both.close();
+  await six.settle(closedInner);
+  await four.settle(closedInner);
+  assert(isClosed(await failing));
+});
+
+Deno.test("bothFamilies() holds the process as one listener does", async () => {
+  const [six, four] = [new FakeListener(), new FakeListener()];
+  const both = bothFamilies(six.inner, four.inner);
+  const refs = () => [six, four].map(({ calls }) => calls.at(-1));
   both.unref();
+  assertEquals(refs(), ["unref", "unref"]);
   both.ref();
-  for (const { calls } of [six, four]) assertEquals(calls, ["unref", "ref"]);
+  assertEquals(refs(), ["ref", "ref"]);
+  const accepted = both.accept();
+  await six.settle(new FakeConn());
+  await accepted;
+  assertEquals(refs(), ["ref", "unref"], "nobody waits for the slower one");
+  both.ref();
+  assertEquals(refs(), ["ref", "unref"]);
+  both.accept();
+  assertEquals(refs(), ["ref", "ref"]);
 });
 
 Deno.test({
   name: "all addresses are two sockets where one is for IPv6 alone",
   // A C library that does what Windows does: [::] is IPV6_V6ONLY. And the
-  // first $CLASHES ports that IPv4 asks for are taken.
+  // first $CLASHES sockets of IPv4 fail with $ERRNO.
   ignore: Deno.build.os !== "linux" || !installed("cc"),
   fn: async () => {
     await using library = await preload(`
@@ -129,7 +175,7 @@ Deno.test({
         if (addr->sa_family == AF_INET6)
           setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &on, sizeof on);
         else if (clashes++ < atoi(getenv("CLASHES"))) {
-          errno = EADDRINUSE;
+          errno = atoi(getenv("ERRNO"));
           return -1;
         }
         return next(fd, addr, size);
@@ -137,7 +183,7 @@ Deno.test({
     `);
     const inChild = async (
       body: string,
-      { clashes = 0, flag = "--allow-net" } = {},
+      { clashes = 0, errno = 98, flag = "--allow-net" } = {}, // EADDRINUSE
     ) => {
       const { stdout, stderr } = await runChild(
         `
@@ -164,7 +210,10 @@ Deno.test({
         }
         ${body}
         `,
-        { flags: [flag], wrap: [...library.wrap, `CLASHES=${clashes}`] },
+        {
+          flags: [flag],
+          wrap: [...library.wrap, `CLASHES=${clashes}`, `ERRNO=${errno}`],
+        },
       );
       assert(stdout !== "", stderr);
       return JSON.parse(stdout);
@@ -194,6 +243,9 @@ Deno.test({
     `;
     assertEquals(await inChild(answers, { clashes: 8 }), "::1 127.0.0.1");
     assertEquals(await inChild(answers, { clashes: 9 }), "EADDRINUSE");
+
+    // There is no IPv4 here (EADDRNOTAVAIL): IPv6 will do.
+    assertEquals(await inChild(answers, { clashes: 9, errno: 99 }), "::1");
 
     // Nobody is asked for 0.0.0.0 where [::] alone is granted.
     assertEquals(
