@@ -25,7 +25,7 @@ class BothFamilies {
   /** Those with an accept under way. */
   readonly #busy = new Set<Deno.Listener>();
   /** Accepts that settled when nobody waited; after close(), the last ones. */
-  #settled: Promise<Deno.Conn>[] = [];
+  readonly #settled: Promise<Deno.Conn>[] = [];
   #caller: PromiseWithResolvers<Deno.Conn> | null = null;
   #refd = true;
   #closed = false;

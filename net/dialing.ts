@@ -70,7 +70,7 @@ type Turns = Pick<Race<Target, Deno.Conn>, "attempts" | "untried">;
 
 /** One dial; `run()` is called once. */
 export class Dialing {
-  /** What it did, once it is over and if anybody had a turn. */
+  /** What it did, however it has ended; nothing if nobody was to be tried. */
   trace: DialTrace | undefined;
   readonly #network: string;
   readonly #address: string;

@@ -64,9 +64,8 @@ export function errorCode(error: unknown): string | undefined {
   if (!(error instanceof Error)) return undefined;
   const { code } = error as { code?: unknown };
   if (typeof code === "string") return code;
-  const text = strerror(error);
   return CLASS_CODES.find(([type]) => error instanceof type)?.[1] ??
-    (text === undefined ? undefined : TEXT_CODES.get(text));
+    TEXT_CODES.get(strerror(error) ?? "");
 }
 
 /** What Go says of the errno that an error has; `undefined` if it has none. */

@@ -111,15 +111,19 @@ export async function preload(
   source: string,
 ): Promise<AsyncDisposable & { wrap: string[] }> {
   const folder = await Deno.makeTempDir({ prefix: "preload" });
+  const remove = () => Deno.remove(folder, { recursive: true });
   await Deno.writeTextFile(`${folder}/fake.c`, source);
   const { success, stderr } = await new Deno.Command("cc", {
     args: ["-shared", "-fPIC", "-o", "fake.so", "fake.c", "-ldl"],
     cwd: folder,
   }).output();
-  if (!success) throw new Error(new TextDecoder().decode(stderr));
+  if (!success) {
+    await remove();
+    throw new Error(new TextDecoder().decode(stderr));
+  }
   return {
     wrap: ["env", `LD_PRELOAD=${folder}/fake.so`],
-    [Symbol.asyncDispose]: () => Deno.remove(folder, { recursive: true }),
+    [Symbol.asyncDispose]: remove,
   };
 }
 
