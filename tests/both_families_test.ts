@@ -13,11 +13,11 @@ import {
   turn,
 } from "./support.ts";
 
-/** One on each family, on ports of their own. */
-function listenBoth(): { sides: Deno.TcpListener[]; listener: Listener } {
-  const sides = ["::1", "127.0.0.1"].map((hostname) =>
-    Deno.listen({ hostname, port: 0 })
-  );
+/** One on each host, on ports of their own. */
+function listenBoth(
+  hosts = ["::1", "127.0.0.1"],
+): { sides: Deno.TcpListener[]; listener: Listener } {
+  const sides = hosts.map((hostname) => Deno.listen({ hostname, port: 0 }));
   return { sides, listener: new Listener(bothFamilies(sides[0]!, sides[1]!)) };
 }
 
@@ -44,27 +44,30 @@ Deno.test("bothFamilies() brings the clients of both", {
 });
 
 Deno.test("bothFamilies() frees both ports when it is closed", async (t) => {
+  // Where no other test has a client: the system may give it a port that has
+  // just become free.
+  const hosts = ["127.0.0.2", "127.0.0.3"];
   const free = (sides: Deno.TcpListener[]) => {
     for (const { addr: { hostname, port } } of sides) {
       Deno.listen({ hostname, port }).close();
     }
   };
   await t.step("while somebody waits", async () => {
-    const { sides, listener } = listenBoth();
+    const { sides, listener } = listenBoth(hosts);
     const waiting = assertRejects(() => listener.accept());
     await listener.close();
     await waiting;
     free(sides);
   });
   await t.step("while the slower one is asked still", async () => {
-    const { sides, listener } = listenBoth();
+    const { sides, listener } = listenBoth(hosts);
     using _client = await connect({ addr: sides[1]!.addr });
     (await listener.accept()).close();
     await listener.close();
     free(sides);
   });
   await t.step("when nobody has asked", async () => {
-    const { sides, listener } = listenBoth();
+    const { sides, listener } = listenBoth(hosts);
     await listener.close();
     free(sides);
   });
