@@ -200,7 +200,7 @@ export class Dialer {
    */
   constructor(defaults: DialOptions = {}) {
     checkDialOptions(defaults);
-    this.#defaults = { ...defaults };
+    this.#defaults = given(defaults);
   }
 
   /**
@@ -283,9 +283,24 @@ function isIpv6(addr: string): boolean {
   return addr.startsWith("[");
 }
 
-/** Options without those that are `undefined`: they hide no default. */
+const NAMES = [
+  "signal",
+  "timeout",
+  "attemptTimeout",
+  "attemptDelay",
+  "resolve",
+  "connect",
+  "noDelay",
+  "keepAlive",
+  "clock",
+] as const satisfies readonly (keyof DialOptions)[];
+
+/**
+ * Options without those that are `undefined`: they hide no default. By name, for
+ * what a class's getters give is not the object's own.
+ */
 function given(options: DialOptions): DialOptions {
-  const entries = Object.entries(options);
+  const entries = NAMES.map((name) => [name, options[name]] as const);
   return Object.fromEntries(entries.filter(([, value]) => value !== undefined));
 }
 

@@ -113,5 +113,5 @@ export async function listen(
     backlog: Math.min(backlog, MAX_BACKLOG),
     reusePort,
   });
-  return makeListener(inner, { ...options, ipv6Only: network === "tcp6" });
+  return makeListener(inner, options, network === "tcp6");
 }

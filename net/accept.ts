@@ -27,7 +27,7 @@ import { ClosedError, OpError } from "./errors.ts";
 import { Queue } from "./queue.ts";
 import { setSocketOptions } from "./socket_options.ts";
 import { tell } from "./tell.ts";
-import { discard, onAbort } from "./wire.ts";
+import { discard, onAbort, tolerate } from "./wire.ts";
 
 /** The back-off of Go's `net/http`: 5 ms, doubling, at most 1 s. */
 const MIN_RETRY_MS = 5;
@@ -43,11 +43,13 @@ export let listenerParts: (listener: Listener) => ListenerParts;
  *
  * @param inner Just opened; closed if the signal has aborted meanwhile.
  * @param options Checked by {@linkcode checkListenOptions}.
+ * @param ipv6Only Whether to turn IPv4 peers away.
  * @throws {AbortSignal["reason"]} If `options.signal` has aborted.
  */
 export let makeListener: (
   inner: Deno.Listener,
   options: MakeOptions,
+  ipv6Only?: boolean,
 ) => Listener;
 
 /**
@@ -74,7 +76,8 @@ export class Listener implements AsyncIterable<Conn>, AsyncDisposable {
         bequeath: (heir) => listener.#heir = heir,
       };
     };
-    makeListener = (inner, { ipv6Only = false, signal, ...options }) => {
+    makeListener = (inner, options, ipv6Only = false) => {
+      const { signal } = options;
       if (signal?.aborted) {
         inner.close();
         throw signal.reason;
@@ -353,8 +356,7 @@ export class Listener implements AsyncIterable<Conn>, AsyncDisposable {
 
   /** A close that nobody waits for: close() will tell if it goes wrong. */
   #closeUnasked(why = () => this.#closedError()): void {
-    this.#closing ??= this.#close(why);
-    this.#closing.catch(() => {});
+    tolerate(this.#closing ??= this.#close(why));
   }
 
   /** `why` makes the error of each caller that waits. */
@@ -365,8 +367,7 @@ export class Listener implements AsyncIterable<Conn>, AsyncDisposable {
     this.#retry.clear();
     while (this.#callers.head) this.#callers.shift().reject(why());
     try {
-      // Whoever waits for the close waits for this accept, too; unref'd, it
-      // would let the process end before it has settled.
+      // Unref'd, the accept that we wait for would let the process end.
       if (this.#pending && (this.#stale || !this.#refd)) this.#inner.ref();
       freed = this.#inner.close(); // two sockets: see both_families.ts
     } catch (error) {

@@ -50,8 +50,6 @@ export interface ListenerOptions {
 export interface MakeOptions extends ListenerOptions {
   /** Closes the listener when it aborts. */
   signal?: AbortSignal;
-  /** Turns IPv4 peers away. @default {false} */
-  ipv6Only?: boolean;
 }
 
 /** What `serve()` may know of a listener. */

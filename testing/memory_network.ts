@@ -139,8 +139,7 @@ export class MemoryNetwork {
         : undefined;
       throw new OpError({ op: "listen", network, addr, cause, reason });
     }
-    const ipv6Only = network === "tcp6";
-    return makeListener(inner, { ...rest, clock, ipv6Only });
+    return makeListener(inner, { ...rest, clock }, network === "tcp6");
   };
 
   /** The library's `dial()` on this network. */

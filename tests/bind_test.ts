@@ -12,6 +12,7 @@ import { Conn } from "../net/conn.ts";
 import {
   AddrError,
   DnsError,
+  isClosed,
   OpError,
   UnknownNetworkError,
 } from "../net/errors.ts";
@@ -215,6 +216,18 @@ Deno.test("listen() wants texts for network and address", async () => {
 
 Deno.test("listen() checks options before addresses", async () => {
   await assertRejects(() => listen("tcp", "bad", { backlog: 0 }), RangeError);
+});
+
+Deno.test("listen(): what a class's getters give counts", async () => {
+  const controller = new AbortController();
+  class Config {
+    get signal() {
+      return controller.signal;
+    }
+  }
+  await using listener = await listen("tcp", "127.0.0.1:0", new Config());
+  controller.abort();
+  assert(isClosed(await listener.accept().catch((error) => error)));
 });
 
 Deno.test("listen() says which address the kernel refuses", async (t) => {

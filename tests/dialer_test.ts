@@ -625,6 +625,24 @@ Deno.test("Dialer: the options of a call go before its defaults", async () => {
   assertEquals(seen, ["default", "call"]);
 });
 
+Deno.test("Dialer: what a class's getters give counts, as in dial()", async () => {
+  const seen: string[] = [];
+  class Config {
+    constructor(readonly name: string) {}
+    get connect(): Connector {
+      return () => {
+        seen.push(this.name);
+        return Promise.reject(new Deno.errors.ConnectionRefused("no"));
+      };
+    }
+  }
+  const dialer = new Dialer(new Config("default"));
+  await assertRejects(() => dialer.dial("tcp", "10.0.0.1:1"), DialError);
+  const call = new Config("call");
+  await assertRejects(() => dialer.dial("tcp", "10.0.0.1:1", call), DialError);
+  assertEquals(seen, ["default", "call"]);
+});
+
 /** A Dialer on a scripted network: which addresses answer can change. */
 class Remembering {
   readonly clock = new FakeClock(0);

@@ -210,12 +210,11 @@ Deno.test("a burst of bad peers lets everybody else have a turn", async (t) => {
       let events = 0;
       const listener = makeListener(fake.inner, {
         clock,
-        ipv6Only: true,
         onAcceptError: ({ kind, retryMs }) => {
           events++;
           assertEquals([kind, retryMs], ["peer", 0]);
         },
-      });
+      }, true);
       const call = listener.accept();
       const made: FakeConn[] = [];
       const settle = async () => {
