@@ -94,23 +94,24 @@ function unixReason(path: string): string {
       ? forbidden("--deny-net", "it")
       : "run again with --allow-net";
   }
-  // What --allow-net takes has to be absolute, and what is asked about, too.
-  const relative = !path.startsWith("/");
-  const file = relative ? `$PWD/${path}` : path;
-  const host = `unix:${relative ? `${here()}/` : ""}${path}`;
+  // What --allow-net takes has to be absolute, without symbolic links ($PWD may
+  // have some), and what is asked about, too.
+  const host = path.startsWith("/") ? `unix:${path}` : `unix:${here()}/${path}`;
   const missing: string[] = [];
   for (
     const [flag, value, descriptor] of [
       ["read", path, { name: "read", path }],
       ["write", path, { name: "write", path }],
-      ["net", `unix:${file}`, { name: "net", host }],
+      ["net", host, { name: "net", host }],
     ] as const
   ) {
     const state = grant(descriptor);
     if (state === "denied" && isForbidden(flag)) {
       return forbidden(`--deny-${flag}`, "it");
     }
-    if (state !== "granted") missing.push(`--allow-${flag}=${value}`);
+    // A flag's values are parted by commas; none can have one (2.9.6).
+    const named = value.includes(",") ? "" : `=${value}`;
+    if (state !== "granted") missing.push(`--allow-${flag}${named}`);
   }
   return `run again with ${missing.join(" ")}`;
 }

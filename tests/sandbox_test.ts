@@ -326,7 +326,15 @@ Deno.test("dial() names the flag where nothing is granted", async (t) => {
       ...denied("race", "nosuch"),
       error: "dial unix nosuch: run again with " +
         "--allow-read=nosuch --allow-write=nosuch " +
-        "--allow-net=unix:$PWD/nosuch",
+        `--allow-net=unix:${Deno.cwd()}/nosuch`,
+    }],
+    ["a unix socket that no flag can name", {
+      ...socket,
+      address: "/no,such.sock",
+    }, {
+      ...denied("race", "/no,such.sock"),
+      error: "dial unix /no,such.sock: run again with " +
+        "--allow-read --allow-write --allow-net",
     }],
     ["an abstract socket", { ...socket, address: "@nosuch" }, {
       ...denied("race", "@nosuch"),
