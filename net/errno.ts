@@ -32,6 +32,7 @@ const ERRNO_TEXT: { readonly [code: string]: string } = {
   EPERM: "operation not permitted",
   EPIPE: "broken pipe",
   EPROTO: "protocol error",
+  EPROTOTYPE: "protocol wrong type for socket",
   ETIMEDOUT: "connection timed out",
 };
 

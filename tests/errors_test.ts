@@ -269,6 +269,7 @@ const CODES: [error: unknown, code: string | undefined][] = [
   // Neither code nor class: what Deno makes of some errnos.
   [new Error("Too many open files in system (os error 23)"), "ENFILE"],
   [new Error("Protocol error (os error 71)"), "EPROTO"],
+  [new Error("Protocol wrong type for socket (os error 91)"), "EPROTOTYPE"],
   [new Error("Too many links (os error 31)"), undefined],
   [new Error("Protocol error"), undefined],
   // A DOMException's code is a number, and another matter.
