@@ -373,6 +373,8 @@ export class Server implements AsyncDisposable {
 }
 
 function printError(error: unknown, conn?: Conn): void {
-  if (conn) console.error(`switchboard: serving ${conn.remoteAddr}:`, error);
+  // A unix peer has no name; there, which server it is.
+  const whom = conn && (String(conn.remoteAddr) || conn.localAddr);
+  if (conn) console.error(`switchboard: serving ${whom}:`, error);
   else console.error("switchboard: the listener broke:", error);
 }

@@ -5,6 +5,7 @@ import {
   assertStringIncludes,
   assertThrows,
 } from "@std/assert";
+import { dial } from "../dialer.ts";
 import { type Handler, serve, type ServeOptions } from "../handler.ts";
 import { listen, Listener } from "../listener.ts";
 import { Conn } from "../net/conn.ts";
@@ -267,6 +268,21 @@ Deno.test("serve() prints failures with the peer's address and the stack by defa
     assertStringIncludes(String(text), String(client.localAddr));
     assertStrictEquals(error, failure); // console.error prints its stack
   });
+});
+
+Deno.test({
+  name: "serve() prints a unix server's own address, for its peers have none",
+  ignore: Deno.build.os !== "linux", // where the kernel finds a name
+  fn: () =>
+    capturing(async (printed) => {
+      const failure = new Error("handler");
+      const listener = await listen("unix", "");
+      await using server = serve(listener, () => Promise.reject(failure));
+      const name = String(server.addr);
+      using client = await dial("unix", name);
+      await client.closeWrite();
+      assertEquals(await printed, [`switchboard: serving ${name}:`, failure]);
+    }),
 });
 
 Deno.test("serve() prints that the listener broke by default", async () => {
