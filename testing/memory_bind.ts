@@ -28,7 +28,9 @@ export function binding(
   } catch (cause) {
     throw new OpError({ op: "listen", network, cause });
   }
-  if (parsed.kind === "unix") return new UnixAddr(parsed.path);
+  if (parsed.kind === "unix") {
+    return new UnixAddr(parsed.path === "@" ? "" : parsed.path);
+  }
   const { family, host, ip, port } = parsed;
   if (host === "" || (ip !== null && isWildcard(ip))) {
     return new TcpAddr(family === 4 ? "0.0.0.0" : "::", port);

@@ -146,6 +146,7 @@ Deno.test(
         ["a path", "unix", "/run/a.sock", "/run/a.sock"],
         ["an abstract name", "unix", "@a", "@a"],
         ["no path", "unix", "", "@00001"],
+        ["an abstract name of no letters", "unix", "@", "@00002"],
       ];
     for (const [name, network, address, bound] of cases) {
       await t.step(name, async () => {
