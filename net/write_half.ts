@@ -231,9 +231,7 @@ export class WriteHalf implements Half {
     if (job.owned || (rest > PIECE && !abandonable)) {
       const size = Math.min(rest, abandonable ? PIECE : IN_PLACE);
       job.taken = job.done + size;
-      this.#piece = size === job.bytes.length
-        ? job.bytes
-        : job.bytes.subarray(job.done, job.taken);
+      this.#piece = partOf(job.bytes, job.done, job.taken);
       this.#inPlace = size > PIECE;
     } else {
       this.#gather(job);
@@ -270,10 +268,7 @@ export class WriteHalf implements Half {
     ) {
       const n = Math.min(job.end - job.done, size - at);
       job.taken = job.done + n;
-      const part = n === job.bytes!.length
-        ? job.bytes!
-        : job.bytes!.subarray(job.done, job.taken);
-      memory.set(part, at);
+      memory.set(partOf(job.bytes!, job.done, job.taken), at);
       at += n;
     }
     this.#memory = memory;
@@ -365,6 +360,12 @@ export class WriteHalf implements Half {
     }
     if (this.#inPlace) discard(this.#wire);
   }
+}
+
+/** Not `subarray()`: it calls a constructor, which may be a caller's own. */
+function partOf(bytes: Uint8Array, from: number, to: number): Uint8Array {
+  if (to - from === bytes.length) return bytes;
+  return new Uint8Array(bytes.buffer, bytes.byteOffset + from, to - from);
 }
 
 const NOTHING = new Uint8Array(0);

@@ -306,7 +306,9 @@ export class MemoryConn implements Deno.Conn {
     if (passing > 0) {
       this.#cable.note(this, "write", `${passing} bytes`);
       peer.#unread += passing;
-      peer.#inbox.push({ bytes: p.slice(0, passing), at: peer.#arrivalTime() });
+      // Not p.slice(): it calls a constructor, which may be a caller's own.
+      const bytes = new Uint8Array(p.buffer, p.byteOffset, passing).slice();
+      peer.#inbox.push({ bytes, at: peer.#arrivalTime() });
       peer.#serveReads();
     }
     this.#cable.cutIfDue();

@@ -19,6 +19,13 @@ import {
   zeros,
 } from "./conn_suite_kit.ts";
 
+/** Its constructor is not Uint8Array's, as `subarray()` and `slice()` expect. */
+class Packet extends Uint8Array {
+  constructor(size: number) {
+    super(size);
+  }
+}
+
 /** Reads and writes, several at once, and taken back by signals. */
 export function ioTests({ test, flood }: Suite): void {
   test("both ends know each other's addresses", (a, b) => {
@@ -42,6 +49,29 @@ export function ioTests({ test, flood }: Suite): void {
     assertEquals(await a.read(new Uint8Array(1)), null);
     await echoed;
   });
+
+  test(
+    "bytes of a class of the caller's own go out unchanged, however many",
+    async (a, b) => {
+      const sent = pattern(much);
+      const { signal } = new AbortController();
+      let at = 0;
+      const packet = (size: number) => {
+        const p = new Packet(size);
+        p.set(sent.subarray(at, at += size));
+        return p;
+      };
+      const echoed = echo(b);
+      const got = readFull(a, sent.length);
+      const writes = Array.from({ length: 100 }, () => a.write(packet(1_000)));
+      writes.push(a.write(packet(200_000), { signal }));
+      writes.push(a.write(packet(sent.length - at)));
+      await Promise.all(writes);
+      await a.closeWrite();
+      assert(same(await got, sent));
+      await echoed;
+    },
+  );
 
   test(
     "PingPong: 200 turns of 8 bytes, never split, never late",
