@@ -179,14 +179,13 @@ export class ReadHalf implements Half {
       this.#memory = takeMemory(this.#size);
     }
     this.#pending = true;
-    let read: Promise<number | null>;
     try {
-      read = this.#wire.inner.read(this.#memory!);
+      const read = this.#wire.inner.read(this.#memory!);
+      read.then(this.#onBytes, this.#onFailure);
     } catch (error) {
-      // Only an odd Deno.Conn throws here; whoever waits must still be told.
-      read = Promise.reject(error);
+      // Only an odd Deno.Conn gets here; whoever waits must still be told.
+      Promise.reject(error).catch(this.#onFailure);
     }
-    read.then(this.#onBytes, this.#onFailure);
   }
 
   #arrived(n: number | null): void {

@@ -213,17 +213,7 @@ export class WriteHalf implements Half {
     this.#pending = true;
     if (job.bytes === null) {
       job.taken = 1;
-      let sent: Promise<void>;
-      try {
-        // The runtime takes the kernel's refusal (ENOTCONN) for success.
-        sent = this.#wire.gone === null
-          ? this.#wire.inner.closeWrite()
-          : Promise.reject(this.#wire.gone);
-      } catch (error) {
-        // Only an odd Deno.Conn throws here; who waits must still be told.
-        sent = Promise.reject(error);
-      }
-      sent.then(() => this.#finSent(), this.#onFailure);
+      this.#sendFin().then(() => this.#finSent(), this.#onFailure);
       return;
     }
     const rest = job.end - job.done;
@@ -240,15 +230,21 @@ export class WriteHalf implements Half {
     this.#write(this.#piece!);
   }
 
+  /** An odd Deno.Conn may throw here, or return nothing. */
+  async #sendFin(): Promise<void> {
+    const { gone, inner } = this.#wire;
+    // The runtime takes the kernel's refusal (ENOTCONN) for success.
+    if (gone !== null) throw gone;
+    await inner.closeWrite();
+  }
+
   #write(piece: Uint8Array): void {
-    let written: Promise<number>;
     try {
-      written = this.#wire.inner.write(piece);
+      this.#wire.inner.write(piece).then(this.#onWritten, this.#onFailure);
     } catch (error) {
-      // Only an odd Deno.Conn throws here; the others' turn must still come.
-      written = Promise.reject(error);
+      // Only an odd Deno.Conn gets here; the others' turn must still come.
+      Promise.reject(error).catch(this.#onFailure);
     }
-    written.then(this.#onWritten, this.#onFailure);
   }
 
   /** Copies as much of the line as fits in one piece. */

@@ -134,6 +134,21 @@ Deno.test("Conn.read() outlives a Deno.Conn that throws where it should reject",
   assertEquals(await next, "b");
 });
 
+Deno.test("Conn.read() outlives a Deno.Conn that returns no promise", async () => {
+  const { inner, conn } = setUp();
+  const { read } = inner;
+  inner.read = () => {
+    inner.read = read;
+    return null as unknown as Promise<null>;
+  };
+  const error = await failure(readText(conn)) as OpError;
+  assertEquals(error.op, "read");
+  assert(error.cause instanceof TypeError);
+  const next = readText(conn);
+  await inner.deliver(bytes("b"));
+  assertEquals(await next, "b");
+});
+
 Deno.test("Conn.read() into an array that was given away fails, and loses no byte", async () => {
   const { inner, conn } = setUp();
   const gone = new Uint8Array(8);

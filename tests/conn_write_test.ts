@@ -1,6 +1,7 @@
 import {
   assert,
   assertEquals,
+  assertInstanceOf,
   assertNotStrictEquals,
   assertStrictEquals,
   assertThrows,
@@ -574,6 +575,25 @@ Deno.test("Conn.write() outlives a Deno.Conn that throws where it should reject"
   };
   const error = await opError(conn.write(bytes("a")));
   assertStrictEquals(error.cause, cause);
+  const next = conn.write(bytes("b"));
+  await jobs();
+  assertEquals(await inner.take(), bytes("b"));
+  assertEquals(await next, 1);
+});
+
+Deno.test("Conn.write() outlives a Deno.Conn that returns no promise", async () => {
+  const { inner, conn } = setUp();
+  const other = setUp();
+  const { write } = inner;
+  inner.write = () => {
+    inner.write = write;
+    return 1 as unknown as Promise<number>;
+  };
+  const failed = opError(conn.write(bytes("a")));
+  const written = other.conn.write(bytes("x"));
+  assertInstanceOf((await failed).cause, TypeError);
+  assertEquals(await other.inner.take(), bytes("x"));
+  assertEquals(await written, 1);
   const next = conn.write(bytes("b"));
   await jobs();
   assertEquals(await inner.take(), bytes("b"));
