@@ -10,7 +10,7 @@
  * @module
  */
 
-import { AcceptCall, type AcceptWaiter, NextCall } from "./accept_calls.ts";
+import { AcceptCall, type AcceptWaiter, connsOf } from "./accept_calls.ts";
 import { acceptErrorKind } from "./accept_errors.ts";
 import {
   type AcceptErrorEvent,
@@ -168,7 +168,7 @@ export class Listener implements AsyncIterable<Conn>, AsyncDisposable {
    * @returns Settles when the port can be bound again.
    */
   close(): Promise<void> {
-    return this.#closing ??= this.#close(() => this.#closedError());
+    return this.#closeOnce();
   }
 
   /**
@@ -178,19 +178,7 @@ export class Listener implements AsyncIterable<Conn>, AsyncDisposable {
    * @returns An iterator over accepted connections.
    */
   [Symbol.asyncIterator](): AsyncIterableIterator<Conn> {
-    return {
-      next: () =>
-        new Promise((resolve, reject) =>
-          this.#enter(new NextCall(resolve, reject))
-        ),
-      return: async (value) => {
-        await this.close();
-        return { done: true, value };
-      },
-      [Symbol.asyncIterator]() {
-        return this;
-      },
-    };
+    return connsOf((caller) => this.#enter(caller), () => this.close());
   }
 
   /** Keeps the process alive while an accept waits: the default. */
@@ -355,8 +343,18 @@ export class Listener implements AsyncIterable<Conn>, AsyncDisposable {
   }
 
   /** A close that nobody waits for: close() will tell if it goes wrong. */
-  #closeUnasked(why = () => this.#closedError()): void {
-    tolerate(this.#closing ??= this.#close(why));
+  #closeUnasked(why?: () => OpError): void {
+    tolerate(this.#closeOnce(why));
+  }
+
+  /** Whoever is told of it, by the inner listener, may close this one, too. */
+  #closeOnce(why = () => this.#closedError()): Promise<void> {
+    if (this.#closing === null) {
+      const { promise, resolve } = Promise.withResolvers<void>();
+      this.#closing = promise;
+      resolve(this.#close(why));
+    }
+    return this.#closing;
   }
 
   /** `why` makes the error of each caller that waits. */

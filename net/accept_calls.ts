@@ -47,14 +47,30 @@ export class AcceptCall implements AcceptWaiter {
   }
 }
 
+/** Accepts until the listener is closed; see Listener's async iterator. */
+export function connsOf(
+  enter: (caller: AcceptWaiter) => void,
+  close: () => Promise<void>,
+): AsyncIterableIterator<Conn> {
+  return {
+    next: () =>
+      new Promise((resolve, reject) => enter(new NextCall(resolve, reject))),
+    return: async (value) => {
+      await close();
+      return { done: true, value };
+    },
+    [Symbol.asyncIterator]() {
+      return this;
+    },
+  };
+}
+
 /** One step of an iteration that waits; the listener's close is its end. */
-export class NextCall implements AcceptWaiter {
-  /** See {@linkcode Link}. */
+class NextCall implements AcceptWaiter {
   next: AcceptWaiter | null = null;
   readonly #resolve: (result: IteratorResult<Conn, undefined>) => void;
   readonly #reject: (error: unknown) => void;
 
-  /** Settles a promise with the iterator's result. */
   constructor(
     resolve: (result: IteratorResult<Conn, undefined>) => void,
     reject: (error: unknown) => void,
@@ -63,12 +79,10 @@ export class NextCall implements AcceptWaiter {
     this.#reject = reject;
   }
 
-  /** See {@linkcode AcceptWaiter}. */
   resolve(value: Conn): void {
     this.#resolve({ done: false, value });
   }
 
-  /** See {@linkcode AcceptWaiter}. */
   reject(error: unknown): void {
     if (isClosed(error)) this.#resolve({ done: true, value: undefined });
     else this.#reject(error);

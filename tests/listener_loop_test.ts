@@ -412,6 +412,24 @@ Deno.test("close() tells of an inner listener that does not close", async (t) =>
   });
 });
 
+Deno.test("close() is one, also to whom the inner listener tells of it", async () => {
+  const fake = new FakeListener();
+  const listener = new Listener(fake.inner);
+  const { close } = fake;
+  let again: Promise<void> | undefined;
+  let late: Promise<unknown> | undefined;
+  fake.close = () => {
+    close.call(fake);
+    again = listener.close();
+    late = acceptUntilClosed(listener);
+  };
+  const closed = listener.close();
+  assertStrictEquals(again, closed);
+  assert(isClosed(await late));
+  await closed;
+  assertEquals(fake.calls, ["close"]);
+});
+
 Deno.test("close() waits for the pending accept, and closes what it brings", async () => {
   const fake = new FakeListener();
   const listener = new Listener(fake.inner);
