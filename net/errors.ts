@@ -79,9 +79,10 @@ export function someCause(
  * ```
  */
 export function isClosed(error: unknown): boolean {
+  // By name: a program may have two versions of this library.
   return someCause(
     error,
-    (e) => e instanceof ClosedError || e instanceof Deno.errors.BadResource,
+    (e) => e.name === "ClosedError" || e instanceof Deno.errors.BadResource,
   );
 }
 

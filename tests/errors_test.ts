@@ -506,6 +506,9 @@ function circle(...inner: Error[]): Error {
 const CLOSED: { [what: string]: unknown } = {
   "a ClosedError": new ClosedError(),
   "an OpError over it": new OpError({ op: "read", cause: new ClosedError() }),
+  "another version's ClosedError": Object.assign(new Error(), {
+    name: "ClosedError",
+  }),
   "the platform's BadResource": new Deno.errors.BadResource("x"),
   "one cause down": buried(new ClosedError(), 1),
   "10,000 causes down": buried(new ClosedError(), 10_000),
