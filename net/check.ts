@@ -64,3 +64,19 @@ export function checkAddress(
   const given = Deno.inspect(value, { breakLength: Infinity, depth: 1 });
   throw new TypeError(`not a ${kind}: ${given}`);
 }
+
+/**
+ * Refuses what is no connection over TCP or a unix socket.
+ *
+ * @throws {TypeError} Says what it is.
+ */
+export function checkStream(inner: Deno.Conn): void {
+  checkAddress("connection", inner, inner?.localAddr && inner.remoteAddr);
+  checkTransport(inner.localAddr);
+  checkTransport(inner.remoteAddr);
+}
+
+function checkTransport({ transport = "tcp" }: Deno.Addr): void {
+  if (transport === "tcp" || transport === "unix") return;
+  throw new TypeError(`not a stream address: ${transport}`);
+}

@@ -273,13 +273,7 @@ export class Dialing {
 
   #conn(inner: Deno.Conn, turns: Turns, end: number): Conn {
     const { clock } = this.#settings;
-    const dialTrace = this.#trace(turns, end);
-    try {
-      return new Conn(inner, { clock, dialTrace });
-    } catch (error) {
-      discard(inner); // a connector's, neither TCP nor unix
-      throw error;
-    }
+    return new Conn(inner, { clock, dialTrace: this.#trace(turns, end) });
   }
 
   #trace({ attempts, untried }: Turns, end: number): DialTrace {

@@ -13,7 +13,7 @@ import {
   TcpAddr,
   UnixAddr,
 } from "./addr.ts";
-import { checkAddress } from "./check.ts";
+import { checkStream } from "./check.ts";
 import { errorCode } from "./errno.ts";
 import { AddrError } from "./errors.ts";
 import { type Ip, parseIp, platformHost } from "./ip.ts";
@@ -206,7 +206,7 @@ export async function open(
       throw lookupFailure(target.hostname, error) ?? error;
     }
     try {
-      checkAddress("connection", conn, conn?.localAddr && conn.remoteAddr);
+      checkStream(conn);
       if (!isSelfConnected(conn)) return prepared(conn, target, options);
     } catch (error) {
       discard(conn);

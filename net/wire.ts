@@ -1,5 +1,5 @@
 import { type Addr, toAddr } from "./addr.ts";
-import { checkAddress, checkSignal } from "./check.ts";
+import { checkSignal, checkStream } from "./check.ts";
 import type { Clock } from "./clock.ts";
 import { errorCode } from "./errno.ts";
 import { ClosedError, OpError } from "./errors.ts";
@@ -62,11 +62,7 @@ export class Wire {
    * where it happened, and that would show in a timer.
    */
   constructor(inner: Deno.Conn, clock: Clock) {
-    checkAddress("connection", inner, inner?.localAddr && inner.remoteAddr);
-    const { transport = "tcp" } = inner.localAddr;
-    if (transport !== "tcp" && transport !== "unix") {
-      throw new TypeError(`not a stream address: ${transport}`);
-    }
+    checkStream(inner);
     this.inner = inner;
     this.clock = clock;
   }

@@ -58,9 +58,11 @@ Deno.test("new Conn() needs no more than Deno.Conn promises", async () => {
 });
 
 Deno.test("new Conn() refuses what is neither TCP nor unix", () => {
-  const localAddr = { transport: "vsock", cid: 1, port: 1 };
-  const inner = Object.assign(new InnerConn(), { localAddr });
+  const addr = { transport: "vsock", cid: 1, port: 1 };
+  const inner = Object.assign(new InnerConn(), { localAddr: addr });
   assertThrows(() => new Conn(inner), TypeError, "not a stream address: vsock");
+  const other = Object.assign(new InnerConn(), { remoteAddr: addr });
+  assertThrows(() => new Conn(other), TypeError, "not a stream address: vsock");
   for (const inner of [undefined, null, {}, "text"]) {
     assertThrows(
       () => new Conn(inner as unknown as Deno.Conn),

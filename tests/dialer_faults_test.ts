@@ -4,7 +4,6 @@ import {
   assertEquals,
   assertInstanceOf,
   assertMatch,
-  assertRejects,
   assertStrictEquals,
 } from "@std/assert";
 import {
@@ -24,7 +23,7 @@ import {
 import type { Resolver } from "../net/resolver.ts";
 import { FakeClock } from "../testing/mod.ts";
 import { Scenario } from "./scenario.ts";
-import { countedSignal } from "./support.ts";
+import { countedSignal, turn } from "./support.ts";
 
 /** A connection that counts how often it is closed. */
 function counted(): { conn: Deno.Conn; closed: () => number } {
@@ -592,18 +591,38 @@ Deno.test("a connector that never settles keeps no timer", async (t) => {
 });
 
 Deno.test("a connector's connection that is neither TCP nor unix is closed", async () => {
-  let closed = 0;
-  const addr = { transport: "vsock", cid: 1, port: 1 };
-  const conn = { localAddr: addr, remoteAddr: addr, close: () => closed++ };
-  await assertRejects(
-    () =>
-      dial("tcp", "10.0.0.1:1", {
-        connect: () => Promise.resolve(conn as unknown as Deno.Conn),
-      }),
-    Error,
-    "not a stream address",
-  );
-  assertEquals(closed, 1);
+  for (const options of [{}, { timeout: 60_000 }]) {
+    let closed = 0;
+    const addr = { transport: "vsock", cid: 1, port: 1 };
+    const conn = { localAddr: addr, remoteAddr: addr, close: () => closed++ };
+    const error = await dial("tcp", "10.0.0.1:1", {
+      ...options,
+      connect: () => Promise.resolve(conn as unknown as Deno.Conn),
+    }).catch((e) => e);
+    assertInstanceOf(error, DialError);
+    assertEquals(
+      error.message,
+      "dial tcp 10.0.0.1:1: not a stream address: vsock",
+    );
+    assertEquals(error.trace.attempts[0]!.outcome, "failed");
+    assertEquals(closed, 1);
+  }
+});
+
+Deno.test("a resolver that ignores its signal is not asked on after the dial", async () => {
+  let asked = 0;
+  let ended = false;
+  const resolve: Resolver = async function* () {
+    try {
+      while (asked < 20) yield [`10.0.0.${++asked}`];
+    } finally {
+      ended = true;
+    }
+  };
+  const connect = () => Promise.resolve(counted().conn);
+  (await dial("tcp", "db.test:1", { connect, resolve })).close();
+  while (!ended) await turn();
+  assert(asked < 20, "asked to its end");
 });
 
 Deno.test("a connector that lacks another grant says so itself", async () => {
