@@ -35,8 +35,9 @@ export type { ShutdownReport } from "./net/drain.ts";
 /** Options of {@linkcode handle}. */
 export interface HandleOptions {
   /**
-   * Ends the connection: fires the context's signal, then closes. Once the
-   * handler has taken the connection over it still fires, and closes nothing.
+   * Ends the connection: fires the context's signal, then closes. While a
+   * handler runs that has taken the connection over it still fires, and closes
+   * nothing.
    */
   signal?: AbortSignal;
 }

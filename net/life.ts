@@ -93,10 +93,17 @@ export async function live(
     await handler(conn, context);
   } catch (error) {
     context.ended = true; // who is told may begin a shutdown
-    if (!onFailure) throw error;
+    if (!onFailure) {
+      // Should an odd Deno.Conn fail, too: what came first counts.
+      await close(conn, context).catch(() => {});
+      throw error;
+    }
     onFailure(error);
-  } finally {
-    context.ended = true;
-    if (!context.detached) await closeGently(conn);
   }
+  await close(conn, context);
+}
+
+async function close(conn: Conn, context: Context): Promise<void> {
+  context.ended = true;
+  if (!context.detached) await closeGently(conn);
 }

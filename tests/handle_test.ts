@@ -12,6 +12,7 @@ import { Conn, wireOf } from "../net/conn.ts";
 import { copy } from "../net/copy.ts";
 import { isClosed, isTimeout, OpError } from "../net/errors.ts";
 import { FakeClock, pipe } from "../testing/mod.ts";
+import { InnerConn } from "./conn_inner.ts";
 import { FakeConn } from "./fake_listener.ts";
 import {
   bytes,
@@ -468,6 +469,23 @@ Deno.test("handle() ends in time although its connection does not close", async 
   await clock.advance(5_000); // nothing is thrown at whoever moves the clock
   assertEquals(handled.done, true);
   client.close();
+});
+
+Deno.test("handle() rejects with what the handler threw, whatever the close throws", async () => {
+  for (const eof of [true, false]) {
+    const inner = new InnerConn();
+    inner.close = () => {
+      throw new Error("will not close");
+    };
+    inner.read = () => Promise.resolve(null);
+    inner.closeWrite = () => Promise.resolve();
+    const error = new Error("the handler's");
+    const handled = handle(new Conn(inner), async (conn) => {
+      if (eof) await conn.read(new Uint8Array(1));
+      throw error;
+    });
+    assertStrictEquals(await handled.catch((e) => e), error);
+  }
 });
 
 Deno.test("handle() closes after 1 MiB that nobody wants", {
