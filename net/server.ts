@@ -3,8 +3,9 @@
  * connection, one task for each, and a drain in the end.
  *
  * Invariants: a session is in `#sessions` from its connection's arrival until
- * that is closed or detached, and takes one slot and one of its host's places
- * all the while; none is added once a shutdown has begun.
+ * its handler has ended and that is closed, or until it is detached, and takes
+ * one slot and one of its host's places all the while; one that is added once a
+ * shutdown has begun was accepted before.
  *
  * @module
  */
@@ -268,7 +269,12 @@ export class Server implements AsyncDisposable {
       tell(error); // of the close
       end();
     });
-    if (drain) context.abort(this.#shutdownReason);
+    if (drain) this.#dismiss(context);
+  }
+
+  /** Tells a handler to end, unless its connection is no longer ours. */
+  #dismiss(context: Context): void {
+    if (!context.detached) context.abort(this.#shutdownReason);
   }
 
   /** The host to be counted, where hosts are limited. */
@@ -336,7 +342,7 @@ export class Server implements AsyncDisposable {
     );
     const sessions = this.#sessions.list();
     for (const session of sessions) drain.add(session);
-    for (const { context } of sessions) context.abort(this.#shutdownReason);
+    for (const { context } of sessions) this.#dismiss(context);
     this.#checkEnd();
     return drain;
   }

@@ -473,6 +473,35 @@ Deno.test("shutdown() does not count what is detached before", async () => {
   clients[0]!.close();
 });
 
+Deno.test("detach() in the very moment of a shutdown: its signal is for nobody any more", async () => {
+  const fake = new FakeListener();
+  let aborted = 0;
+  const server = serve(new Listener(fake.inner), (_conn, context) => {
+    context.signal.addEventListener("abort", () => aborted++);
+    context.detach();
+  });
+  const settling = fake.settle(new FakeConn());
+  await server.shutdown();
+  await settling;
+  assertEquals(aborted, 0);
+});
+
+Deno.test("detach() of another handler's connection as a shutdown begins counts, too", async () => {
+  const contexts: HandlerContext[] = [];
+  let aborted = 0;
+  const { server, clients } = await scene((_conn, context) => {
+    contexts.push(context);
+    context.signal.addEventListener("abort", () => {
+      aborted++;
+      for (const other of contexts) other.detach().close();
+    });
+    return new Promise(() => {});
+  }, { count: 2 });
+  await server.shutdown();
+  assertEquals(aborted, 1);
+  for (const client of clients) client.close();
+});
+
 Deno.test("detach() during a shutdown saves the connection from its force", async () => {
   const kept = Promise.withResolvers<Conn>();
   const { server, clients } = await scene(async (_conn, context) => {

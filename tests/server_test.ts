@@ -12,6 +12,8 @@ import { Conn } from "../net/conn.ts";
 import { copy } from "../net/copy.ts";
 import { isTimeout, OpError } from "../net/errors.ts";
 import { FakeClock } from "../testing/fake_clock.ts";
+import { InnerConn } from "./conn_inner.ts";
+import { type FakeConn, FakeListener } from "./fake_listener.ts";
 import { bytes, connect, runChild, STUCK_MS, textOf, turn } from "./support.ts";
 
 const echo: Handler = async (conn) => {
@@ -312,6 +314,24 @@ Deno.test("serve() drops what a handler and onError give back, after waiting for
   assertEquals(await textOf(client), "echo");
   await told.promise;
   assertEquals(errors, []);
+});
+
+Deno.test("serve() tells onError of a connection that cannot be closed", async () => {
+  const cause = new Error("will not close");
+  const inner = new InnerConn();
+  inner.close = () => {
+    throw cause;
+  };
+  inner.read = () => Promise.resolve(null);
+  const fake = new FakeListener();
+  const failed = Promise.withResolvers<unknown>();
+  serve(
+    new Listener(fake.inner),
+    async (conn) => void await conn.read(new Uint8Array(1)),
+    { onError: failed.resolve },
+  );
+  await fake.settle(inner as unknown as FakeConn);
+  assertStrictEquals(await failed.promise, cause);
 });
 
 Deno.test("serve() survives an onError that throws or rejects", async (t) => {
