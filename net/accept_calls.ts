@@ -16,7 +16,8 @@ export class AcceptCall implements AcceptWaiter {
   /** See {@linkcode Link}. */
   next: AcceptWaiter | null = null;
   readonly #resolve: (conn: Conn) => void;
-  #reject: (error: unknown) => void;
+  readonly #reject: (error: unknown) => void;
+  #signal: AbortSignal | null = null;
   #unfollow: (() => void) | null = null;
 
   /** Settles a promise with the connection. */
@@ -30,7 +31,7 @@ export class AcceptCall implements AcceptWaiter {
 
   /** Calls `leave` when `signal` aborts before there is a connection. */
   follow(signal: AbortSignal, leave: () => void): void {
-    this.#reject = reasonFirst(signal, this.#reject);
+    this.#signal = signal;
     this.#unfollow = onAbort(signal, leave);
   }
 
@@ -43,7 +44,7 @@ export class AcceptCall implements AcceptWaiter {
   /** See {@linkcode AcceptWaiter}. */
   reject(error: unknown): void {
     this.#unfollow?.();
-    this.#reject(error);
+    this.#reject(reasonFirst(this.#signal, error));
   }
 }
 

@@ -7,7 +7,7 @@ import {
 } from "./conn.ts";
 import { MAX_SIZE } from "./pool.ts";
 import type { ReadHalf, ReadWaiter } from "./read_half.ts";
-import { discard, onAbort, reasonFirst, tolerate } from "./wire.ts";
+import { discard, failCall, onAbort, tolerate } from "./wire.ts";
 import { PIECE, type WriteHalf, WriteJob } from "./write_half.ts";
 
 /**
@@ -148,9 +148,9 @@ class Pump implements ReadWaiter {
   /** Made for the first piece: most connections are idle, and have none. */
   #writer: WriteHalf | null = null;
   readonly #promise: Promise<number>;
-  readonly #resolve: (n: number) => void;
+  readonly #resolve: (n: number | Promise<number>) => void;
   readonly #reject: (error: unknown) => void;
-  readonly #signal: AbortSignal | undefined;
+  readonly #signal: AbortSignal | null;
   readonly #unfollow: (() => void) | null = null;
   readonly #onWritten = (n: number): void => this.#written(n);
   readonly #onFailure = (error: unknown): void => this.#writeFailed(error);
@@ -166,8 +166,8 @@ class Pump implements ReadWaiter {
     const { promise, resolve, reject } = Promise.withResolvers<number>();
     this.#promise = promise;
     this.#resolve = resolve;
-    this.#reject = signal ? reasonFirst(signal, reject) : reject;
-    this.#signal = signal;
+    this.#reject = reject;
+    this.#signal = signal ?? null;
     if (signal) this.#unfollow = onAbort(signal, () => this.#abort());
   }
 
@@ -184,13 +184,16 @@ class Pump implements ReadWaiter {
   }
 
   ready(reader: ReadHalf): void {
-    if (reader.unread === 0) return this.#end(this.#resolve, this.#copied);
+    if (reader.unread === 0) {
+      this.#end();
+      return this.#resolve(this.#copied);
+    }
     const writer = this.#writer ??= writerOf(this.#to);
     const refusal = writer.refusal();
     // The bytes stay where they are, for whoever reads next.
     if (refusal) return this.fail(refusal);
     // After an abort a piece still goes out, whole; so it must be small.
-    const abandonable = this.#signal !== undefined || writer.abandonable;
+    const abandonable = this.#signal !== null || writer.abandonable;
     this.#piece = reader.lend(abandonable ? PIECE : MAX_SIZE);
     this.#job = new WriteJob(
       this.#piece,
@@ -202,8 +205,8 @@ class Pump implements ReadWaiter {
   }
 
   fail(error: unknown): void {
-    tolerate(this.#promise);
-    this.#end(this.#reject, error);
+    this.#end();
+    failCall(this.#promise, this.#resolve, this.#reject, error, this.#signal);
   }
 
   #written(n: number): void {
@@ -230,9 +233,8 @@ class Pump implements ReadWaiter {
     this.fail(reason);
   }
 
-  #end<T>(settle: (value: T) => void, value: T): void {
+  #end(): void {
     this.#over = true;
     this.#unfollow?.();
-    settle(value);
   }
 }

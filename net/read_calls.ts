@@ -1,5 +1,5 @@
 import type { ReadHalf, ReadWaiter } from "./read_half.ts";
-import { onAbort, reasonFirst, tolerate } from "./wire.ts";
+import { failCall, onAbort, tolerate } from "./wire.ts";
 
 /** One read() that waits. */
 export class ReadCall implements ReadWaiter {
@@ -8,8 +8,9 @@ export class ReadCall implements ReadWaiter {
   /** What the caller holds, and need not await. */
   readonly promise: Promise<number | null>;
   readonly #p: Uint8Array;
-  readonly #resolve: (n: number | null) => void;
-  #reject: (error: unknown) => void;
+  readonly #resolve: (n: number | null | Promise<number | null>) => void;
+  readonly #reject: (error: unknown) => void;
+  #signal: AbortSignal | null = null;
   #unfollow: (() => void) | null = null;
 
   /** Reads into `p`, which is not empty. */
@@ -32,7 +33,7 @@ export class ReadCall implements ReadWaiter {
       this.fail(error);
       return false;
     }
-    this.#reject = reasonFirst(signal, this.#reject);
+    this.#signal = signal;
     return true;
   }
 
@@ -47,8 +48,7 @@ export class ReadCall implements ReadWaiter {
   /** There is nothing to take. */
   fail(error: unknown): void {
     this.#unfollow?.();
-    tolerate(this.promise);
-    this.#reject(error);
+    failCall(this.promise, this.#resolve, this.#reject, error, this.#signal);
   }
 }
 
@@ -85,22 +85,22 @@ export function chunksOf(reader: ReadHalf): AsyncIterableIterator<Chunk> {
   return iterator;
 }
 
+type Step = IteratorResult<Chunk, undefined>;
+
 /** One step of an iteration that waits. */
 class ChunkCall implements ReadWaiter {
   /** See {@linkcode ReadWaiter}. */
   next: ReadWaiter | null = null;
   /** What the caller holds, and need not await. */
-  readonly promise: Promise<IteratorResult<Chunk, undefined>>;
+  readonly promise: Promise<Step>;
   /** Whose step it is. */
   readonly iterator: AsyncIterator<Chunk>;
-  readonly #resolve: (result: IteratorResult<Chunk, undefined>) => void;
+  readonly #resolve: (step: Step | Promise<Step>) => void;
   readonly #reject: (error: unknown) => void;
 
   /** Takes all that there is. */
   constructor(iterator: AsyncIterator<Chunk>) {
-    const { promise, resolve, reject } = Promise.withResolvers<
-      IteratorResult<Chunk, undefined>
-    >();
+    const { promise, resolve, reject } = Promise.withResolvers<Step>();
     this.promise = promise;
     this.iterator = iterator;
     this.#resolve = resolve;
@@ -120,7 +120,6 @@ class ChunkCall implements ReadWaiter {
 
   /** There is nothing to take. */
   fail(error: unknown): void {
-    tolerate(this.promise);
-    this.#reject(error);
+    failCall(this.promise, this.#resolve, this.#reject, error, null);
   }
 }

@@ -145,16 +145,45 @@ export function onAbort(signal: AbortSignal, cancel: () => void): () => void {
 }
 
 /**
- * How a call with a signal fails: once that has aborted its reason comes first.
+ * Why a call with a signal fails: once that has aborted its reason comes first.
  * The signal may be the one that closes what the call waits for, too, and was
  * heard there before.
  */
 export function reasonFirst(
-  signal: AbortSignal,
-  reject: (error: unknown) => void,
-): (error: unknown) => void {
-  return (error) => reject(signal.aborted ? signal.reason : error);
+  signal: AbortSignal | null,
+  error: unknown,
+): unknown {
+  return signal?.aborted ? signal.reason : error;
 }
+
+/**
+ * Rejects a call's promise, `signal`'s reason first; see
+ * {@linkcode reasonFirst}. The stack of an error of ours then shows who awaits
+ * it, as the platform's errors do. V8 looks for that at the time of the capture,
+ * along promises that have been resolved to each other and have one reaction
+ * each: so the capture gets a job of its own, after the resolving.
+ */
+export function failCall<T>(
+  promise: Promise<T>,
+  resolve: (value: Promise<T>) => void,
+  reject: (error: unknown) => void,
+  error: unknown,
+  signal: AbortSignal | null,
+): void {
+  if (signal?.aborted || !(error instanceof OpError)) {
+    tolerate(promise);
+    return reject(reasonFirst(signal, error));
+  }
+  resolve(
+    SETTLED.then(() => {}).then(function fail() {
+      Error.captureStackTrace(error, fail);
+      tolerate(promise);
+      throw error;
+    }),
+  );
+}
+
+const SETTLED = Promise.resolve();
 
 /**
  * Calls on a connection need not be awaited one by one: writes of one tick, the

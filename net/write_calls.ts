@@ -1,4 +1,4 @@
-import { onAbort, reasonFirst } from "./wire.ts";
+import { onAbort } from "./wire.ts";
 import { type WriteHalf, WriteJob } from "./write_half.ts";
 
 /** One write() that a signal may take back; fails if it is none. */
@@ -15,8 +15,8 @@ export function writeUntil(
     unfollow();
     settle(value);
   };
-  const failed = settled(reasonFirst(signal, reject));
-  const job = new WriteJob(p, settled(resolve), failed, false, true);
+  const [done, failed] = [settled(resolve), settled(reject)];
+  const job = new WriteJob(p, done, failed, false, signal);
   job.promise = promise;
   const unfollow = onAbort(signal, () => writer.abandon(job, signal.reason));
   writer.add(job);

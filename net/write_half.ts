@@ -29,7 +29,7 @@ import { Deadline } from "./deadline.ts";
 import { DeadlineExceededError } from "./errors.ts";
 import { giveMemory, takeMemory } from "./pool.ts";
 import { type Link, Queue } from "./queue.ts";
-import { discard, type Half, type Wire } from "./wire.ts";
+import { discard, failCall, type Half, type Wire } from "./wire.ts";
 
 /** What may still go out after its write was abandoned. */
 export const PIECE = 64 * 1024;
@@ -40,6 +40,9 @@ export const PIECE = 64 * 1024;
  */
 const IN_PLACE = 1024 * 1024;
 
+/** What a promise's own `resolve` takes, too. */
+type Resolve = (n: number | Promise<number>) => void;
+
 /** One call that writes, or the FIN behind all of them. */
 export class WriteJob implements Link<WriteJob> {
   /** See {@linkcode Link}. */
@@ -48,8 +51,8 @@ export class WriteJob implements Link<WriteJob> {
   bytes: Uint8Array | null;
   /** The bytes are the library's own, and stay untouched until they are out. */
   readonly owned: boolean;
-  /** A signal may take it back. */
-  readonly abortable: boolean;
+  /** May take it back. */
+  readonly signal: AbortSignal | null;
   /** How many bytes the kernel has. */
   done = 0;
   /** How many bytes have gone into pieces; FIN counts as one. */
@@ -58,8 +61,8 @@ export class WriteJob implements Link<WriteJob> {
   end: number;
   /** Nobody waits for it any more. */
   abandoned = false;
-  /** What the caller holds, if it need not be awaited. */
-  promise: Promise<unknown> | null = null;
+  /** What the caller holds, and need not await; `resolve` is its own then. */
+  promise: Promise<number> | null = null;
   /** Called with `end` when all of it is out. */
   readonly resolve: (n: number) => void;
   readonly #reject: (error: unknown) => void;
@@ -70,20 +73,21 @@ export class WriteJob implements Link<WriteJob> {
     resolve: (n: number) => void,
     reject: (error: unknown) => void,
     owned = false,
-    abortable = false,
+    signal: AbortSignal | null = null,
   ) {
     this.bytes = bytes;
     this.end = bytes === null ? 0 : bytes.length;
     this.owned = owned;
-    this.abortable = abortable;
+    this.signal = signal;
     this.resolve = resolve;
     this.#reject = reject;
   }
 
-  /** It will not go out. A failure that nobody awaits is no rejection. */
+  /** It will not go out. */
   reject(error: unknown): void {
-    this.promise?.catch(() => {});
-    this.#reject(error);
+    const { promise, signal } = this;
+    if (promise === null) return this.#reject(error);
+    failCall(promise, this.resolve as Resolve, this.#reject, error, signal);
   }
 }
 
@@ -217,7 +221,7 @@ export class WriteHalf implements Half {
       return;
     }
     const rest = job.end - job.done;
-    const abandonable = job.abortable || this.abandonable;
+    const abandonable = job.signal !== null || this.abandonable;
     if (job.owned || (rest > PIECE && !abandonable)) {
       const size = Math.min(rest, abandonable ? PIECE : IN_PLACE);
       job.taken = job.done + size;

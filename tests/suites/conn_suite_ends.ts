@@ -1,6 +1,12 @@
-import { assert, assertEquals, assertThrows } from "@std/assert";
+import {
+  assert,
+  assertEquals,
+  assertMatch,
+  assertStrictEquals,
+  assertThrows,
+} from "@std/assert";
 import { copy, copyBidirectional } from "../../net/copy.ts";
-import { isTimeout, type OpError } from "../../net/errors.ts";
+import { isTimeout, OpError } from "../../net/errors.ts";
 import {
   assertClosed,
   assertOpError,
@@ -18,6 +24,61 @@ import {
 
 /** How a connection ends: one half of it, and all of it. */
 export function endTests({ test, flood }: Suite): void {
+  test(
+    "a failed call's stack shows who awaits it, and no one else's",
+    async (a, b) => {
+      const { signal } = new AbortController();
+      const p = new Uint8Array(1);
+      const calls: Record<string, () => Promise<unknown>> = {
+        "read()": () => a.read(p),
+        "read() with a signal": () => a.read(p, { signal }),
+        "an iteration": () => a[Symbol.asyncIterator]().next(),
+        "copy()": () => copy(a, b),
+        "write()": () => a.write(zeros(flood)),
+        "write() with a signal": () => a.write(zeros(flood), { signal }),
+      };
+      const failing = Object.entries(calls).map(([name, call]) => {
+        async function readsHeader() {
+          await call();
+        }
+        async function handles() {
+          await readsHeader();
+        }
+        return handles().then(
+          () => assert(false, `${name} did not fail`),
+          ({ stack }: Error) => {
+            const [_message, ...frames] = stack!.split("\n");
+            assertMatch(
+              frames[0]!,
+              /at async readsHeader /,
+              `${name}: ${stack}`,
+            );
+            assertMatch(frames[1]!, /at async handles /, `${name}: ${stack}`);
+          },
+        );
+      });
+      a.close();
+      await Promise.all(failing);
+    },
+  );
+
+  test("a signal's reason keeps its own stack", async (a) => {
+    const controller = new AbortController();
+    const { signal } = controller;
+    const calls = [
+      a.read(new Uint8Array(1), { signal }),
+      a.write(zeros(flood), { signal }),
+      copy(a, a, { signal }),
+    ].map(failure);
+    const reason = new OpError();
+    const { stack } = reason;
+    controller.abort(reason);
+    for (const error of await Promise.all(calls)) {
+      assertStrictEquals(error, reason);
+      assertEquals(reason.stack, stack);
+    }
+  });
+
   test("EOF comes after the data, is null, and comes again", async (a, b) => {
     await a.write(bytes("the end"));
     await a.closeWrite();
