@@ -18,8 +18,11 @@ import { PIECE, type WriteHalf, WriteJob } from "./write_half.ts";
  * copied on the way. One piece at a time: a slow receiver slows the sender
  * (backpressure). `copy(conn, conn)` is an echo server.
  *
- * @param from Read from here; its read deadline counts.
- * @param to Write to there; its write deadline counts.
+ * @param from Read from here; its read deadline counts. Nobody else should read
+ * meanwhile: if copying ends early, a piece that no write was given is unread
+ * again only if no other read waits.
+ * @param to Write to there; its write deadline counts. If that is set while a
+ * large piece is under way, and passes, it ends the connection.
  * @param options See {@linkcode IoOptions}. After an abort what is under way,
  * 64 KiB at most, is still written, and the rest can be read.
  * @returns How many bytes were copied.

@@ -146,8 +146,8 @@ export class ReadHalf implements Half {
 
   /**
    * Calls a loan off: all but its first `used` bytes are unread again, unless
-   * somebody has read on since. If there are such, a write may still be at
-   * them: the loan stays, and the memory is left to that write.
+   * somebody has read on since, or waits. If any were used, a write may still
+   * be at them: the loan stays, and the memory is left to that write.
    */
   takeBack(bytes: Uint8Array<ArrayBuffer>, used: number): void {
     if (this.#memory?.buffer !== bytes.buffer) return;

@@ -118,7 +118,7 @@ export class WriteHalf implements Half {
   #piece: Uint8Array | null = null;
   #from = 0;
   #memory: Uint8Array<ArrayBuffer> | null = null;
-  /** A caller's own memory is under way, and too much to be let go. */
+  /** Memory that is not the pool's is under way, and too much to be let go. */
   #inPlace = false;
   /** What the runtime does not do while an operation is under way. */
   #deferred: Map<string, () => void> | null = null;
