@@ -261,6 +261,7 @@ Deno.test("dial() says which address behind a granted name is forbidden", async 
 Deno.test("dial() needs only its own grant for a literal", async (t) => {
   await checkSilent(t, "--allow-net=127.0.0.1:PORT", [
     ["the literal", literal, connected("race")],
+    ["no host", { address: ":PORT", network: "tcp4" }, connected("race")],
     ["the resolve option", resolved, connected("race")],
     [
       "one address of several",
