@@ -94,8 +94,11 @@ export async function live(
   } catch (error) {
     context.ended = true; // who is told may begin a shutdown
     if (!onFailure) {
-      // Should an odd Deno.Conn fail, too: what came first counts.
-      await close(conn, context).catch(() => {});
+      try {
+        await close(conn, context);
+      } catch {
+        // An odd Deno.Conn's; what came first counts.
+      }
       throw error;
     }
     onFailure(error);
@@ -103,7 +106,7 @@ export async function live(
   await close(conn, context);
 }
 
-async function close(conn: Conn, context: Context): Promise<void> {
+function close(conn: Conn, context: Context): Promise<void> | void {
   context.ended = true;
-  if (!context.detached) await closeGently(conn);
+  if (!context.detached) return closeGently(conn);
 }
