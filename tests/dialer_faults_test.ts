@@ -13,6 +13,7 @@ import {
   DialError,
   type DialOptions,
 } from "../dialer.ts";
+import { listen } from "../listener.ts";
 import type { Conn } from "../net/conn.ts";
 import {
   DeadlineExceededError,
@@ -623,6 +624,25 @@ Deno.test("a resolver that ignores its signal is not asked on after the dial", a
   (await dial("tcp", "db.test:1", { connect, resolve })).close();
   while (!ended) await turn();
   assert(asked < 20, "asked to its end");
+});
+
+Deno.test("attemptTimeout loses no connection that is there to a process that stood still", async () => {
+  await using listener = await listen("tcp", "127.0.0.1:0");
+  for (const resolve of [undefined, () => Promise.resolve(["127.0.0.1"])]) {
+    const { port } = listener.addr as Deno.NetAddr;
+    const host = resolve ? "db.test" : "127.0.0.1";
+    const dialling = dial("tcp", `${host}:${port}`, {
+      attemptTimeout: 50,
+      ...resolve && { resolve },
+    });
+    for (let i = 0; i < 20; i++) await Promise.resolve(); // under way
+    const end = Date.now() + 100;
+    while (Date.now() < end);
+    const conn = await dialling;
+    assertEquals(conn.dialTrace!.attempts[0]!.outcome, "connected");
+    conn.close();
+    (await listener.accept()).close();
+  }
 });
 
 Deno.test("a connector that lacks another grant says so itself", async () => {
