@@ -1,6 +1,6 @@
-import { Alarm } from "./clock.ts";
 import { type Conn, readerOf, wireOf, writerOf } from "./conn.ts";
 import { OpError } from "./errors.ts";
+import { Patience } from "./patience.ts";
 import { discard } from "./wire.ts";
 
 /** How long a peer may take to close its side after we have closed ours. */
@@ -28,10 +28,8 @@ export function closeGently(conn: Conn): Promise<void> | void {
 async function linger(conn: Conn): Promise<void> {
   const wire = wireOf(conn);
   // No deadline: what the handler has left running may move it, either way.
-  const alarm = new Alarm(wire.clock, () => discard(conn), false);
-  const patience = () => alarm.setIn(LINGER_MS);
+  const patience = new Patience(wire.clock, LINGER_MS, () => discard(conn));
   try {
-    patience();
     readerOf(conn).deadline.lift();
     writerOf(conn).deadline.lift();
     if (writerOf(conn).waiting) {
@@ -39,7 +37,7 @@ async function linger(conn: Conn): Promise<void> {
       const { activity } = wire;
       wire.activity = (direction) => {
         activity?.(direction);
-        if (direction === "out") patience();
+        if (direction === "out") patience.renew();
       };
     }
     await conn.closeWrite();
@@ -54,7 +52,7 @@ async function linger(conn: Conn): Promise<void> {
     // told to hurry: there is nothing left to wait for, and nobody to tell.
     if (!(error instanceof OpError)) throw error;
   } finally {
-    alarm.clear();
+    patience.clear();
     conn.close();
   }
 }

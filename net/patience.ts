@@ -1,0 +1,81 @@
+/**
+ * How long a peer may be silent: the idle timeout, the lingering close.
+ *
+ * When a process has stood still (a handler that computed, a pause of the
+ * machine) timers come before input, and what a peer has sent in time is still
+ * to be read: one stall of a second would end thousands who were not silent. So
+ * a time that is over late is not over at once. It takes some turns of the event
+ * loop more, as many as it takes to look at all connections.
+ *
+ * @module
+ */
+
+import { Alarm, type Clock, systemClock } from "./clock.ts";
+
+/**
+ * Deno polls 128 operations in a turn, and an answered message takes several:
+ * the read, the write, and the next read.
+ */
+const CONNECTIONS_PER_TURN = 32;
+
+/** All that are to be looked at. */
+const patient = new Set<Patience>();
+/** Those whose time was over late: for how many turns more they wait. */
+const late = new Map<Patience, number>();
+
+function turn(): void {
+  for (const [patience, turns] of late) {
+    if (turns > 0) late.set(patience, turns - 1);
+    else patience.end();
+  }
+  if (late.size > 0) nextTurn();
+}
+
+function nextTurn(): void {
+  systemClock.unrefTimer(systemClock.setTimeout(turn, 0));
+}
+
+/** One peer's time; {@linkcode clear} has to be called in the end. */
+export class Patience {
+  readonly #clock: Clock;
+  readonly #ms: number;
+  readonly #over: () => void;
+  readonly #alarm: Alarm;
+  #due = 0;
+
+  /** Calls `over` once nobody has called `renew()` for `ms` milliseconds. */
+  constructor(clock: Clock, ms: number, over: () => void) {
+    this.#clock = clock;
+    this.#ms = ms;
+    this.#over = over;
+    this.#alarm = new Alarm(clock, () => this.#ring(), false);
+    patient.add(this);
+    this.renew();
+  }
+
+  /** The peer has shown itself. */
+  renew(): void {
+    if (late.size > 0) late.delete(this);
+    this.#due = this.#clock.monotonic() + this.#ms;
+    this.#alarm.setIn(this.#ms);
+  }
+
+  /** Its time is over for good. */
+  end(): void {
+    late.delete(this);
+    this.#over();
+  }
+
+  /** It is over with the connection; no timer is left. */
+  clear(): void {
+    patient.delete(this);
+    late.delete(this);
+    this.#alarm.clear();
+  }
+
+  #ring(): void {
+    if (this.#clock.monotonic() <= this.#due) return this.end();
+    if (late.size === 0) nextTurn();
+    late.set(this, 1 + Math.ceil(patient.size / CONNECTIONS_PER_TURN));
+  }
+}
