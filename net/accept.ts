@@ -184,13 +184,13 @@ export class Listener implements AsyncIterable<Conn>, AsyncDisposable {
   /** Keeps the process alive while an accept waits: the default. */
   ref(): void {
     this.#setRef(true);
-    if (!this.#stale) this.#inner.ref();
+    if (!this.#stale) this.#inner.ref?.();
   }
 
   /** Lets the process end although an accept waits. */
   unref(): void {
     this.#setRef(false);
-    this.#inner.unref();
+    this.#inner.unref?.();
   }
 
   /** {@linkcode close} */
@@ -324,8 +324,8 @@ export class Listener implements AsyncIterable<Conn>, AsyncDisposable {
   #setStale(stale: boolean): void {
     this.#stale = stale;
     if (!this.#refd) return;
-    if (stale) this.#inner.unref();
-    else this.#inner.ref();
+    if (stale) this.#inner.unref?.();
+    else this.#inner.ref?.();
   }
 
   #setRef(refd: boolean): void {
@@ -366,7 +366,7 @@ export class Listener implements AsyncIterable<Conn>, AsyncDisposable {
     while (this.#callers.head) this.#callers.shift().reject(why());
     try {
       // Unref'd, the accept that we wait for would let the process end.
-      if (this.#pending && (this.#stale || !this.#refd)) this.#inner.ref();
+      if (this.#pending && (this.#stale || !this.#refd)) this.#inner.ref?.();
       freed = this.#inner.close(); // two sockets: see both_families.ts
     } catch (error) {
       // Somebody closed it behind our back; it is closed, as was asked.

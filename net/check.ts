@@ -69,6 +69,8 @@ export function checkAddress(
  * Refuses what is no connection over TCP or a unix socket.
  *
  * @throws {TypeError} Says what it is.
+ * @throws {Deno.errors.NotConnected} If it has no address any more, as a
+ * `node:net` socket that was reset.
  */
 export function checkStream(inner: Deno.Conn): void {
   checkAddress("connection", inner, inner?.localAddr && inner.remoteAddr);
@@ -76,7 +78,13 @@ export function checkStream(inner: Deno.Conn): void {
   checkTransport(inner.remoteAddr);
 }
 
-function checkTransport({ transport = "tcp" }: Deno.Addr): void {
-  if (transport === "tcp" || transport === "unix") return;
-  throw new TypeError(`not a stream address: ${transport}`);
+function checkTransport(addr: Deno.Addr): void {
+  const { transport = "tcp" } = addr;
+  if (transport === "unix") return;
+  if (transport !== "tcp") {
+    throw new TypeError(`not a stream address: ${transport}`);
+  }
+  if (typeof (addr as Deno.NetAddr).hostname === "string") return;
+  const given = Deno.inspect(addr, { breakLength: Infinity, depth: 1 });
+  throw new Deno.errors.NotConnected(`no address: ${given}`);
 }

@@ -78,7 +78,8 @@ export class Conn
     const check = (conn: Conn): Conn => {
       if (conn instanceof Conn) return conn;
       throw new TypeError(
-        "not a Conn: make one with new Conn(inner); for streams use pipeTo()",
+        "not a Conn: await dial(), or make one with new Conn(inner); for " +
+          "streams use pipeTo()",
       );
     };
     wireOf = (conn) => check(conn).#wire;

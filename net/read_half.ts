@@ -20,7 +20,7 @@ import { Deadline } from "./deadline.ts";
 import { DeadlineExceededError } from "./errors.ts";
 import { giveMemory, GROWTH, MAX_SIZE, MIN_SIZE, takeMemory } from "./pool.ts";
 import { type Link, Queue } from "./queue.ts";
-import type { Half, Wire } from "./wire.ts";
+import { counts, type Half, odd, type Wire } from "./wire.ts";
 
 /** Somebody who waits for bytes. Exactly one of the methods is called, once. */
 export interface ReadWaiter extends Link<ReadWaiter> {
@@ -160,8 +160,8 @@ export class ReadHalf implements Half {
   setRef(refd: boolean): void {
     this.#refd = refd;
     if (this.#stale) return;
-    if (refd) this.#wire.inner.ref();
-    else this.#wire.inner.unref();
+    if (refd) this.#wire.inner.ref?.();
+    else this.#wire.inner.unref?.();
   }
 
   /** See {@linkcode Half}. */
@@ -191,6 +191,9 @@ export class ReadHalf implements Half {
   #arrived(n: number | null): void {
     this.#pending = false;
     if (this.#wire.closed) return this.#release();
+    if (n !== null && !counts(n, this.#memory!.length)) {
+      return this.#failed(odd("read", n));
+    }
     if (n === null) {
       const { loss } = this.#wire;
       if (loss !== null) return this.#failed(loss);
@@ -241,7 +244,7 @@ export class ReadHalf implements Half {
         this.#deadline?.watch();
         if (this.#stale) {
           this.#stale = false;
-          if (this.#refd) this.#wire.inner.ref();
+          if (this.#refd) this.#wire.inner.ref?.();
         }
         return;
       }
@@ -269,7 +272,7 @@ export class ReadHalf implements Half {
   #letGo(): void {
     if (!this.#pending || this.#waiters.head || this.#stale) return;
     this.#stale = true;
-    if (this.#refd && !this.#wire.closed) this.#wire.inner.unref();
+    if (this.#refd && !this.#wire.closed) this.#wire.inner.unref?.();
   }
 
   #release(): void {

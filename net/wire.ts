@@ -54,6 +54,9 @@ export class Wire {
   writer: Half | null = null;
   #local: Addr | null = null;
   #remote: Addr | null = null;
+  /** As they were: a `node:net` socket that is closed has none. */
+  readonly #localAddr: Deno.Addr;
+  readonly #remoteAddr: Deno.Addr;
 
   /**
    * @param inner The platform's connection.
@@ -63,18 +66,20 @@ export class Wire {
    */
   constructor(inner: Deno.Conn, clock: Clock) {
     checkStream(inner);
+    this.#localAddr = inner.localAddr;
+    this.#remoteAddr = inner.remoteAddr;
     this.inner = inner;
     this.clock = clock;
   }
 
   /** Our address; made when somebody asks. It stays valid after close. */
   get local(): Addr {
-    return this.#local ??= addrOf(this.inner.localAddr);
+    return this.#local ??= addrOf(this.#localAddr);
   }
 
   /** The peer's address. */
   get remote(): Addr {
-    return this.#remote ??= addrOf(this.inner.remoteAddr);
+    return this.#remote ??= addrOf(this.#remoteAddr);
   }
 
   /** Closes both halves, then the platform's connection. Idempotent. */
@@ -84,7 +89,7 @@ export class Wire {
     this.reader?.close();
     this.writer?.close();
     try {
-      this.inner.close();
+      forget(this.inner.close());
     } catch (error) {
       // Somebody closed it behind our back; it is closed, as was asked.
       if (!(error instanceof Deno.errors.BadResource)) throw error;
@@ -124,13 +129,28 @@ export class Wire {
   }
 }
 
+/** Whether a Deno.Conn may say that it has read or written `n` of `most`. */
+export function counts(n: unknown, most: number): boolean {
+  return Number.isInteger(n) && n as number > 0 && n as number <= most;
+}
+
+/** An odd Deno.Conn's count; believed, it would be asked again, for ever. */
+export function odd(op: "read" | "write", n: unknown): Error {
+  return new TypeError(`the connection's own ${op}() gave ${n}`);
+}
+
 /** Closes a connection that nobody wants; one that cannot be closed is gone. */
 export function discard(conn: { close(): void }): void {
   try {
-    conn.close();
+    forget(conn.close());
   } catch {
     // It was closed already, or is no connection: its maker's business.
   }
+}
+
+/** An odd Deno.Conn's close() may be async, and fail when nobody listens. */
+function forget(closing: unknown): void {
+  if (closing instanceof Promise) tolerate(closing);
 }
 
 /**

@@ -29,7 +29,14 @@ import { Deadline } from "./deadline.ts";
 import { DeadlineExceededError } from "./errors.ts";
 import { giveMemory, takeMemory } from "./pool.ts";
 import { type Link, Queue } from "./queue.ts";
-import { discard, failCall, type Half, type Wire } from "./wire.ts";
+import {
+  counts,
+  discard,
+  failCall,
+  type Half,
+  odd,
+  type Wire,
+} from "./wire.ts";
 
 /** What may still go out after its write was abandoned. */
 export const PIECE = 64 * 1024;
@@ -278,6 +285,9 @@ export class WriteHalf implements Half {
   #written(n: number): void {
     const piece = this.#piece!;
     if (!this.#wire.closed) {
+      if (!counts(n, piece.length - this.#from)) {
+        return this.#failed(odd("write", n));
+      }
       this.#wire.activity?.("out");
       this.#from += n;
       // A job that is told may add the next one, or close the connection.

@@ -4,11 +4,14 @@ import {
   assertEquals,
   assertInstanceOf,
   assertStrictEquals,
+  assertStringIncludes,
   assertThrows,
 } from "@std/assert";
+import { setImmediate } from "node:timers";
 import type { Addr } from "../mod.ts";
 import { Conn } from "../net/conn.ts";
 import { isClosed, isTimeout, OpError } from "../net/errors.ts";
+import { discard } from "../net/wire.ts";
 import { FakeClock } from "../testing/fake_clock.ts";
 import { InnerConn, jobs } from "./conn_inner.ts";
 import { bytes, pair, runChild, textOf, turn, unhandledIn } from "./support.ts";
@@ -55,6 +58,73 @@ Deno.test("new Conn() needs no more than Deno.Conn promises", async () => {
   assertEquals(inner.closes, 1);
   await jobs();
   assertEquals(inner.readSizes.length, 1);
+});
+
+Deno.test("new Conn() keeps the addresses that an adapter has no more after a reset", async () => {
+  const inner = new InnerConn();
+  let { localAddr, remoteAddr } = inner;
+  const conn = new Conn(
+    Object.defineProperties(inner, {
+      localAddr: { get: () => localAddr },
+      remoteAddr: { get: () => remoteAddr },
+    }),
+  );
+  const reading = conn.read(new Uint8Array(1));
+  const gone = { transport: "tcp", hostname: undefined, port: undefined };
+  localAddr = remoteAddr = gone as unknown as Deno.NetAddr; // as node:net has it
+  await inner.failRead(new Deno.errors.ConnectionReset("reset"));
+  const error = await reading.catch((e) => e);
+  assertInstanceOf(error, OpError);
+  assertEquals(error.code, "ECONNRESET");
+  assertStringIncludes(error.message, `->${conn.remoteAddr}: `);
+  assertThrows(() => new Conn(inner), Deno.errors.NotConnected, "no address");
+});
+
+Deno.test("Conn fails a call whose Deno.Conn gives an impossible count", async (t) => {
+  for (const n of [0, -1, NaN, undefined, 1_000_000, "1"]) {
+    await t.step(`${Deno.inspect(n)}`, async () => {
+      const inner = new InnerConn();
+      inner.read = inner.write = () => Promise.resolve(n as number);
+      const conn = new Conn(inner);
+      for (const op of ["read", "write"] as const) {
+        for (const size of [10, 200_000]) {
+          const error = await conn[op](new Uint8Array(size)).catch((e) => e);
+          assertInstanceOf(error, OpError, `${op} ${size}`);
+          assertStringIncludes(error.message, `own ${op}() gave ${n}`);
+        }
+      }
+      conn.close();
+    });
+  }
+});
+
+Deno.test("Conn.close() of a Deno.Conn whose own is async and fails ends no process", async () => {
+  const inner = new InnerConn();
+  let closed = false;
+  inner.close = () => {
+    closed = true;
+    return Promise.reject(new Error("will not close")) as unknown as void;
+  };
+  new Conn(inner).close();
+  discard(inner);
+  await new Promise<void>((resolve) => setImmediate(resolve));
+  assert(closed);
+});
+
+Deno.test("Conn does without ref() and unref() where a Deno.Conn has none", async () => {
+  const inner = Object.assign(new InnerConn(), {
+    ref: undefined as unknown as () => void,
+    unref: undefined as unknown as () => void,
+  });
+  const conn = new Conn(inner);
+  const controller = new AbortController();
+  const { signal } = controller;
+  const reading = conn.read(new Uint8Array(1), { signal }).catch((e) => e);
+  controller.abort();
+  assertStrictEquals(await reading, signal.reason);
+  const next = conn.read(new Uint8Array(1));
+  await inner.deliver(Uint8Array.of(7));
+  assertEquals(await next, 1);
 });
 
 Deno.test("new Conn() refuses what is neither TCP nor unix", () => {

@@ -125,7 +125,7 @@ Deno.test("handle() rejects what is no Conn, and does not run the handler", asyn
   await assertRejects(
     () => handle(raw, () => void runs++),
     TypeError,
-    "not a Conn: make one with new Conn(inner); for streams use pipeTo()",
+    "not a Conn: await dial(), or make one with new Conn(inner); for streams use pipeTo()",
   );
   assertEquals(runs, 0);
 });

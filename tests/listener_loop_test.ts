@@ -313,6 +313,23 @@ Deno.test("what is no connection breaks the listener, and is told", async (t) =>
   }
 });
 
+Deno.test("a connection that has no address any more is a bad peer", async () => {
+  const fake = new FakeListener();
+  const events: AcceptErrorEvent[] = [];
+  const onAcceptError = (event: AcceptErrorEvent) => void events.push(event);
+  await using listener = new Listener(fake.inner, { onAcceptError });
+  const call = listener.accept();
+  const gone = new FakeConn(undefined as unknown as string);
+  Object.assign(gone.remoteAddr, { hostname: undefined }); // node:net, reset
+  await fake.settle(gone);
+  assertEquals(gone.calls, ["close"]);
+  assertEquals(events.map(({ kind, error }) => [kind, error.code]), [
+    ["peer", "ENOTCONN"],
+  ]);
+  await fake.settle(new FakeConn());
+  (await call).close();
+});
+
 Deno.test("a connection that comes too late need not be one that can be closed", async () => {
   const fake = new FakeListener();
   const listener = new Listener(fake.inner);
