@@ -124,7 +124,8 @@ export class Listener implements AsyncIterable<Conn>, AsyncDisposable {
   /**
    * Takes over a listener; from now on only this object may use it.
    *
-   * @param inner Any `Deno.Listener`. Closing this object closes it.
+   * @param inner Any `Deno.Listener`. Closing this object closes it, and waits
+   * for its pending accept to settle.
    * @param options See {@linkcode ListenerOptions}.
    * @throws {TypeError} If an option has the wrong type, or `inner` no address.
    */

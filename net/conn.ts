@@ -100,9 +100,11 @@ export class Conn
    * Takes over a connection; from now on only this object may use it.
    *
    * @param inner Any `Deno.Conn` over TCP or a unix socket, TLS included.
-   * Closing this object closes it.
+   * Closing this object closes it. Of your own: once its `read(p)` or `write(p)`
+   * has settled it may not touch `p`, which other connections use then.
    * @param options See {@linkcode ConnOptions}.
    * @throws {TypeError} If it is over anything else.
+   * @throws {Deno.errors.NotConnected} If it has no address any more.
    */
   constructor(inner: Deno.Conn, options: ConnOptions = {}) {
     this.#wire = new Wire(inner, options.clock ?? systemClock);
