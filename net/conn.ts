@@ -18,7 +18,7 @@ import { ClosedError, OpError } from "./errors.ts";
 import { chunksOf, ReadCall } from "./read_calls.ts";
 import { ReadHalf } from "./read_half.ts";
 import { readableOf, writableOf } from "./streams.ts";
-import { tolerate, Wire } from "./wire.ts";
+import { failCall, tolerate, Wire } from "./wire.ts";
 import { writeUntil } from "./write_calls.ts";
 import { WriteHalf, WriteJob } from "./write_half.ts";
 
@@ -260,16 +260,16 @@ export class Conn
     const refusal = writer.refusal("close");
     if (refusal) return tolerate(Promise.reject(refusal));
     writer.finished = true;
-    const fin = new Promise<void>((resolve, reject) => {
-      const job = new WriteJob(null, () => resolve(), (error) => {
-        this.#fin = null;
-        // One that is under way (TLS: until the handshake) still goes out.
-        writer.finished = job.abandoned && job.taken > 0;
-        reject(error);
-      });
-      writer.add(job);
+    const { promise, resolve, reject } = Promise.withResolvers<void>();
+    const job = new WriteJob(null, () => resolve(), (error) => {
+      this.#fin = null;
+      // One that is under way (TLS: until the handshake) still goes out.
+      writer.finished = job.abandoned && job.taken > 0;
+      failCall(promise, resolve, reject, error, null);
     });
-    return this.#fin = tolerate(fin);
+    this.#fin = promise;
+    writer.add(job);
+    return promise;
   }
 
   /**

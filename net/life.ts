@@ -93,15 +93,17 @@ export async function live(
     await handler(conn, context);
   } catch (error) {
     context.ended = true; // who is told may begin a shutdown
-    if (!onFailure) {
+    try {
+      if (!onFailure) throw error;
+      onFailure(error); // may throw itself, of an error with a getter that does
+    } catch (first) {
       try {
         await close(conn, context);
       } catch {
         // An odd Deno.Conn's; what came first counts.
       }
-      throw error;
+      throw first;
     }
-    onFailure(error);
   }
   await close(conn, context);
 }

@@ -46,9 +46,10 @@ export class ReadCall implements ReadWaiter {
   }
 
   /** There is nothing to take. */
-  fail(error: unknown): void {
+  fail(error: unknown, atOnce = false): void {
     this.#unfollow?.();
-    failCall(this.promise, this.#resolve, this.#reject, error, this.#signal);
+    const { promise } = this;
+    failCall(promise, this.#resolve, this.#reject, error, this.#signal, atOnce);
   }
 }
 
@@ -119,7 +120,7 @@ class ChunkCall implements ReadWaiter {
   }
 
   /** There is nothing to take. */
-  fail(error: unknown): void {
-    failCall(this.promise, this.#resolve, this.#reject, error, null);
+  fail(error: unknown, atOnce = false): void {
+    failCall(this.promise, this.#resolve, this.#reject, error, null, atOnce);
   }
 }

@@ -26,8 +26,8 @@ import { counts, type Half, odd, type Wire } from "./wire.ts";
 export interface ReadWaiter extends Link<ReadWaiter> {
   /** There is something to take from `half`: bytes, or EOF. */
   ready(half: ReadHalf): void;
-  /** There will be nothing. */
-  fail(error: unknown): void;
+  /** There will be nothing; `atOnce` if somebody behind is served in this tick. */
+  fail(error: unknown, atOnce?: boolean): void;
 }
 
 /** Reads with one queue, one operation and memory that follows the traffic. */
@@ -238,7 +238,8 @@ export class ReadHalf implements Half {
       } else if (this.#failure) {
         const { error } = this.#failure;
         this.#failure = null;
-        this.#waiters.shift().fail(this.#wire.error("read", error));
+        const waiter = this.#waiters.shift();
+        waiter.fail(this.#wire.error("read", error), this.waiting);
       } else {
         if (!this.#pending) this.#begin();
         this.#deadline?.watch();

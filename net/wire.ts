@@ -182,6 +182,9 @@ export function reasonFirst(
  * it, as the platform's errors do. V8 looks for that at the time of the capture,
  * along promises that have been resolved to each other and have one reaction
  * each: so the capture gets a job of its own, after the resolving.
+ *
+ * @param atOnce Whether others, behind it, are told in this tick: without a
+ * better stack, it stays before them.
  */
 export function failCall<T>(
   promise: Promise<T>,
@@ -189,14 +192,19 @@ export function failCall<T>(
   reject: (error: unknown) => void,
   error: unknown,
   signal: AbortSignal | null,
+  atOnce = false,
 ): void {
-  if (signal?.aborted || !(error instanceof OpError)) {
+  if (atOnce || signal?.aborted || !(error instanceof OpError)) {
     tolerate(promise);
     return reject(reasonFirst(signal, error));
   }
   resolve(
     SETTLED.then(() => {}).then(function fail() {
-      Error.captureStackTrace(error, fail);
+      try {
+        Error.captureStackTrace(error, fail);
+      } catch {
+        // The program has one of its own; the error has a stack already.
+      }
       tolerate(promise);
       throw error;
     }),

@@ -134,6 +134,21 @@ Deno.test("Conn.read() outlives a Deno.Conn that throws where it should reject",
   assertEquals(await next, "b");
 });
 
+Deno.test("Conn.read() that fails is told before those behind it see the end", async () => {
+  const { inner, conn } = setUp();
+  const order: unknown[] = [];
+  const calls = [1, 2, 3].map((name) =>
+    conn.read(new Uint8Array(1)).then(
+      (n) => order.push([name, n]),
+      ({ code }: OpError) => order.push([name, code]),
+    )
+  );
+  inner.reads[0]!.reject(new Deno.errors.ConnectionReset("reset"));
+  inner.read = () => Promise.resolve(null); // at once, as after a reset
+  await Promise.all(calls);
+  assertEquals(order, [[1, "ECONNRESET"], [2, null], [3, null]]);
+});
+
 Deno.test("Conn.read() outlives a Deno.Conn that returns no promise", async () => {
   const { inner, conn } = setUp();
   const { read } = inner;

@@ -316,6 +316,25 @@ Deno.test("serve() drops what a handler and onError give back, after waiting for
   assertEquals(errors, []);
 });
 
+Deno.test("serve() closes the connection whatever the handler's error does", {
+  timeout: STUCK_MS,
+}, async () => {
+  const failed = Promise.withResolvers<unknown>();
+  const odd = Object.defineProperty(new Error("odd"), "cause", {
+    get() {
+      throw new Error("a getter that throws");
+    },
+  });
+  await using server = serve(
+    await listen("tcp", "127.0.0.1:0"),
+    () => Promise.reject(odd),
+    { onError: failed.resolve },
+  );
+  using client = await connect(server);
+  assertEquals(await textOf(client), "");
+  await failed.promise;
+});
+
 Deno.test("serve() tells onError of a connection that cannot be closed", async () => {
   const cause = new Error("will not close");
   const inner = new InnerConn();

@@ -62,6 +62,23 @@ export function endTests({ test, flood }: Suite): void {
     },
   );
 
+  test("calls fail in the order in which they were made", async (a) => {
+    const order: string[] = [];
+    const note = (name: string, call: Promise<unknown>) =>
+      call.catch(({ op }: OpError) => order.push(`${name} ${op}`));
+    const p = new Uint8Array(1);
+    const calls = [
+      note("1", a.read(p)),
+      note("2", a.read(p)),
+      note("3", a.write(zeros(flood))),
+      note("4", a.write(p)),
+      note("5", a.closeWrite()),
+    ];
+    a.close();
+    await Promise.all(calls);
+    assertEquals(order, ["1 read", "2 read", "3 write", "4 write", "5 close"]);
+  });
+
   test("a signal's reason keeps its own stack", async (a) => {
     const controller = new AbortController();
     const { signal } = controller;
