@@ -523,6 +523,33 @@ async function listenInChild(
   return JSON.parse(stdout);
 }
 
+Deno.test({
+  name: "listen() on a relative path removes what has it at the close under -A",
+  ignore: Deno.build.os === "windows",
+  fn: async () => {
+    const source = `
+      import { listen } from "./mod.ts";
+      const dir = await Deno.makeTempDir();
+      Deno.chdir(dir);
+      const listener = await listen("unix", "a.sock");
+      Deno.chdir("/");
+      await listener.close();
+      const left = await Array.fromAsync(Deno.readDir(dir));
+      const { path } = listener.addr;
+      console.log(JSON.stringify([left.length, path === dir + "/a.sock"]));
+      await Deno.remove(dir, { recursive: true });
+    `;
+    const all = ["--allow-net", "--allow-read", "--allow-write"];
+    const found = [];
+    for (const flags of [["-A"], all]) {
+      const { stderr, stdout } = await runChild(source, { flags });
+      assert(stdout !== "", stderr);
+      found.push(JSON.parse(stdout));
+    }
+    assertEquals(found, [[1, false], [0, true]]);
+  },
+});
+
 Deno.test("listen() needs no grant but for what it binds", async (t) => {
   type Row = [name: string, network: Network, address: string, found: string];
   const granted: [flags: string[], rows: Row[]][] = [

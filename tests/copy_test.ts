@@ -7,7 +7,7 @@ import {
 import { Conn } from "../net/conn.ts";
 import { copy, copyBidirectional } from "../net/copy.ts";
 import { isClosed, isTimeout, OpError } from "../net/errors.ts";
-import { FakeClock } from "../testing/fake_clock.ts";
+import { FakeClock, pipe } from "../testing/mod.ts";
 import { InnerConn, jobs } from "./conn_inner.ts";
 import {
   bytes,
@@ -203,6 +203,28 @@ Deno.test(
       closeAll();
       assert(isClosed(await sending));
     });
+
+    await t.step(
+      "write: a deadline that is set late ends the connection",
+      async () => {
+        const clock = new FakeClock();
+        const bufferSize = 1024 * 1024;
+        const [client, a] = pipe({ clock, bufferSize });
+        const [b, upstream] = pipe({ clock, bufferSize: 1024 });
+        const copied = failure(copy(a, b));
+        const sending = failure(client.write(zeros(4 * bufferSize)));
+        // Until the pieces are large.
+        for (let i = 0; i < 500; i++) await upstream.read(new Uint8Array(1024));
+        await clock.advance(0);
+        b.setWriteDeadline(clock.now() + 10);
+        await clock.advance(10);
+        const error = await copied as OpError;
+        assertEquals([error.op, error.timeout], ["write", true]);
+        assert(isClosed(await failure(b.write(bytes("x")))));
+        for (const conn of [client, a, upstream]) conn.close();
+        assert(isClosed(await sending));
+      },
+    );
 
     await t.step("a past deadline: at once, the bytes stay", async () => {
       const { client, a, b, closeAll } = await proxied();
