@@ -35,6 +35,9 @@ export const systemClock: Clock = {
 /** setTimeout() takes a 32-bit count; a larger one would fire at once. */
 export const MAX_TIMEOUT = 2 ** 31 - 1;
 
+/** What an alarm's times mean: spans of time, or the hour that a clock shows. */
+export type Scale = "monotonic" | "now";
+
 /**
  * One point in time that can be moved. Moving it later costs nothing: the
  * timer that runs already finds out when it fires, and starts anew. (A timer
@@ -43,11 +46,12 @@ export const MAX_TIMEOUT = 2 ** 31 - 1;
  * Invariant: `#timer` is set only while `at` is finite, and `#timerAt <= at`.
  */
 export class Alarm {
-  /** When it fires, on the scale of `clock.now()`; `Infinity` is never. */
+  /** When it fires, on its scale; `Infinity` is never. */
   at = Infinity;
   readonly #clock: Clock;
-  readonly #ring: () => void;
+  readonly #ring: (at: number) => void;
   readonly #keepAlive: boolean;
+  readonly #scale: Scale;
   #timer: unknown;
   #timerAt = Infinity;
 
@@ -55,31 +59,32 @@ export class Alarm {
    * An alarm that is not set.
    *
    * @param clock Whose time counts.
-   * @param ring Called once for each time that comes; the alarm is off then.
+   * @param ring Called once for each time that comes, with that time; the alarm
+   * is off then.
    * @param keepAlive Whether a running alarm keeps the process from ending.
+   * @param scale `clock.monotonic()`, which nobody can set, or `clock.now()`.
    */
-  constructor(clock: Clock, ring: () => void, keepAlive: boolean) {
+  constructor(
+    clock: Clock,
+    ring: (at: number) => void,
+    keepAlive: boolean,
+    scale: Scale = "monotonic",
+  ) {
     this.#clock = clock;
     this.#ring = ring;
     this.#keepAlive = keepAlive;
+    this.#scale = scale;
   }
 
-  /** Sets the alarm to ring at `at`, on the scale of `clock.now()`. */
+  /** Sets the alarm to ring at `at`, on its scale. */
   set(at: number): void {
-    if (at === Infinity) return this.clear();
-    this.at = at;
-    if (this.#timer !== undefined) {
-      // One that should have fired was overtaken: the clock was set ahead.
-      const due = this.#timerAt <= this.#clock.now();
-      if (this.#timerAt <= at && !due) return;
-      this.#clock.clearTimeout(this.#timer);
-    }
-    this.#start();
+    this.#set(at, this.#time());
   }
 
   /** Sets the alarm to ring in `ms` milliseconds; `Infinity` is never. */
   setIn(ms: number): void {
-    this.set(ms === Infinity ? Infinity : this.#clock.now() + ms);
+    const time = this.#time();
+    this.#set(time + ms, time);
   }
 
   /** Turns the alarm off; no timer is left. */
@@ -90,11 +95,25 @@ export class Alarm {
     this.#timer = undefined;
   }
 
-  #start(): void {
-    const ms = Math.max(0, Math.ceil(this.at - this.#clock.now()));
-    this.#timerAt = ms > MAX_TIMEOUT
-      ? this.#clock.now() + MAX_TIMEOUT
-      : this.at;
+  #time(): number {
+    return this.#scale === "now" ? this.#clock.now() : this.#clock.monotonic();
+  }
+
+  #set(at: number, time: number): void {
+    if (at === Infinity) return this.clear();
+    this.at = at;
+    if (this.#timer !== undefined) {
+      // One that should have fired was overtaken: the clock was set ahead.
+      const due = this.#timerAt <= time;
+      if (this.#timerAt <= at && !due) return;
+      this.#clock.clearTimeout(this.#timer);
+    }
+    this.#start(time);
+  }
+
+  #start(time: number): void {
+    const ms = Math.max(0, Math.ceil(this.at - time));
+    this.#timerAt = ms > MAX_TIMEOUT ? time + MAX_TIMEOUT : this.at;
     this.#timer = this.#clock.setTimeout(
       () => this.#fired(),
       Math.min(ms, MAX_TIMEOUT),
@@ -104,8 +123,9 @@ export class Alarm {
 
   #fired(): void {
     this.#timer = undefined;
-    if (this.#timerAt < this.at) return this.#start();
+    if (this.#timerAt < this.at) return this.#start(this.#time());
+    const { at } = this;
     this.at = Infinity;
-    this.#ring();
+    this.#ring(at);
   }
 }

@@ -49,7 +49,7 @@ export class Deadline {
   /** A call begins to wait: from now on the alarm has to run. */
   watch(): void {
     if (this.#at === Infinity || this.#sealed) return;
-    this.#alarm ??= new Alarm(this.#clock, () => this.#ring(), false);
+    this.#alarm ??= new Alarm(this.#clock, () => this.#ring(), false, "now");
     this.#alarm.set(this.#at);
   }
 

@@ -63,7 +63,7 @@ export class Drain {
   /** Forces in `timeout` milliseconds at the latest. */
   hurry(timeout: number): void {
     if (timeout === 0) return this.#forceAll();
-    this.#forceAt = Math.min(this.#forceAt, this.#clock.now() + timeout);
+    this.#forceAt = Math.min(this.#forceAt, this.#clock.monotonic() + timeout);
     // With nobody to wait for no timer: a process's first takes Deno 20 ms.
     if (this.#runs()) this.#deadline.set(this.#forceAt);
   }

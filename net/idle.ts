@@ -3,7 +3,7 @@ import { Patience } from "./patience.ts";
 
 /**
  * Fails all calls on `conn`, now and later, as timed out once no byte has come
- * or gone for `ms` milliseconds. A byte costs three looks at the clock.
+ * or gone for `ms` milliseconds. A byte costs one look at the clock.
  *
  * @returns Stops watching, and leaves no timer.
  */

@@ -41,14 +41,13 @@ export class Patience {
   readonly #ms: number;
   readonly #over: () => void;
   readonly #alarm: Alarm;
-  #due = 0;
 
   /** Calls `over` once nobody has called `renew()` for `ms` milliseconds. */
   constructor(clock: Clock, ms: number, over: () => void) {
     this.#clock = clock;
     this.#ms = ms;
     this.#over = over;
-    this.#alarm = new Alarm(clock, () => this.#ring(), false);
+    this.#alarm = new Alarm(clock, (due) => this.#ring(due), false);
     patient.add(this);
     this.renew();
   }
@@ -56,7 +55,6 @@ export class Patience {
   /** The peer has shown itself. */
   renew(): void {
     if (late.size > 0) late.delete(this);
-    this.#due = this.#clock.monotonic() + this.#ms;
     this.#alarm.setIn(this.#ms);
   }
 
@@ -73,8 +71,8 @@ export class Patience {
     this.#alarm.clear();
   }
 
-  #ring(): void {
-    if (this.#clock.monotonic() <= this.#due) return this.end();
+  #ring(due: number): void {
+    if (this.#clock.monotonic() <= due) return this.end();
     if (late.size === 0) nextTurn();
     late.set(this, 1 + Math.ceil(patient.size / CONNECTIONS_PER_TURN));
   }

@@ -152,7 +152,7 @@ export class MemoryConn implements Deno.Conn {
   /** The peer has sent a reset. */
   #resetComes(at: number): void {
     if (this.#reset || this.closed) return;
-    if (at <= this.#cable.clock.now()) return this.receiveReset();
+    if (at <= this.#cable.clock.monotonic()) return this.receiveReset();
     this.#resetAt = at;
     this.#resetArrival.set(at);
   }
@@ -164,7 +164,8 @@ export class MemoryConn implements Deno.Conn {
     this.#resetArrival.clear();
     // After TCP's FIN a read has nothing to be told (Linux: SOCK_DONE, and
     // EPIPE instead of ECONNRESET in CLOSE_WAIT).
-    this.#resetUntold = this.#unix || this.#finAt > this.#cable.clock.now();
+    this.#resetUntold = this.#unix ||
+      this.#finAt > this.#cable.clock.monotonic();
     this.#inbox = this.#inbox.filter(({ at }) => at !== Infinity);
     this.#serveReads();
     this.#serveWrites();
@@ -175,7 +176,7 @@ export class MemoryConn implements Deno.Conn {
     const { clock } = this.#cable;
     const { latency = 0 } = this.#cable.fault();
     for (const chunk of this.#inbox) {
-      if (chunk.at === Infinity) chunk.at = clock.now() + latency;
+      if (chunk.at === Infinity) chunk.at = clock.monotonic() + latency;
     }
     if (this.#peer!.#finSent && this.#finAt === Infinity) {
       this.#finAt = this.#arrivalTime();
@@ -214,7 +215,7 @@ export class MemoryConn implements Deno.Conn {
   #serveReads(): void {
     while (this.#reads.length > 0) {
       const { p, resolve, reject } = this.#reads[0]!;
-      const now = this.#cable.clock.now();
+      const now = this.#cable.clock.monotonic();
       const next = this.#inbox[0]?.at ?? (this.#reset ? now : this.#finAt);
       if (next > now) {
         this.#arrival.set(next);
@@ -320,7 +321,7 @@ export class MemoryConn implements Deno.Conn {
     const { clock } = this.#cable;
     const { latency = 0 } = this.#cable.fault();
     this.#cable.stalled ||= latency === Infinity;
-    return Math.max(clock.now() + latency, this.#inbox.at(-1)?.at ?? 0);
+    return Math.max(clock.monotonic() + latency, this.#inbox.at(-1)?.at ?? 0);
   }
 
   /** Our own side is over. */

@@ -37,7 +37,7 @@ export class Bell {
   async wait(signal: AbortSignal, ms = Infinity): Promise<void> {
     signal.throwIfAborted();
     const { promise, resolve, reject } = Promise.withResolvers<void>();
-    const alarm = new Alarm(this.#clock, resolve, true);
+    const alarm = new Alarm(this.#clock, () => resolve(), true);
     alarm.setIn(ms);
     const unfollow = onAbort(signal, () => reject(signal.reason));
     const hold = new Hold(this.#clock);

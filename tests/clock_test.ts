@@ -39,21 +39,44 @@ function setUp(keepAlive = false): {
 } {
   const clock = new RecordingClock();
   const rung: number[] = [];
-  const alarm = new Alarm(clock, () => rung.push(clock.now()), keepAlive);
+  const ring = () => rung.push(clock.now());
+  const alarm = new Alarm(clock, ring, keepAlive, "now");
   return { clock, alarm, rung };
 }
 
+/** A clock whose hands somebody sets. */
+class SteppedClock extends RecordingClock {
+  step = 0;
+
+  override now(): number {
+    return super.now() + this.step;
+  }
+}
+
+for (const step of [3_600_000, -3_600_000]) {
+  Deno.test(`a clock that is set by ${step} ms moves no span of time`, async () => {
+    const clock = new SteppedClock();
+    const due: [number, number][] = [];
+    const ring = (at: number) => due.push([at, clock.monotonic()]);
+    const alarm = new Alarm(clock, ring, false);
+    alarm.setIn(4_000);
+    await clock.advance(3_900);
+    alarm.setIn(4_000);
+    clock.step = step;
+    await clock.advance(3_999);
+    assertEquals(due, []);
+    await clock.advance(1);
+    assertEquals(due, [[7_900, 7_900]]);
+    assertEquals(clock.pending, 0);
+  });
+}
+
 Deno.test("Alarm moved later rings in time although the clock was set ahead", async () => {
-  let step = 0;
-  const clock = new class extends RecordingClock {
-    override now(): number {
-      return super.now() + step;
-    }
-  }();
+  const clock = new SteppedClock();
   let rung = false;
-  const alarm = new Alarm(clock, () => rung = true, false);
+  const alarm = new Alarm(clock, () => rung = true, false, "now");
   alarm.setIn(4_000);
-  step = 3_600_000; // as after a suspend
+  clock.step = 3_600_000; // as after a suspend
   alarm.setIn(100);
   await clock.advance(99);
   assertEquals(rung, false);
