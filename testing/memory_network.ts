@@ -1,9 +1,9 @@
-import { dial, type DialOptions } from "../dialer.ts";
+import { Dialer, type DialOptions } from "../dialer.ts";
 import type { Listener, ListenOptions } from "../listener.ts";
 import { makeListener } from "../net/accept.ts";
 import { checkListenOptions } from "../net/accept_options.ts";
 import { type Addr, type Network, UnixAddr } from "../net/addr.ts";
-import { checkCount, checkOptions, checkType } from "../net/check.ts";
+import { checkCount, checkType } from "../net/check.ts";
 import { type Clock, systemClock } from "../net/clock.ts";
 import type { Conn } from "../net/conn.ts";
 import { OpError } from "../net/errors.ts";
@@ -147,20 +147,11 @@ export class MemoryNetwork {
     network: Network,
     address: string,
     options?: DialOptions,
-  ) => Promise<Conn> = async (network, address, options = {}) => {
-    checkOptions(options);
-    // One that is there and undefined must not lead out of memory.
-    const {
-      clock = this.clock,
-      connect = this.connect,
-      resolve = this.resolve,
-    } = options;
-    return await dial(network, address, {
-      ...options,
-      clock,
-      connect,
-      resolve,
-    });
+  ) => Promise<Conn> = (network, address, options) => {
+    const { clock, connect, resolve } = this;
+    // A new one each time: a dial of its own remembers no address.
+    return new Dialer({ clock, connect, resolve })
+      .dial(network, address, options);
   };
 
   /** Answers names by script: the `resolve` option of a `Dialer` of yours. */

@@ -85,6 +85,17 @@ Deno.test("an option that is undefined leads nobody out of memory", async () => 
   net.check();
 });
 
+Deno.test("a dial's options may come from a class's getters", async () => {
+  class Config {
+    get signal(): AbortSignal {
+      return AbortSignal.abort(new Error("enough"));
+    }
+  }
+  const net = new MemoryNetwork();
+  const dialling = net.dial("tcp", "10.0.0.1:80", new Config());
+  await assertRejects(() => dialling, Error, "enough");
+});
+
 Deno.test("peers that answer each other for ever let timers through", async () => {
   const [client, server] = pipe();
   const signal = AbortSignal.timeout(1);
