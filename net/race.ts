@@ -16,7 +16,8 @@
  *   candidate that is preferred comes with it (but in a serial dial).
  * - `attemptDelay: Infinity` is Go's serial dial. With a deadline each address
  *   gets an equal share of what is left, at least 2 s (Go: partialDeadline), so
- *   that a dead one cannot eat it all.
+ *   that a dead one cannot eat it all. A late batch makes the share smaller,
+ *   also that of the attempt that runs.
  * - End: the first connection wins. Every other attempt is aborted, and closed
  *   if it connects all the same. `settleLosers` waits until they have ended;
  *   without it a loser that ignores its signal stays in `#running`, whose
@@ -145,6 +146,7 @@ export class Race<T extends Candidate, C> {
       this.#untried.push(candidate);
     }
     this.#arrange();
+    this.#share();
     this.#pump();
   }
 
@@ -199,7 +201,7 @@ export class Race<T extends Candidate, C> {
 
   #start(): void {
     const now = this.#init.clock.monotonic();
-    const patience = this.#patience(this.#untried.length);
+    const patience = this.#patience(this.#untried.length, now);
     const attempt: Run<T> = {
       candidate: this.#untried.shift()!,
       start: now,
@@ -221,13 +223,22 @@ export class Race<T extends Candidate, C> {
     this.#running.add(run);
   }
 
-  /** How long an attempt may take of which `left` are to be made. */
-  #patience(left: number): number {
-    const { attemptTimeout, clock, deadline } = this.#init;
+  /** In a serial dial the time of the one that runs is shared with a batch. */
+  #share(): void {
+    const attempt = this.#runs.at(-1);
+    if (this.#delay !== Infinity || attempt?.state !== "running") return;
+    const patience = this.#patience(this.#untried.length + 1, attempt.start);
+    const gone = this.#init.clock.monotonic() - attempt.start;
+    attempt.alarm.setIn(Math.max(patience - gone, 0));
+  }
+
+  /** How long one of the `left` attempts may take that starts at `now`. */
+  #patience(left: number, now: number): number {
+    const { attemptTimeout, deadline } = this.#init;
     if (this.#delay !== Infinity || deadline === Infinity) {
       return attemptTimeout;
     }
-    const remaining = deadline - clock.monotonic();
+    const remaining = deadline - now;
     const share = Math.max(remaining / left, MIN_SHARE);
     // A share of all that is left is the deadline's own business.
     return share < remaining ? Math.min(share, attemptTimeout) : attemptTimeout;

@@ -379,6 +379,39 @@ Deno.test("dial() with attemptDelay Infinity and a timeout shares the time", asy
       starts: [["10.0.0.1", 0], ["10.0.0.2", 0], ["10.0.0.3", 6_000]],
       winner: ["10.0.0.3", 6_001],
     }).then(() => {}));
+  /** When addresses start that come one by one, so many ms into the dial. */
+  const late = async (comeAt: number[], options: DialOptions = {}) => {
+    const addresses = comeAt.map((_, i) => `10.0.0.${i + 1}`);
+    const scenario = new Scenario(
+      Object.fromEntries(addresses.map((addr) => [addr, [0, "hang"]])),
+    );
+    const { clock } = scenario;
+    const { starts } = await scenario.play({
+      async *resolve() {
+        for (const [i, ms] of comeAt.entries()) {
+          const wait = ms - clock.monotonic();
+          await new Promise<void>((done) => clock.setTimeout(done, wait));
+          yield [addresses[i]!];
+        }
+      },
+      attemptDelay: Infinity,
+      timeout: 12_000,
+      ...options,
+    });
+    return starts.map(([, ms]) => ms);
+  };
+  await t.step("also with those that come late", async () => {
+    assertEquals(await late([0, 0]), [0, 6_000]);
+    assertEquals(await late([0, 3_000]), [0, 6_000]);
+    assertEquals(await late([0, 1_000, 2_000]), [0, 4_000, 8_000]);
+    assertEquals(await late([0, 1_000, 5_000]), [0, 5_000, 8_500]);
+    assertEquals(await late([0, 0], { attemptTimeout: 5_000 }), [0, 5_000]);
+    assertEquals(await late([0, 0], { timeout: 3_000 }), [0, 2_000]);
+    assertEquals(await late([0, 0], { timeout: 1_900 }), [0]);
+  });
+  await t.step("one whose share is over when they come ends then", async () => {
+    assertEquals(await late([0, 9_000]), [0, 9_000]);
+  });
   await t.step(
     "without a timeout a dead address blocks the rest",
     () =>
