@@ -9,6 +9,10 @@ export async function tell(name: string, call: () => unknown): Promise<void> {
   try {
     await call();
   } catch (thrown) {
-    console.error(`switchboard: ${name} failed:`, thrown);
+    try {
+      console.error(`switchboard: ${name} failed:`, thrown);
+    } catch {
+      // The log's disk is full, say: nobody is left who could be told.
+    }
   }
 }

@@ -287,6 +287,34 @@ Deno.test({
     }),
 });
 
+Deno.test("a failure that cannot even be printed ends its connection only", {
+  ignore: Deno.build.os !== "linux", // where a device is always full
+  timeout: STUCK_MS,
+}, async () => {
+  const { code, stdout } = await runChild(
+    `
+    import { dial, listen, serve } from "./mod.ts";
+
+    const server = serve(await listen("tcp", "127.0.0.1:0"), () => {
+      throw new Error("handler");
+    });
+    for (let i = 0; i < 2; i++) {
+      const client = await dial("tcp", String(server.addr));
+      await client.closeWrite();
+      console.log(await client.read(new Uint8Array(1)));
+      client.close();
+    }
+    await server.shutdown();
+    console.log("alive");
+    `,
+    {
+      flags: ["--allow-net=127.0.0.1"],
+      wrap: ["sh", "-c", 'exec "$@" 2>/dev/full', "sh"],
+    },
+  );
+  assertEquals([code, stdout], [0, "null\nnull\nalive\n"]);
+});
+
 Deno.test("serve() prints that the listener broke by default", async () => {
   await capturing(async (printed) => {
     const broken = new Error("the platform went mad");
