@@ -36,7 +36,6 @@ interface Session extends Drainable, Entry {
   readonly conn: Conn;
   readonly context: Context;
   readonly host: string | undefined;
-  readonly unwatch: (() => void) | undefined;
 }
 
 /** A running server; {@linkcode serve} makes it. */
@@ -242,14 +241,13 @@ export class Server implements AsyncDisposable {
     const host = this.#hostOf(conn);
     if (host !== undefined && !this.#admit(conn, host)) return;
     const context = new Context(conn, () => this.#end(session));
-    const unwatch = this.#idleTimeout === Infinity
-      ? undefined
-      : watchIdle(conn, this.#idleTimeout);
+    if (this.#idleTimeout !== Infinity) {
+      context.unwatch = watchIdle(conn, this.#idleTimeout);
+    }
     const session: Session = {
       conn,
       context,
       host,
-      unwatch,
       outcome: "running",
       index: -1,
     };
@@ -309,7 +307,7 @@ export class Server implements AsyncDisposable {
     if (session.outcome === "running") session.outcome = outcome;
     if (!this.#sessions.delete(session)) return;
     this.#connections?.delete(session.conn);
-    session.unwatch?.();
+    session.context.unwatch?.();
     const { host } = session;
     if (host !== undefined) {
       const count = this.#hosts.get(host)! - 1;
@@ -351,7 +349,7 @@ export class Server implements AsyncDisposable {
     this.#unfollow?.();
     for (const session of this.#sessions.list()) {
       session.outcome = "forced";
-      session.unwatch?.(); // its handler may go on for ever
+      session.context.unwatch?.(); // its handler may go on for ever
       try {
         session.conn.close();
       } catch (error) {

@@ -285,6 +285,32 @@ Deno.test(
   }),
 );
 
+Deno.test("idleTimeout ends with the handler: what it wrote arrives", {
+  timeout: STUCK_MS,
+}, async () => {
+  const clock = new FakeClock();
+  const reply = new Uint8Array(1024 * 1024); // the kernel takes it at once
+  const written = Promise.withResolvers<void>();
+  const server = serve(
+    await listen("tcp", "127.0.0.1:0", { clock }),
+    async (conn) => {
+      await conn.read(new Uint8Array(3));
+      await conn.write(reply);
+      written.resolve();
+    },
+    { idleTimeout: 1_000 },
+  );
+  using client = await connect(server);
+  await client.write(new Uint8Array(3));
+  await written.promise;
+  await clock.advance(4_000); // of the 5 s that a close lingers
+  await client.write(new Uint8Array(1)); // to a closed socket: a reset
+  const got = await new Response(client.readable).bytes();
+  assertEquals(got.length, reply.length);
+  client.close();
+  await server.shutdown();
+});
+
 Deno.test("idleTimeout gives a process that stood still the time to read", {
   timeout: STUCK_MS,
 }, async () => {
