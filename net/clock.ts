@@ -23,13 +23,33 @@ export interface Clock {
   unrefTimer(id: unknown): void;
 }
 
-/** The system's clock. Its timers are numbers or objects, as Deno's version has it. */
+/** A timer of the system's: a number or an object, as Deno's version has it. */
+interface SystemTimer {
+  readonly id: ReturnType<typeof setTimeout>;
+  /**
+   * Of the same make as the `setTimeout()` that gave the id. A test may replace
+   * both meanwhile, and another one's ids are other timers, or nothing.
+   */
+  readonly clear: typeof clearTimeout;
+}
+
+/** The system's clock. */
 export const systemClock: Clock = {
   now: () => Date.now(),
   monotonic: () => performance.now(),
-  setTimeout: (callback, ms) => setTimeout(callback, ms),
-  clearTimeout: (id) => clearTimeout(id as number),
-  unrefTimer: (id) => Deno.unrefTimer(id as number),
+  setTimeout: (callback, ms): SystemTimer => ({
+    id: setTimeout(callback, ms),
+    clear: clearTimeout,
+  }),
+  clearTimeout: (timer) => {
+    const { clear, id } = timer as SystemTimer;
+    try {
+      clear(id);
+    } catch {
+      // A fake that was restored refuses; its timers are gone.
+    }
+  },
+  unrefTimer: (timer) => Deno.unrefTimer((timer as SystemTimer).id),
 };
 
 /** setTimeout() takes a 32-bit count; a larger one would fire at once. */

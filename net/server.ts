@@ -13,7 +13,7 @@
 import { type Listener, listenerParts } from "./accept.ts";
 import type { Addr } from "./addr.ts";
 import { checkOptions, checkSignal, checkType } from "./check.ts";
-import { type Clock, MAX_TIMEOUT, systemClock } from "./clock.ts";
+import { Alarm, type Clock, systemClock } from "./clock.ts";
 import type { Conn } from "./conn.ts";
 import { Drain, type Drainable, type ShutdownReport } from "./drain.ts";
 import { isClosed, OpError, someCause } from "./errors.ts";
@@ -232,9 +232,10 @@ export class Server implements AsyncDisposable {
     // Where the clock is a test's, an accept holds no process either.
     const holds = listenerParts(this.#listener).refd &&
       this.#clock === systemClock;
-    const hold = holds ? setInterval(() => {}, MAX_TIMEOUT) : undefined;
+    const hold = new Alarm(systemClock, () => {}, true);
+    if (holds) hold.set(Number.MAX_VALUE);
     await new Promise<void>((resolve) => this.#wake = resolve);
-    clearInterval(hold);
+    hold.clear();
   }
 
   #serve(conn: Conn): void {

@@ -198,6 +198,32 @@ Deno.test("systemClock is the system's", async () => {
   systemClock.clearTimeout(never); // a fired or cleared one is no error
 });
 
+Deno.test("a timer is cleared by the kind that set it, whatever a test has faked meanwhile", async () => {
+  const real = { setTimeout, clearTimeout };
+  let ids = 0;
+  const cleared: unknown[] = [];
+  const fake = {
+    setTimeout: () => ++ids,
+    clearTimeout: (id: unknown) => {
+      cleared.push(id);
+      throw new TypeError("no fake time"); // as one that was restored does
+    },
+  };
+  const users = new Promise<void>((resolve) => setTimeout(resolve, 20));
+  const before = systemClock.setTimeout(() => assert(false), 10);
+  try {
+    Object.assign(globalThis, fake);
+    systemClock.clearTimeout(before);
+    const during = systemClock.setTimeout(() => {}, 10);
+    Object.assign(globalThis, real);
+    systemClock.clearTimeout(during);
+  } finally {
+    Object.assign(globalThis, real);
+  }
+  assertEquals(cleared, [1]);
+  await users; // and `before`, which was to come first, has not come
+});
+
 Deno.test("FakeClock starts at Date.now(), or where it is told to", () => {
   const before = Date.now();
   const now = new FakeClock().now();
