@@ -20,6 +20,7 @@ import {
   AddrError,
   DeadlineExceededError,
   DnsError,
+  isNamed,
   isTimeout,
   OpError,
 } from "./errors.ts";
@@ -334,7 +335,9 @@ export class Dialing {
 
 /** Whatever a lookup failed of, as an error that names it. */
 function lookupError(hostname: string, cause: unknown): Error {
-  if (cause instanceof DnsError || cause instanceof AddrError) return cause;
+  if (isNamed(cause, "DnsError") || isNamed(cause, "AddrError")) {
+    return cause as Error;
+  }
   return new DnsError({ hostname, timeout: isTimeout(cause), cause });
 }
 

@@ -79,11 +79,15 @@ export function someCause(
  * ```
  */
 export function isClosed(error: unknown): boolean {
-  // By name: a program may have two versions of this library.
   return someCause(
     error,
-    (e) => e.name === "ClosedError" || e instanceof Deno.errors.BadResource,
+    (e) => isNamed(e, "ClosedError") || e instanceof Deno.errors.BadResource,
   );
+}
+
+/** By name, not by class: a program may have two versions of this library. */
+export function isNamed(error: unknown, name: string): boolean {
+  return error instanceof Error && error.name === name;
 }
 
 /**
@@ -199,7 +203,7 @@ export class OpError extends Error {
     if (init.bytesWritten !== undefined) this.bytesWritten = init.bytesWritten;
     this.timeout = init.timeout ?? isTimeout(cause);
     this.temporary = this.timeout ||
-      (cause instanceof DnsError && cause.temporary) ||
+      (isNamed(cause, "DnsError") && (cause as DnsError).temporary) ||
       (code !== undefined && TEMPORARY_CODES.has(code)) ||
       (op === "accept" && (code === "ECONNRESET" || code === "ECONNABORTED"));
   }

@@ -381,6 +381,19 @@ Deno.test("dial() says why a name has no address", async (t) => {
       assertStrictEquals(error.cause, cause);
     }
   });
+  await t.step(
+    "the resolver is of another version of this library",
+    async () => {
+      const cause = Object.assign(new Error("lookup db.test: no such host"), {
+        name: "DnsError",
+        temporary: true,
+      });
+      const error = await message({ resolve: () => Promise.reject(cause) });
+      assertEquals(error.message, "dial tcp: lookup db.test: no such host");
+      assertStrictEquals(error.cause, cause);
+      assert(error.temporary);
+    },
+  );
   await t.step("the resolver fails otherwise", async () => {
     const cause = new Error("boom");
     const error = await message({
