@@ -118,7 +118,8 @@ export async function handle(
  * reaches the accept loop, another connection or `unhandledrejection`: failures
  * go to `onError`. A call on a connection that nobody awaits fails in silence.
  * What can still end the process: an async function of the handler's own that
- * it starts and neither awaits nor catches, and an abort listener that throws.
+ * it starts and neither awaits nor catches, a call that nobody awaits with an
+ * argument of a wrong type, and an abort listener that throws.
  *
  * @param listener Of {@linkcode listen}, or any `new Listener(inner)`.
  * @param handler Run for each connection; see {@linkcode handle}.

@@ -55,6 +55,8 @@ export let writerOf: (conn: Conn) => WriteHalf;
  * All methods may be called at any time and by several callers at once: reads
  * are served first come first served, writes never interleave. `null` from a
  * read is EOF. Every failure of the network is an {@linkcode OpError}.
+ * A subclass may show other addresses. To change the bytes, wrap a `Deno.Conn`:
+ * streams, iteration and `copy()` do not go through `read()` and `write()`.
  *
  * @example Echo one message, with a deadline
  * ```ts
@@ -101,7 +103,8 @@ export class Conn
    *
    * @param inner Any `Deno.Conn` over TCP or a unix socket, TLS included.
    * Closing this object closes it. Of your own: once its `read(p)` or `write(p)`
-   * has settled it may not touch `p`, which other connections use then.
+   * has settled, `p` is other connections' and not to be touched; the context
+   * of an `AsyncLocalStorage` may be another caller's in them.
    * @param options See {@linkcode ConnOptions}.
    * @throws {TypeError} If it is over anything else.
    * @throws {Deno.errors.NotConnected} If it has no address any more.
@@ -169,8 +172,9 @@ export class Conn
    * between them leave together.
    *
    * Do not change `p` before the promise settles; afterwards it is yours. The
-   * promise need not be awaited: a failure is no unhandled rejection, and if
-   * the connection is lost, later calls fail, too: a read, in place of EOF.
+   * promise need not be awaited: a failure is no unhandled rejection (a wrong
+   * argument is), and if the connection is lost, later calls fail, too: a read
+   * in place of EOF, unless the peer sent FIN first.
    *
    * Cancellation: a deadline or `signal` ends the wait. What the peer gets is a
    * prefix of what was written: at most 64 KiB that were already under way

@@ -27,7 +27,8 @@ import { PIECE, type WriteHalf, WriteJob } from "./write_half.ts";
  * 64 KiB at most, is still written, and the rest can be read.
  * @returns How many bytes were copied.
  * @throws {TypeError} If one of them is no {@linkcode Conn}.
- * @throws {OpError} Of the side that failed: op "read" or "write".
+ * @throws {OpError} Of the side that failed: op "read" or "write"; its
+ * `bytesWritten` is that of the last piece.
  * @throws {AbortSignal["reason"]} If `options.signal` aborts.
  *
  * @example An echo server

@@ -30,8 +30,9 @@ export interface Fault {
   /**
    * What the one who accepts meets. "reset": both ends are reset as soon as
    * they are connected, and accept() fails with ENOTCONN. "half-close": the
-   * client's FIN is there already. "EMFILE" and the like: accept() fails with
-   * it while a connection waits; the connection goes on waiting.
+   * client's FIN is there already. Both count for clients that connect from now
+   * on. "EMFILE" and the like: accept() fails with it while a connection waits;
+   * the connection goes on waiting.
    */
   accept?: "reset" | "half-close" | "EMFILE" | "ENFILE" | "ENOBUFS" | "ENOMEM";
   /**

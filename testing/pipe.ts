@@ -21,7 +21,8 @@ export interface PipeOptions {
   /**
    * What is wrong with the connection: `resetAfter`, `latency`, `maxRead` and
    * `maxWrite` count. The object may be changed while the connection is in use:
-   * the next call on either end takes note.
+   * the next call on either end takes note. (A read that waits is no new one:
+   * what `latency` held back comes to it with the other end's next call.)
    */
   fault?: Fault;
 }
