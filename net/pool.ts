@@ -25,7 +25,10 @@ const KEPT_BYTES = 1024 * 1024;
  */
 const EXACT_SIZE = MIN_SIZE - 1;
 
-const free: Uint8Array<ArrayBuffer>[][] = [[], [], [], [], []];
+const sizes: number[] = [];
+for (let size = MIN_SIZE; size <= MAX_SIZE; size *= GROWTH) sizes.push(size);
+
+const free = sizes.map(() => [] as Uint8Array<ArrayBuffer>[]);
 const exact = Array.from(
   { length: EXACT_SIZE + 1 },
   () => [] as Uint8Array<ArrayBuffer>[],
@@ -33,9 +36,11 @@ const exact = Array.from(
 /** How many of an exact size may still be made; they are kept for good. */
 let exactLeft = 1024;
 
-/** 1 KiB → 0, 4 KiB → 1, … 256 KiB → 4: the class that holds `size` bytes. */
+/** Which of `sizes` holds `size` bytes. */
 function classOf(size: number): number {
-  return size <= MIN_SIZE ? 0 : (33 - Math.clz32((size - 1) >> 10)) >> 1;
+  let kind = 0;
+  while (sizes[kind]! < size) kind++;
+  return kind;
 }
 
 /** Lends out memory of at least `size` bytes, at most {@linkcode MAX_SIZE}. */
@@ -49,7 +54,7 @@ export function takeMemory(size: number): Uint8Array<ArrayBuffer> {
     }
   }
   const kind = classOf(size);
-  return free[kind]!.pop() ?? new Uint8Array(MIN_SIZE << (2 * kind));
+  return free[kind]!.pop() ?? new Uint8Array(sizes[kind]!);
 }
 
 /** Takes memory back. Nobody, not even a pending operation, may use it now. */
