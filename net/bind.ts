@@ -18,7 +18,13 @@ import { errorCode } from "./errno.ts";
 import { AddrError, DnsError, OpError } from "./errors.ts";
 import { isWildcard, parseIp, platformHost } from "./ip.ts";
 import { lookupFailure, systemAddresses } from "./resolver.ts";
-import { deniedReason, mayAsk, netGrant, notCapable } from "./sandbox.ts";
+import {
+  deniedReason,
+  isGranted,
+  mayAsk,
+  netGrant,
+  notCapable,
+} from "./sandbox.ts";
 
 /** How to bind; checked by the caller. */
 export interface BindOptions {
@@ -119,10 +125,6 @@ function onlyIpv4Granted(port: number): boolean {
   return !isGranted(`[::]:${port}`) && isGranted(`0.0.0.0:${port}`);
 }
 
-function isGranted(host?: string): boolean {
-  return ["granted", "partial"].includes(netGrant(host));
-}
-
 /** One listener per name (Go). */
 async function bindName(
   network: string,
@@ -203,9 +205,7 @@ function openTcp(
       throw new OpError({ op: "listen", network, cause: lookup });
     }
     const addr = new TcpAddr(hostname, port);
-    const reason = cause instanceof Deno.errors.NotCapable
-      ? deniedReason(String(addr), cause)
-      : undefined;
+    const reason = deniedReason(String(addr), cause);
     const why = lookup ?? cause;
     throw new OpError({ op: "listen", network, addr, cause: why, reason });
   }
@@ -220,9 +220,7 @@ function bindUnix(given: string): Deno.Listener {
     const inner = Deno.listen({ transport: "unix", path: platformPath(path) });
     return inner as Deno.Listener;
   } catch (cause) {
-    const reason = cause instanceof Deno.errors.NotCapable
-      ? deniedReason({ path }, cause)
-      : undefined;
+    const reason = deniedReason({ path }, cause);
     const addr = new UnixAddr(path);
     throw new OpError({ op: "listen", network: "unix", addr, cause, reason });
   }

@@ -138,14 +138,12 @@ function failure(
   own: boolean,
 ): { addr: Addr; cause: unknown; reason: string } {
   const { addr } = candidate;
-  // A connector may lack a grant for something else: its words tell.
-  const denied = cause instanceof Deno.errors.NotCapable &&
-    (!own || / net access to /.test(cause.message));
-  if (!denied) {
-    return { addr, cause, reason: reasonText(cause) };
-  }
   const subject = addr.transport === "unix" && !own
     ? { path: addr.path }
     : hostPort(candidate);
-  return { addr, cause, reason: deniedReason(subject, cause) };
+  const text = reasonText(cause);
+  // A connector may lack a grant for something else: its words tell.
+  const foreign = own && !text.includes(" net access to ");
+  const reason = foreign ? text : deniedReason(subject, cause) ?? text;
+  return { addr, cause, reason };
 }

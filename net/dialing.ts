@@ -27,7 +27,7 @@ import {
 import { parseIp } from "./ip.ts";
 import { clampDelay, Race } from "./race.ts";
 import { type Resolver, systemResolver } from "./resolver.ts";
-import { netGrant, notCapable } from "./sandbox.ts";
+import { isGranted, netGrant, notCapable } from "./sandbox.ts";
 import type { SocketOptions } from "./socket_options.ts";
 import {
   type Connector,
@@ -345,9 +345,7 @@ function lookupError(hostname: string, cause: unknown): Error {
 function refuse(target: Target): Error | undefined {
   if (target.named) return undefined;
   const host = hostPort(target);
-  const grant = netGrant(host);
-  if (grant === "granted" || grant === "partial") return undefined;
-  return notCapable(host);
+  return isGranted(host) ? undefined : notCapable(host);
 }
 
 function isBatches(

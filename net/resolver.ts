@@ -14,7 +14,7 @@ import { errorCode, lowerFirst } from "./errno.ts";
 import { AddrError, DnsError } from "./errors.ts";
 import { parseIp } from "./ip.ts";
 import { type Family, hedged, paired } from "./lookup.ts";
-import { deniedReason, mayAsk, netGrant, notCapable } from "./sandbox.ts";
+import { deniedReason, isGranted, mayAsk, notCapable } from "./sandbox.ts";
 
 /**
  * Finds the IP addresses of a name for {@linkcode dial}, best first: all at
@@ -310,8 +310,7 @@ function checkGrant(hostname: string, server: string | undefined): void {
     return;
   }
   // After a "no" at a prompt this is "denied", and Deno would ask all the same.
-  const grant = netGrant();
-  if (grant === "granted" || grant === "partial") return;
+  if (isGranted()) return;
   // Without a terminal it answers by itself, whom it has been granted.
   if (!Deno.stdin.isTerminal()) return;
   const reason = "run again with --allow-net, or set nameServer and allow it";

@@ -24,6 +24,11 @@ export function netGrant(host?: string): Grant {
   return grant(descriptor) ?? "prompt";
 }
 
+/** Whether the network, or one host, is granted: asking raises no prompt. */
+export function isGranted(host?: string): boolean {
+  return ["granted", "partial"].includes(netGrant(host));
+}
+
 /** `undefined` for what cannot be asked about. */
 function grant(descriptor: Deno.PermissionDescriptor): Grant | undefined {
   try {
@@ -43,10 +48,9 @@ function grant(descriptor: Deno.PermissionDescriptor): Grant | undefined {
 export function mayAsk(host: string): boolean {
   const all = netGrant();
   if (all === "granted") return true;
-  const one = netGrant(host);
   // What a --deny-net does not name is granted, an odd name too.
-  if (all === "partial") return one !== "denied";
-  return one === "granted" || one === "partial";
+  if (all === "partial") return netGrant(host) !== "denied";
+  return isGranted(host);
 }
 
 /**
@@ -68,11 +72,13 @@ export function notCapable(host: string): Error {
  * @param subject `host:port` as the caller named it, or a unix socket's path;
  * such a socket takes three grants.
  * @param error The refusal. It may be about an address behind the name.
+ * @returns `undefined` if it is none.
  */
 export function deniedReason(
   subject: string | { path: string },
-  error: Error,
-): string {
+  error: unknown,
+): string | undefined {
+  if (!(error instanceof Deno.errors.NotCapable)) return undefined;
   if (typeof subject === "object") return unixReason(subject.path);
   // The message is the only place where the runtime says what it wanted.
   const wanted = / net access to "(.+?)"/.exec(error.message)?.[1] ?? subject;

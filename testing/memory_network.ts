@@ -134,9 +134,8 @@ export class MemoryNetwork {
     try {
       inner = this.#fabric.bind(addr, size, reusePort && !unix);
     } catch (cause) {
-      const reason = cause instanceof Deno.errors.NotCapable
-        ? deniedReason(addr instanceof UnixAddr ? addr : String(addr), cause)
-        : undefined;
+      const subject = addr instanceof UnixAddr ? addr : String(addr);
+      const reason = deniedReason(subject, cause);
       throw new OpError({ op: "listen", network, addr, cause, reason });
     }
     return makeListener(inner, { ...rest, clock }, network === "tcp6");
