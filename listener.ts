@@ -22,40 +22,16 @@
  */
 
 import { type Listener, makeListener } from "./net/accept.ts";
-import {
-  checkListenOptions,
-  type ListenerOptions,
-} from "./net/accept_options.ts";
+import { checkListen, type ListenOptions } from "./net/accept_options.ts";
 import type { Network } from "./net/addr.ts";
 import { bind } from "./net/bind.ts";
-import { checkType } from "./net/check.ts";
 
 export { Listener } from "./net/accept.ts";
 export type {
   AcceptErrorEvent,
   ListenerOptions,
+  ListenOptions,
 } from "./net/accept_options.ts";
-
-/** Options of {@linkcode listen}. */
-export interface ListenOptions extends ListenerOptions {
-  /** Closes the listener when it aborts; loops end in silence. */
-  signal?: AbortSignal;
-  /**
-   * How many connections may wait in the kernel's queue, at least 1. The
-   * kernel has a limit of its own (Linux: net.core.somaxconn). Only TCP; a unix
-   * socket has the runtime's own.
-   *
-   * @default {65535}
-   */
-  backlog?: number;
-  /**
-   * Sets SO_REUSEPORT: several processes may share the port. Needs
-   * `--unstable-net`. Only TCP.
-   *
-   * @default {false}
-   */
-  reusePort?: boolean;
-}
 
 /** More than any kernel allows, so as large as it allows. */
 const MAX_BACKLOG = 65_535;
@@ -105,9 +81,7 @@ export async function listen(
   address: string,
   options: ListenOptions = {},
 ): Promise<Listener> {
-  checkListenOptions(options);
-  checkType("network", network, "string");
-  checkType("address", address, "string");
+  checkListen(network, address, options);
   const { signal, backlog = MAX_BACKLOG, reusePort = false } = options;
   const inner = await bind(network, address, {
     signal: signal ?? new AbortController().signal,

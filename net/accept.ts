@@ -17,7 +17,7 @@ import {
   checkListenerOptions,
   type ListenerOptions,
   type ListenerParts,
-  type MakeOptions,
+  type ListenOptions,
 } from "./accept_options.ts";
 import { type Addr, toAddr } from "./addr.ts";
 import { checkAddress } from "./check.ts";
@@ -42,13 +42,13 @@ export let listenerParts: (listener: Listener) => ListenerParts;
  * The end of every listen(): a listener that its signal closes. Not public.
  *
  * @param inner Just opened; closed if the signal has aborted meanwhile.
- * @param options Checked by {@linkcode checkListenOptions}.
+ * @param options Checked by {@linkcode checkListen}.
  * @param ipv6Only Whether to turn IPv4 peers away.
  * @throws {AbortSignal["reason"]} If `options.signal` has aborted.
  */
 export let makeListener: (
   inner: Deno.Listener,
-  options: MakeOptions,
+  options: ListenOptions,
   ipv6Only?: boolean,
 ) => Listener;
 

@@ -10,6 +10,7 @@ import {
   checkOption,
   checkOptions,
   checkSignal,
+  checkType,
 } from "./check.ts";
 import type { Clock } from "./clock.ts";
 import type { Conn } from "./conn.ts";
@@ -46,10 +47,25 @@ export interface ListenerOptions {
   clock?: Clock;
 }
 
-/** What `makeListener()` is told beyond a listener's own options. */
-export interface MakeOptions extends ListenerOptions {
-  /** Closes the listener when it aborts. */
+/** Options of {@linkcode listen}. */
+export interface ListenOptions extends ListenerOptions {
+  /** Closes the listener when it aborts; loops end in silence. */
   signal?: AbortSignal;
+  /**
+   * How many connections may wait in the kernel's queue, at least 1. The
+   * kernel has a limit of its own (Linux: net.core.somaxconn). Only TCP; a unix
+   * socket has the runtime's own.
+   *
+   * @default {65535}
+   */
+  backlog?: number;
+  /**
+   * Sets SO_REUSEPORT: several processes may share the port. Needs
+   * `--unstable-net`. Only TCP.
+   *
+   * @default {false}
+   */
+  reusePort?: boolean;
 }
 
 /** What `serve()` may know of a listener. */
@@ -68,13 +84,11 @@ export interface ListenerParts {
   bequeath(heir: (conn: Conn) => void): void;
 }
 
-/** Checks all options that a listen() may have, before anything is opened. */
-export function checkListenOptions(
-  options: ListenerOptions & {
-    signal?: AbortSignal;
-    backlog?: number;
-    reusePort?: boolean;
-  },
+/** Checks what a listen() is given, before anything is opened. */
+export function checkListen(
+  network: string,
+  address: string,
+  options: ListenOptions,
 ): void {
   checkListenerOptions(options);
   const { backlog, reusePort, signal } = options;
@@ -82,6 +96,8 @@ export function checkListenOptions(
   checkSignal(signal);
   if (backlog !== undefined) checkCount("backlog", backlog);
   signal?.throwIfAborted();
+  checkType("network", network, "string");
+  checkType("address", address, "string");
 }
 
 /** Checks the options of `new Listener()`. */

@@ -136,7 +136,8 @@ async function bindName(
   try {
     let chosen: string | undefined;
     if (netGrant(joinHostPort(host, port)) !== "denied" && mayAsk(host)) {
-      chosen = await choose(host, family, signal);
+      const batches = systemAddresses(host, 0, signal, PATIENCE_MS);
+      chosen = await choose(batches, host, family);
       if (isGranted() || isGranted(joinHostPort(chosen, port))) {
         return openTcp(network, chosen, port, options);
       }
@@ -170,13 +171,13 @@ async function bindName(
 const PATIENCE_MS = 2_000;
 
 /** A name's first IPv4 address, else its first (Go); asks no longer than that. */
-async function choose(
+export async function choose(
+  batches: AsyncIterable<string[]>,
   host: string,
   family: 4 | 6 | undefined,
-  signal: AbortSignal,
 ): Promise<string> {
   let other: string | undefined;
-  for await (const batch of systemAddresses(host, 0, signal, PATIENCE_MS)) {
+  for await (const batch of batches) {
     for (const address of batch) {
       if (parseIp(address)?.family === (family ?? 4)) return address;
       other ??= address;

@@ -5,9 +5,10 @@ import {
   TcpAddr,
   UnixAddr,
 } from "../net/addr.ts";
-import { AddrError, OpError } from "../net/errors.ts";
-import { isWildcard, parseIp } from "../net/ip.ts";
-import type { Resolver } from "../net/resolver.ts";
+import { choose } from "../net/bind.ts";
+import { OpError } from "../net/errors.ts";
+import { isWildcard } from "../net/ip.ts";
+import type { Names } from "./names.ts";
 
 /**
  * What an address means to listen(): the rules of the real one. Port 0 and the
@@ -19,7 +20,7 @@ import type { Resolver } from "../net/resolver.ts";
 export function binding(
   network: string,
   address: string,
-  resolve: Resolver,
+  resolve: Names["resolve"],
   signal: AbortSignal,
 ): Addr | Promise<Addr> {
   let parsed: ParsedAddress;
@@ -42,32 +43,15 @@ export function binding(
 async function named(
   network: string,
   parsed: ParsedAddress & { kind: "tcp" },
-  resolve: Resolver,
+  resolve: Names["resolve"],
   signal: AbortSignal,
 ): Promise<Addr> {
+  const { family, host, port } = parsed;
   try {
-    return new TcpAddr(await chosen(parsed, resolve, signal), parsed.port);
+    const batches = resolve(host, { signal });
+    return new TcpAddr(await choose(batches, host, family), port);
   } catch (cause) {
     signal.throwIfAborted();
     throw new OpError({ op: "listen", network, cause });
   }
-}
-
-/** A name's first IPv4 address, else its first. */
-async function chosen(
-  { family, host }: ParsedAddress & { kind: "tcp" },
-  resolve: Resolver,
-  signal: AbortSignal,
-): Promise<string> {
-  const addresses: string[] = [];
-  const answer = resolve(host, family ? { family, signal } : { signal });
-  const batches = Symbol.asyncIterator in answer ? answer : [answer];
-  for await (const batch of batches) addresses.push(...batch);
-  signal.throwIfAborted();
-  const chosen = addresses.find((text) => parseIp(text)?.family === 4) ??
-    addresses[0];
-  if (chosen === undefined) {
-    throw new AddrError("no suitable address found", host);
-  }
-  return parseIp(chosen)!.text;
 }

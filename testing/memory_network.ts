@@ -1,9 +1,9 @@
 import { Dialer, type DialOptions } from "../dialer.ts";
 import type { Listener, ListenOptions } from "../listener.ts";
 import { makeListener } from "../net/accept.ts";
-import { checkListenOptions } from "../net/accept_options.ts";
+import { checkListen } from "../net/accept_options.ts";
 import { type Addr, type Network, UnixAddr } from "../net/addr.ts";
-import { checkCount, checkType } from "../net/check.ts";
+import { checkCount } from "../net/check.ts";
 import { type Clock, systemClock } from "../net/clock.ts";
 import type { Conn } from "../net/conn.ts";
 import { OpError } from "../net/errors.ts";
@@ -115,9 +115,7 @@ export class MemoryNetwork {
     address: string,
     options?: ListenOptions,
   ) => Promise<Listener> = async (network, address, options = {}) => {
-    checkListenOptions(options);
-    checkType("network", network, "string");
-    checkType("address", address, "string");
+    checkListen(network, address, options);
     const {
       backlog = MAX_BACKLOG,
       clock = this.clock,
@@ -125,7 +123,7 @@ export class MemoryNetwork {
       ...rest
     } = options;
     const signal = options.signal ?? new AbortController().signal;
-    const bound = binding(network, address, this.resolve, signal);
+    const bound = binding(network, address, this.#names.resolve, signal);
     // At once, if it can be: a dial may come in the same tick.
     const addr = bound instanceof Promise ? await bound : bound;
     const unix = addr.transport === "unix"; // whose options are the runtime's

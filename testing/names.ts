@@ -35,8 +35,10 @@ export class Names {
   }
 
   /** Answers by script. */
-  readonly resolve: Resolver = (hostname, { family, signal }) =>
-    this.#answer(hostname, family, signal);
+  readonly resolve = (
+    hostname: string,
+    { family, signal }: Parameters<Resolver>[1],
+  ): AsyncIterable<string[]> => this.#answer(hostname, family, signal);
 
   async *#answer(
     hostname: string,
