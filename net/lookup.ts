@@ -6,7 +6,7 @@
  * @module
  */
 
-import type { Clock } from "./clock.ts";
+import { Alarm, type Clock } from "./clock.ts";
 import { onAbort } from "./wire.ts";
 
 /** What is asked for: one family, or 0 for whatever there is. */
@@ -176,16 +176,14 @@ async function first(
   for (const answer of pending) answer.then(resolve);
   // Who never answers holds the promise for ever, but not the signal's reason.
   const unfollow = onAbort(signal, () => resolve(undefined));
-  const timer = deadline === Infinity ? undefined : clock.setTimeout(
-    () => resolve(undefined),
-    Math.max(0, deadline - clock.monotonic()),
-  );
+  const alarm = new Alarm(clock, () => resolve(undefined), true);
+  alarm.setIn(deadline - clock.monotonic());
   try {
     const answer = await promise;
     signal.throwIfAborted();
     return answer;
   } finally {
     unfollow();
-    if (timer !== undefined) clock.clearTimeout(timer);
+    alarm.clear();
   }
 }
