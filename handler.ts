@@ -20,12 +20,12 @@
  */
 
 import type { Listener } from "./net/accept.ts";
+import { discard, onAbort } from "./net/calls.ts";
 import { checkOptions, checkSignal, checkType } from "./net/check.ts";
 import { type Conn, wireOf } from "./net/conn.ts";
 import { Context, type Handler, live } from "./net/life.ts";
 import type { ServeOptions } from "./net/serve_options.ts";
 import { Server } from "./net/server.ts";
-import { discard, onAbort } from "./net/wire.ts";
 
 export { Server } from "./net/server.ts";
 export type { ServeOptions, ShutdownOptions } from "./net/serve_options.ts";

@@ -20,6 +20,7 @@ import {
   type ListenOptions,
 } from "./accept_options.ts";
 import { type Addr, toAddr } from "./addr.ts";
+import { discard, onAbort, tolerate } from "./calls.ts";
 import { checkAddress } from "./check.ts";
 import { Alarm, type Clock, systemClock } from "./clock.ts";
 import { Conn } from "./conn.ts";
@@ -27,7 +28,6 @@ import { ClosedError, OpError } from "./errors.ts";
 import { Queue } from "./queue.ts";
 import { setSocketOptions } from "./socket_options.ts";
 import { tell } from "./tell.ts";
-import { discard, onAbort, tolerate } from "./wire.ts";
 
 /** The back-off of Go's `net/http`: 5 ms, doubling, at most 1 s. */
 const MIN_RETRY_MS = 5;

@@ -1,7 +1,7 @@
+import { onAbort, reasonFirst } from "./calls.ts";
 import type { Conn } from "./conn.ts";
 import { isClosed } from "./errors.ts";
 import type { Link } from "./queue.ts";
-import { onAbort, reasonFirst } from "./wire.ts";
 
 /** Somebody who waits for a connection. One of the methods is called, once. */
 export interface AcceptWaiter extends Link<AcceptWaiter> {

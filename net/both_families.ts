@@ -1,4 +1,4 @@
-import { discard } from "./wire.ts";
+import { discard } from "./calls.ts";
 
 /**
  * Two listeners as one: `[::]` and `0.0.0.0` on the same port. Windows gives

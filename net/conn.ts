@@ -10,6 +10,7 @@
  */
 
 import type { Addr } from "./addr.ts";
+import { failCall, tolerate } from "./calls.ts";
 import { checkType } from "./check.ts";
 import { type Clock, systemClock } from "./clock.ts";
 import { deadlineTime } from "./deadline.ts";
@@ -18,7 +19,7 @@ import { ClosedError, OpError } from "./errors.ts";
 import { chunksOf, ReadCall } from "./read_calls.ts";
 import { ReadHalf } from "./read_half.ts";
 import { readableOf, writableOf } from "./streams.ts";
-import { failCall, tolerate, Wire } from "./wire.ts";
+import { Wire } from "./wire.ts";
 import { writeUntil } from "./write_calls.ts";
 import { WriteHalf, WriteJob } from "./write_half.ts";
 

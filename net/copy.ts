@@ -1,3 +1,4 @@
+import { discard, failCall, onAbort, tolerate } from "./calls.ts";
 import {
   type Conn,
   type IoOptions,
@@ -7,7 +8,6 @@ import {
 } from "./conn.ts";
 import { MAX_SIZE } from "./pool.ts";
 import type { ReadHalf, ReadWaiter } from "./read_half.ts";
-import { discard, failCall, onAbort, tolerate } from "./wire.ts";
 import { PIECE, type WriteHalf, WriteJob } from "./write_half.ts";
 
 /**

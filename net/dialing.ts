@@ -7,6 +7,7 @@
  */
 
 import { type ParsedAddress, TcpAddr, UnixAddr } from "./addr.ts";
+import { discard, onAbort } from "./calls.ts";
 import { Alarm, type Clock, MAX_TIMEOUT } from "./clock.ts";
 import { Conn } from "./conn.ts";
 import { dialError, type Tried } from "./dial_error.ts";
@@ -41,7 +42,6 @@ import {
   understand,
   type Understood,
 } from "./target.ts";
-import { discard, onAbort } from "./wire.ts";
 
 /** How to dial; checked by the caller. */
 export interface DialSettings extends SocketOptions {

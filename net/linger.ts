@@ -1,7 +1,7 @@
+import { discard } from "./calls.ts";
 import { type Conn, readerOf, wireOf, writerOf } from "./conn.ts";
 import { OpError } from "./errors.ts";
 import { Patience } from "./patience.ts";
-import { discard } from "./wire.ts";
 
 /** How long a peer may take to close its side after we have closed ours. */
 const LINGER_MS = 5_000;

@@ -6,8 +6,8 @@
  * @module
  */
 
+import { onAbort } from "./calls.ts";
 import { Alarm, type Clock } from "./clock.ts";
-import { onAbort } from "./wire.ts";
 
 /** What is asked for: one family, or 0 for whatever there is. */
 export type Family = 0 | 4 | 6;

@@ -1,5 +1,5 @@
+import { failCall, onAbort, tolerate } from "./calls.ts";
 import type { ReadHalf, ReadWaiter } from "./read_half.ts";
-import { failCall, onAbort, tolerate } from "./wire.ts";
 
 /** One read() that waits. */
 export class ReadCall implements ReadWaiter {

@@ -12,6 +12,7 @@
 
 import { type Listener, listenerParts } from "./accept.ts";
 import type { Addr } from "./addr.ts";
+import { discard, onAbort, tolerate } from "./calls.ts";
 import { checkOptions, checkSignal, checkType } from "./check.ts";
 import { Alarm, type Clock, systemClock } from "./clock.ts";
 import type { Conn } from "./conn.ts";
@@ -27,7 +28,6 @@ import {
   type ShutdownOptions,
 } from "./serve_options.ts";
 import { tell } from "./tell.ts";
-import { discard, onAbort, tolerate } from "./wire.ts";
 
 const DEFAULT_SHUTDOWN_TIMEOUT = 10_000;
 

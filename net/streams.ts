@@ -1,5 +1,5 @@
+import { discard, tolerate } from "./calls.ts";
 import type { Conn } from "./conn.ts";
-import { discard, tolerate } from "./wire.ts";
 
 /**
  * The reading half of `conn` as a byte stream: it reads when it is pulled,

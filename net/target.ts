@@ -13,6 +13,7 @@ import {
   TcpAddr,
   UnixAddr,
 } from "./addr.ts";
+import { discard } from "./calls.ts";
 import { checkStream } from "./check.ts";
 import { errorCode } from "./errno.ts";
 import { AddrError } from "./errors.ts";
@@ -20,7 +21,6 @@ import { type Ip, parseIp, platformHost } from "./ip.ts";
 import type { Candidate } from "./race.ts";
 import { lookupFailure } from "./resolver.ts";
 import { setSocketOptions, type SocketOptions } from "./socket_options.ts";
-import { discard } from "./wire.ts";
 
 /**
  * Opens one connection for {@linkcode dial}: `Deno.connect`, a tunnel, a test.

@@ -1,4 +1,4 @@
-import { onAbort } from "./wire.ts";
+import { onAbort } from "./calls.ts";
 import { type WriteHalf, WriteJob } from "./write_half.ts";
 
 /** One write() that a signal may take back; fails if it is none. */

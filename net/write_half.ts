@@ -25,18 +25,12 @@
  * @module
  */
 
+import { discard, failCall } from "./calls.ts";
 import { Deadline } from "./deadline.ts";
 import { DeadlineExceededError } from "./errors.ts";
 import { giveMemory, takeMemory } from "./pool.ts";
 import { type Link, Queue } from "./queue.ts";
-import {
-  counts,
-  discard,
-  failCall,
-  type Half,
-  odd,
-  type Wire,
-} from "./wire.ts";
+import { counts, type Half, odd, type Wire } from "./wire.ts";
 
 /** What may still go out after its write was abandoned. */
 export const PIECE = 64 * 1024;

@@ -1,5 +1,5 @@
+import { onAbort } from "../net/calls.ts";
 import { Alarm, type Clock } from "../net/clock.ts";
-import { onAbort } from "../net/wire.ts";
 import { Hold } from "./turn.ts";
 
 /**

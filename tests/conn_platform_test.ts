@@ -9,13 +9,13 @@ import {
 } from "@std/assert";
 import { setImmediate } from "node:timers";
 import type { Addr } from "../mod.ts";
+import { discard } from "../net/calls.ts";
 import { Conn } from "../net/conn.ts";
 import { isClosed, isTimeout, OpError } from "../net/errors.ts";
-import { discard } from "../net/wire.ts";
 import { FakeClock } from "../testing/fake_clock.ts";
 import { InnerConn, jobs } from "./conn_inner.ts";
-import { bytes, pair, runChild, textOf, turn, unhandledIn } from "./support.ts";
 import { failure, text } from "./suites/conn_suite_kit.ts";
+import { bytes, pair, runChild, textOf, turn, unhandledIn } from "./support.ts";
 
 // Compiled, not run: a Conn goes wherever a Deno.Conn is taken.
 const _asPlatform = (conn: Conn): Deno.Conn => conn;
