@@ -184,7 +184,7 @@ export class Dialing {
         this.#feed(race, parsed as NamedAddress, lookup.signal);
       }
       // Only now: a process's first timer takes Deno 20 ms.
-      if (!race.over) alarm.setIn(deadline - clock.monotonic());
+      if (!race.over) alarm.set(deadline);
       const inner = await race.done;
       const end = clock.monotonic();
       // Perhaps it had won, and only the losers had to be waited for.

@@ -177,7 +177,7 @@ async function first(
   // Who never answers holds the promise for ever, but not the signal's reason.
   const unfollow = onAbort(signal, () => resolve(undefined));
   const alarm = new Alarm(clock, () => resolve(undefined), true);
-  alarm.setIn(deadline - clock.monotonic());
+  alarm.set(deadline);
   try {
     const answer = await promise;
     signal.throwIfAborted();

@@ -193,9 +193,8 @@ export class Race<T extends Candidate, C> {
   #mayStart(): boolean {
     if (this.#untried.length === 0) return false;
     if (this.#inFlight === 0) return true;
-    const wait = this.#nextStart - this.#init.clock.monotonic();
-    if (wait <= 0) return true;
-    this.#alarm.setIn(wait);
+    if (this.#nextStart <= this.#init.clock.monotonic()) return true;
+    this.#alarm.set(this.#nextStart);
     return false;
   }
 
@@ -228,8 +227,7 @@ export class Race<T extends Candidate, C> {
     const attempt = this.#runs.at(-1);
     if (this.#delay !== Infinity || attempt?.state !== "running") return;
     const patience = this.#patience(this.#untried.length + 1, attempt.start);
-    const gone = this.#init.clock.monotonic() - attempt.start;
-    attempt.alarm.setIn(Math.max(patience - gone, 0));
+    attempt.alarm.set(attempt.start + patience);
   }
 
   /** How long one of the `left` attempts may take that starts at `now`. */
