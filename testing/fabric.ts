@@ -8,6 +8,7 @@ import {
 import type { Clock } from "../net/clock.ts";
 import { reasonText } from "../net/errors.ts";
 import { notCapable } from "../net/sandbox.ts";
+import { Bell } from "./bell.ts";
 import { Cable } from "./cable.ts";
 import { platformError } from "./errno.ts";
 import { type Fault, faultKey, faultKeys, Faults } from "./faults.ts";
@@ -15,7 +16,6 @@ import { Log } from "./log.ts";
 import type { MemoryConn } from "./memory_conn.ts";
 import { MemoryListener } from "./memory_listener.ts";
 import { Ports } from "./ports.ts";
-import { Bell } from "./wait.ts";
 
 /**
  * What lies below `Deno.listen` and `Deno.connect`: who is bound where, what

@@ -2,8 +2,8 @@ import type { Clock } from "../net/clock.ts";
 import { DnsError, reasonText } from "../net/errors.ts";
 import { parseIp } from "../net/ip.ts";
 import type { Resolver } from "../net/resolver.ts";
+import { Bell } from "./bell.ts";
 import type { Log } from "./log.ts";
-import { sleep } from "./wait.ts";
 
 /**
  * How a name is answered, step by step: an IP address; a number of
@@ -61,7 +61,7 @@ export class Names {
           batch = [];
         }
         if (step instanceof Error) throw step;
-        if (step > 0) await sleep(this.#clock, step, signal);
+        if (step > 0) await new Bell(this.#clock).wait(signal, step);
       }
     } catch (error) {
       if (signal.aborted) this.#log.note("abort", hostname);

@@ -2,19 +2,6 @@ import { onAbort } from "../net/calls.ts";
 import { Alarm, type Clock } from "../net/clock.ts";
 import { Hold } from "./turn.ts";
 
-/**
- * Waits; rejects with the reason if `signal` aborts. No timer is left.
- *
- * @param ms `Infinity` is until the abort.
- */
-export function sleep(
-  clock: Clock,
-  ms: number,
-  signal: AbortSignal,
-): Promise<void> {
-  return new Bell(clock).wait(signal, ms);
-}
-
 /** Wakes everybody who waits. */
 export class Bell {
   readonly #clock: Clock;
@@ -32,9 +19,9 @@ export class Bell {
 
   /**
    * Waits for the next ring, at most `ms` milliseconds; an abort rejects with
-   * its reason.
+   * its reason. No timer is left.
    */
-  async wait(signal: AbortSignal, ms = Infinity): Promise<void> {
+  async wait(signal: AbortSignal, ms: number): Promise<void> {
     signal.throwIfAborted();
     const { promise, resolve, reject } = Promise.withResolvers<void>();
     const alarm = new Alarm(this.#clock, () => resolve(), true);
