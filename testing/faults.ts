@@ -6,7 +6,7 @@ import {
   UnixAddr,
 } from "../net/addr.ts";
 import { AddrError } from "../net/errors.ts";
-import { type Ip, parseIp } from "../net/ip.ts";
+import { parseIp } from "../net/ip.ts";
 
 /**
  * What is wrong with an address; see {@linkcode MemoryNetwork.fault}. What is
@@ -130,17 +130,11 @@ export function faultKey(address: string | Addr): string {
   if (text === "*") return text;
   if (text === "") throw new AddrError("no address");
   if (typeof address === "object" && address.transport === "unix") return text;
-  const host = parseIp(text);
-  if (host !== null) return hostText(host);
+  if (parseIp(text) !== null) return new TcpAddr(text, 0).hostname;
   if (text.includes("/") || text.startsWith("@")) {
     return new UnixAddr(text).path;
   }
-  const { host: name, port } = splitHostPort(text);
-  const ip = parseIp(name);
-  if (ip === null) throw new AddrError("not an IP address", text);
-  return String(new TcpAddr(hostText(ip), lookupPort("tcp", port)));
-}
-
-function hostText({ text, zone }: Ip): string {
-  return zone === "" ? text : `${text}%${zone}`;
+  const { host, port } = splitHostPort(text);
+  if (parseIp(host) === null) throw new AddrError("not an IP address", text);
+  return String(new TcpAddr(host, lookupPort("tcp", port)));
 }

@@ -37,7 +37,7 @@ export function binding(
     return new TcpAddr(family === 4 ? "0.0.0.0" : "::", port);
   }
   if (ip === null) return named(network, parsed, resolve, signal);
-  return new TcpAddr(ip.zone === "" ? ip.text : `${ip.text}%${ip.zone}`, port);
+  return new TcpAddr(host, port);
 }
 
 async function named(
