@@ -32,6 +32,8 @@ export class MemoryConn implements Deno.Conn {
   readonly remoteAddr: Deno.Addr;
   /** No operation starts any more. */
   closed = false;
+  /** There was a reset: nothing comes or goes any more. */
+  wasReset = false;
   readonly #cable: Cable;
   readonly #pace = new Pace();
   readonly #hold: Hold;
@@ -50,8 +52,6 @@ export class MemoryConn implements Deno.Conn {
   #finSent = false;
   /** When a reset that is on its way arrives; `null` if there is none. */
   #resetAt: number | null = null;
-  /** There was a reset: nothing comes or goes any more. */
-  #reset = false;
   /** The next call is told of the reset (the kernel's `sk_err`). */
   #resetUntold = false;
   /** Looks again when bytes that are on their way arrive. */
@@ -78,11 +78,6 @@ export class MemoryConn implements Deno.Conn {
   static join(a: MemoryConn, b: MemoryConn): void {
     a.#peer = b;
     b.#peer = a;
-  }
-
-  /** There was a reset. */
-  get wasReset(): boolean {
-    return this.#reset;
   }
 
   /** The web streams of this end; here they are the library's own. */
@@ -142,7 +137,7 @@ export class MemoryConn implements Deno.Conn {
 
   /** Sends FIN behind what was sent; once. */
   sendFin(): void {
-    if (this.#finSent || this.#reset) return;
+    if (this.#finSent || this.wasReset) return;
     this.#finSent = true;
     if (!this.closed) this.#cable.note(this, "fin");
     this.#peer!.#finAt = this.#peer!.#arrivalTime();
@@ -151,7 +146,7 @@ export class MemoryConn implements Deno.Conn {
 
   /** The peer has sent a reset. */
   #resetComes(at: number): void {
-    if (this.#reset || this.closed) return;
+    if (this.wasReset || this.closed) return;
     if (at <= this.#cable.clock.monotonic()) return this.receiveReset();
     this.#resetAt = at;
     this.#resetArrival.set(at);
@@ -159,8 +154,8 @@ export class MemoryConn implements Deno.Conn {
 
   /** A reset arrives: from the peer, or from something in between. */
   receiveReset(): void {
-    if (this.#reset || this.closed) return;
-    this.#reset = true;
+    if (this.wasReset || this.closed) return;
+    this.wasReset = true;
     this.#resetArrival.clear();
     // After TCP's FIN a read has nothing to be told (Linux: SOCK_DONE, and
     // EPIPE instead of ECONNRESET in CLOSE_WAIT).
@@ -216,7 +211,7 @@ export class MemoryConn implements Deno.Conn {
     while (this.#reads.length > 0) {
       const { p, resolve, reject } = this.#reads[0]!;
       const now = this.#cable.clock.monotonic();
-      const next = this.#inbox[0]?.at ?? (this.#reset ? now : this.#finAt);
+      const next = this.#inbox[0]?.at ?? (this.wasReset ? now : this.#finAt);
       if (next > now) {
         this.#arrival.set(next);
         break;
@@ -285,7 +280,7 @@ export class MemoryConn implements Deno.Conn {
       this.#resetUntold = false;
       return platformError("ECONNRESET");
     }
-    return this.#reset || this.#finSent ? platformError("EPIPE") : null;
+    return this.wasReset || this.#finSent ? platformError("EPIPE") : null;
   }
 
   /** Hands bytes to the peer; how many. */
