@@ -53,6 +53,11 @@ export class Cable {
     return this.#init.fault();
   }
 
+  /** How many milliseconds bytes and FIN take to arrive. */
+  get latency(): number {
+    return this.fault().latency ?? 0;
+  }
+
   /** Lets `n` bytes pass; how many of them do. */
   pass(n: number): number {
     const { resetAfter = Infinity } = this.fault();
@@ -84,7 +89,7 @@ export class Cable {
 
   /** Looks whether a fault that nobody tells us of has been lifted. */
   refresh(): void {
-    if (this.stalled && this.fault().latency !== Infinity) this.faultChanged();
+    if (this.stalled && this.latency !== Infinity) this.faultChanged();
   }
 
   /** Tells what an end does. */

@@ -168,8 +168,7 @@ export class MemoryConn implements Deno.Conn {
 
   /** Faults have changed: what was never to arrive may be on its way now. */
   faultChanged(): void {
-    const { clock } = this.#cable;
-    const { latency = 0 } = this.#cable.fault();
+    const { clock, latency } = this.#cable;
     for (const chunk of this.#inbox) {
       if (chunk.at === Infinity) chunk.at = clock.monotonic() + latency;
     }
@@ -288,9 +287,8 @@ export class MemoryConn implements Deno.Conn {
     const peer = this.#peer!;
     if (peer.closed) {
       // TCP learns only from the answer that nobody is there.
-      const { latency = 0 } = this.#cable.fault();
       if (this.#resetAt === null) {
-        this.#resetComes(this.#arrivalTime() + latency);
+        this.#resetComes(this.#arrivalTime() + this.#cable.latency);
       }
       return p.length;
     }
@@ -313,8 +311,7 @@ export class MemoryConn implements Deno.Conn {
 
   /** When what is sent to us now arrives: never before what was sent earlier. */
   #arrivalTime(): number {
-    const { clock } = this.#cable;
-    const { latency = 0 } = this.#cable.fault();
+    const { clock, latency } = this.#cable;
     this.#cable.stalled ||= latency === Infinity;
     return Math.max(clock.monotonic() + latency, this.#inbox.at(-1)?.at ?? 0);
   }
