@@ -1,5 +1,5 @@
 import { setImmediate } from "node:timers";
-import type { Clock } from "../net/clock.ts";
+import { type Clock, MAX_TIMEOUT } from "../net/clock.ts";
 import { settle } from "./turn.ts";
 
 /** A timer that has neither fired nor been cleared. */
@@ -8,9 +8,6 @@ interface Timer {
   readonly callback: () => void;
   readonly setBy: string;
 }
-
-/** setTimeout() takes a 32-bit count. */
-const MAX_TIMEOUT = 2 ** 31 - 1;
 
 /** Where this package is; its own frames say nothing about a test. */
 const HOME = new URL("../", import.meta.url).href;

@@ -5,7 +5,7 @@
  * @module
  */
 
-import { type Clock, systemClock } from "../net/clock.ts";
+import { type Clock, MAX_TIMEOUT, systemClock } from "../net/clock.ts";
 
 /**
  * After so many operations of one kind in a row everybody else gets a turn.
@@ -16,9 +16,6 @@ const BURST = 1_000;
 
 /** How many turns may pass before a clock stops waiting for what is delayed. */
 const MAX_TURNS = 100;
-
-/** The longest that the system's timers take. */
-const FOREVER = 2 ** 31 - 1;
 
 /** Operations that a {@linkcode Pace} has put off to the next turn. */
 let delayed = 0;
@@ -81,7 +78,7 @@ export class Hold {
   #update(): void {
     const hold = this.#real && this.#waiting && this.#refd;
     if (hold && this.#timer === undefined) {
-      this.#timer = systemClock.setTimeout(() => {}, FOREVER);
+      this.#timer = systemClock.setTimeout(() => {}, MAX_TIMEOUT);
     } else if (!hold && this.#timer !== undefined) {
       systemClock.clearTimeout(this.#timer);
       this.#timer = undefined;
