@@ -156,8 +156,9 @@ export class Fabric {
   ): Deno.Conn {
     const unnamed = { transport: "unix", path: null } as unknown as Deno.Addr;
     const remote = raw(addr);
+    const port = this.#ports.freePort();
     const local: Deno.Addr = remote.transport === "tcp"
-      ? { ...remote, hostname: from ?? remote.hostname, port: this.#freePort() }
+      ? { ...remote, hostname: from ?? remote.hostname, port }
       : unnamed;
     const asSeen = (addr: Deno.Addr) => seenBy(listener, addr);
     const keys = [
@@ -189,10 +190,6 @@ export class Fabric {
     if (accept === "half-close") near.sendFin();
     listener.push(cable);
     return near;
-  }
-
-  #freePort(): number {
-    return this.#ports.freePort();
   }
 
   #accepted(conn: MemoryConn): void {
