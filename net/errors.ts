@@ -291,7 +291,8 @@ export class DnsError extends Error {
   readonly notFound: boolean;
   /** No answer came in time. */
   readonly timeout: boolean;
-  readonly #temporary: boolean;
+  /** It may be found if it is looked up again (Go: a timeout, or EAI_AGAIN). */
+  readonly temporary: boolean;
 
   /**
    * Makes an error about one name.
@@ -314,12 +315,7 @@ export class DnsError extends Error {
     if (server !== undefined) this.server = server;
     this.notFound = notFound;
     this.timeout = timeout;
-    this.#temporary = init.temporary ?? timeout;
-  }
-
-  /** It may be found if it is looked up again (Go: a timeout, or EAI_AGAIN). */
-  get temporary(): boolean {
-    return this.#temporary;
+    this.temporary = init.temporary ?? timeout;
   }
 }
 

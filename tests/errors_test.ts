@@ -423,6 +423,7 @@ Deno.test("every class can be made without arguments", async (t) => {
       hostname: "",
       notFound: false,
       timeout: false,
+      temporary: false,
     }],
     [UnknownNetworkError, "UnknownNetworkError", "unknown network ", {}],
   ];
