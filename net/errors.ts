@@ -19,48 +19,6 @@ const TEMPORARY_CODES: ReadonlySet<string> = new Set([
 ]);
 
 /**
- * Why something failed, in the words Go would use, for the end of a message.
- *
- * @param cause Anything that was thrown.
- * @returns One line without the runtime's `(os error 111)`.
- */
-export function reasonText(cause: unknown): string {
-  if (cause === undefined) return "unknown error";
-  if (!(cause instanceof Error)) {
-    if (typeof cause !== "object" || cause === null) return String(cause);
-    const { message } = cause as { message?: unknown }; // an ErrorEvent has one
-    if (typeof message === "string" && message !== "") return message;
-    return Deno.inspect(cause, { breakLength: Infinity, depth: 1 });
-  }
-  if (cause instanceof OpError) {
-    // A dial within a dial: whom it called says more than the errno. A
-    // connection within a connection has its addresses, which are said already.
-    const says = cause.op === "dial" || cause.cause === undefined;
-    return says ? cause.message : reasonText(cause.cause);
-  }
-  return errnoText(cause) || cause.message || cause.name;
-}
-
-/** A cause that there is not shall not be printed as `[cause]: undefined`. */
-function because(cause: unknown): ErrorOptions {
-  return cause === undefined ? {} : { cause };
-}
-
-/** True of `error` or of anything in its chain of causes, circles included. */
-export function someCause(
-  error: unknown,
-  matches: (error: Error) => boolean,
-): boolean {
-  const seen = new Set<unknown>();
-  while (error instanceof Error && !seen.has(error)) {
-    if (matches(error)) return true;
-    seen.add(error);
-    error = error.cause;
-  }
-  return false;
-}
-
-/**
  * Tells whether an error means that our own side was closed: by `close()`, by
  * the signal of `listen()` or `handle()`, by a shutdown that forces. (A call
  * that its own signal aborts rejects with the signal's reason instead.)
@@ -332,4 +290,46 @@ export class UnknownNetworkError extends Error {
   constructor(network = "") {
     super(`unknown network ${network}`);
   }
+}
+
+/**
+ * Why something failed, in the words Go would use, for the end of a message.
+ *
+ * @param cause Anything that was thrown.
+ * @returns One line without the runtime's `(os error 111)`.
+ */
+export function reasonText(cause: unknown): string {
+  if (cause === undefined) return "unknown error";
+  if (!(cause instanceof Error)) {
+    if (typeof cause !== "object" || cause === null) return String(cause);
+    const { message } = cause as { message?: unknown }; // an ErrorEvent has one
+    if (typeof message === "string" && message !== "") return message;
+    return Deno.inspect(cause, { breakLength: Infinity, depth: 1 });
+  }
+  if (cause instanceof OpError) {
+    // A dial within a dial: whom it called says more than the errno. A
+    // connection within a connection has its addresses, which are said already.
+    const says = cause.op === "dial" || cause.cause === undefined;
+    return says ? cause.message : reasonText(cause.cause);
+  }
+  return errnoText(cause) || cause.message || cause.name;
+}
+
+/** A cause that there is not shall not be printed as `[cause]: undefined`. */
+function because(cause: unknown): ErrorOptions {
+  return cause === undefined ? {} : { cause };
+}
+
+/** True of `error` or of anything in its chain of causes, circles included. */
+export function someCause(
+  error: unknown,
+  matches: (error: Error) => boolean,
+): boolean {
+  const seen = new Set<unknown>();
+  while (error instanceof Error && !seen.has(error)) {
+    if (matches(error)) return true;
+    seen.add(error);
+    error = error.cause;
+  }
+  return false;
 }
