@@ -327,8 +327,8 @@ function prepare(
     attemptDelay: options.attemptDelay ?? 250,
     resolve: options.resolve,
     connect: options.connect,
-    noDelay: options.noDelay ?? true,
-    keepAlive: options.keepAlive ?? true,
+    noDelay: options.noDelay,
+    keepAlive: options.keepAlive,
     clock: options.clock ?? systemClock,
     prefer,
   });

@@ -1,9 +1,9 @@
 /** What a connection begins with, whichever side has made it. */
 export interface SocketOptions {
   /** Sets TCP_NODELAY. @default {true} */
-  noDelay?: boolean;
+  noDelay?: boolean | undefined;
   /** Sets SO_KEEPALIVE. @default {true} */
-  keepAlive?: boolean;
+  keepAlive?: boolean | undefined;
 }
 
 /**
