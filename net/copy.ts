@@ -8,6 +8,7 @@ import {
 } from "./conn.ts";
 import { MAX_SIZE } from "./pool.ts";
 import type { ReadHalf, ReadWaiter } from "./read_half.ts";
+import type { Watcher, Wire } from "./wire.ts";
 import { PIECE, type WriteHalf, WriteJob } from "./write_half.ts";
 
 /**
@@ -16,7 +17,8 @@ import { PIECE, type WriteHalf, WriteJob } from "./write_half.ts";
  *
  * The bytes are read into memory of our own and written from there: nothing is
  * copied on the way. One piece at a time: a slow receiver slows the sender
- * (backpressure). `copy(conn, conn)` is an echo server.
+ * (backpressure). `copy(conn, conn)` is an echo server. When one connection is
+ * closed, or its `idleTimeout` passes, the copy ends, whichever it waits for.
  *
  * @param from Read from here; its read deadline counts. Nobody else should read
  * meanwhile: if copying ends early, a piece that no write was given is unread
@@ -145,9 +147,10 @@ async function copyThenFin(
  * One copy under way. It waits in the lines of both halves itself, turn by
  * turn: no promise is made per piece, which is what keeps an echo at raw speed.
  */
-class Pump implements ReadWaiter {
+class Pump implements ReadWaiter, Watcher {
   next: ReadWaiter | null = null;
   readonly #reader: ReadHalf;
+  readonly #from: Conn;
   readonly #to: Conn;
   /** Made for the first piece: most connections are idle, and have none. */
   #writer: WriteHalf | null = null;
@@ -166,19 +169,32 @@ class Pump implements ReadWaiter {
   constructor(from: Conn, to: Conn, signal: AbortSignal | undefined) {
     this.#reader = readerOf(from);
     wireOf(to); // nothing is read if it is no Conn
+    this.#from = from;
     this.#to = to;
     const { promise, resolve, reject } = Promise.withResolvers<number>();
     this.#promise = promise;
     this.#resolve = resolve;
     this.#reject = reject;
     this.#signal = signal ?? null;
-    if (signal) this.#unfollow = onAbort(signal, () => this.#abort());
+    if (signal) {
+      this.#unfollow = onAbort(signal, () => this.#stop(signal.reason));
+    }
   }
 
   /** Copies; how many bytes, in the end. */
   start(): Promise<number> {
+    // It waits at one of two connections, and the other one may be closed.
+    if (this.#from !== this.#to) {
+      wireOf(this.#from).watch(this);
+      wireOf(this.#to).watch(this);
+    }
     this.#pull();
     return this.#promise;
+  }
+
+  over(wire: Wire, cause: Error): void {
+    const op = wire === wireOf(this.#from) ? "read" : "write";
+    this.#stop(wire.error(op, cause));
   }
 
   #pull(): void {
@@ -209,6 +225,7 @@ class Pump implements ReadWaiter {
   }
 
   fail(error: unknown): void {
+    if (this.#over) return; // a piece that was under way when it was stopped
     this.#end();
     failCall(this.#promise, this.#resolve, this.#reject, error, this.#signal);
   }
@@ -227,18 +244,19 @@ class Pump implements ReadWaiter {
     this.fail(error);
   }
 
-  #abort(): void {
-    const { reason } = this.#signal!;
+  #stop(error: unknown): void {
     const job = this.#job;
     // A piece that waits in line is taken back: should it fail there later,
     // nobody would hear of it.
-    if (job?.taken === 0) return this.#writer!.abandon(job, reason);
+    if (job?.taken === 0) return this.#writer!.abandon(job, error);
     if (job === null) this.#reader.abandon(this);
-    this.fail(reason);
+    this.fail(error);
   }
 
   #end(): void {
     this.#over = true;
     this.#unfollow?.();
+    wireOf(this.#from).unwatch(this);
+    wireOf(this.#to).unwatch(this);
   }
 }

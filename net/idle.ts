@@ -1,9 +1,11 @@
 import { type Conn, readerOf, wireOf, writerOf } from "./conn.ts";
+import { DeadlineExceededError } from "./errors.ts";
 import { Patience } from "./patience.ts";
 
 /**
- * Fails all calls on `conn`, now and later, as timed out once no byte has come
- * or gone for `ms` milliseconds. A byte costs one look at the clock.
+ * Fails all calls on `conn`, now and later, and copies from and to it, as timed
+ * out once no byte has come or gone for `ms` milliseconds. A byte costs one look
+ * at the clock.
  *
  * @returns Stops watching, and leaves no timer.
  */
@@ -12,6 +14,7 @@ export function watchIdle(conn: Conn, ms: number): () => void {
   const patience = new Patience(wire.clock, ms, () => {
     readerOf(conn).deadline.seal();
     writerOf(conn).deadline.seal();
+    wire.over(new DeadlineExceededError());
   });
   wire.activity = () => patience.renew();
   return () => {

@@ -11,6 +11,12 @@ export interface Half {
   close(): void;
 }
 
+/** Somebody whom a connection concerns while he waits at another one. */
+export interface Watcher {
+  /** No call on `wire` can succeed any more. */
+  over(wire: Wire, cause: Error): void;
+}
+
 /**
  * The connection is gone, and nobody has said that he was done: it was reset,
  * or the kernel has given up on it, for the last reason that ICMP gave (tcp(7),
@@ -53,6 +59,7 @@ export class Wire {
   reader: Half | null = null;
   /** The writing half, once somebody has written. */
   writer: Half | null = null;
+  #watchers: Set<Watcher> | null = null;
   #local: Addr | null = null;
   #remote: Addr | null = null;
   /** As they were: a `node:net` socket that is closed has none. */
@@ -89,12 +96,28 @@ export class Wire {
     this.closed = true;
     this.reader?.close();
     this.writer?.close();
+    this.over(new ClosedError());
     try {
       forget(this.inner.close());
     } catch (error) {
       // Somebody closed it behind our back; it is closed, as was asked.
       if (!(error instanceof Deno.errors.BadResource)) throw error;
     }
+  }
+
+  /** Tells `watcher` when nothing can be done any more, until `unwatch()`. */
+  watch(watcher: Watcher): void {
+    (this.#watchers ??= new Set()).add(watcher);
+  }
+
+  /** See {@linkcode watch}. */
+  unwatch(watcher: Watcher): void {
+    this.#watchers?.delete(watcher);
+  }
+
+  /** All calls have failed of `cause`, and so will all to come. */
+  over(cause: Error): void {
+    for (const watcher of this.#watchers ?? []) watcher.over(this, cause);
   }
 
   /** Takes note of what the platform has told a read. */

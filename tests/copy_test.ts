@@ -458,6 +458,46 @@ Deno.test("copy() with a signal", { timeout: STUCK_MS }, async (t) => {
   });
 });
 
+Deno.test("copy() ends when the connection is closed that it does not wait at", async (t) => {
+  await t.step("the destination, while it reads", async () => {
+    const [from, to] = [setUp(), setUp()];
+    const copied = failure(copy(from.conn, to.conn));
+    to.conn.close();
+    const error = await copied as OpError;
+    assert(isClosed(error));
+    assertEquals(error.op, "write");
+    assertEquals(from.inner.refs, ["unref"]); // nobody waits for its read
+    await from.inner.deliver(bytes("abc"));
+    const p = new Uint8Array(4);
+    assertEquals(await from.conn.read(p), 3);
+  });
+
+  await t.step("the source, while it writes", async () => {
+    const [from, to] = [setUp(), setUp()];
+    const copied = failure(copy(from.conn, to.conn));
+    await from.inner.deliver(bytes("abc"));
+    from.conn.close();
+    const error = await copied as OpError;
+    assert(isClosed(error));
+    assertEquals(error.op, "read");
+    to.inner.writes[0]!.resolve(3); // it was under way
+    await jobs();
+    const written = to.conn.write(bytes("d"));
+    await jobs();
+    to.inner.writes.at(-1)!.resolve(1);
+    assertEquals(await written, 1);
+  });
+
+  await t.step("not when it has ended before", async () => {
+    const [from, to] = [setUp(), setUp()];
+    const copied = copy(from.conn, to.conn);
+    await from.inner.deliver(null);
+    assertEquals(await copied, 0);
+    to.conn.close();
+    assertEquals(await from.conn.read(new Uint8Array(1)), null);
+  });
+});
+
 Deno.test("copyBidirectional() counts both ways, passes EOF on, closes neither", async () => {
   const { client, a, b, upstream, closeAll } = await proxied();
   const copied = copyBidirectional(a, b);
@@ -517,6 +557,34 @@ Deno.test("copyBidirectional() closes both if anything fails", async (t) => {
     assertEquals(await textOf(upstream), "");
     closeAll();
   });
+
+  await t.step("a connection that is closed when it has sent FIN", async () => {
+    const { client, a, b, upstream, closeAll } = await proxied();
+    const copied = failure(copyBidirectional(a, b));
+    await client.closeWrite();
+    assertEquals(await textOf(upstream), ""); // what is left waits for upstream
+    a.close();
+    assert(isClosed(await copied));
+    await assertBothClosed(a, b);
+    closeAll();
+  });
+
+  await t.step(
+    "a connection that is closed when the other is full",
+    async () => {
+      const { client, a, b, upstream, closeAll } = await proxied();
+      const copied = failure(copyBidirectional(a, b));
+      await upstream.closeWrite();
+      assertEquals(await textOf(client), "");
+      const sent = failure(client.write(zeros(FLOOD))); // upstream does not read
+      await turn();
+      a.close();
+      assert(isClosed(await copied));
+      await assertBothClosed(a, b);
+      closeAll();
+      await sent;
+    },
+  );
 
   await t.step(
     "a connection that breaks when one direction is done",

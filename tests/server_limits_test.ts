@@ -7,7 +7,7 @@ import {
 import { type Handler, serve } from "../handler.ts";
 import { listen } from "../listener.ts";
 import { Conn } from "../net/conn.ts";
-import { copy } from "../net/copy.ts";
+import { copy, copyBidirectional } from "../net/copy.ts";
 import { isTimeout, OpError } from "../net/errors.ts";
 import { FakeClock } from "../testing/fake_clock.ts";
 import { inMemory } from "../testing/in_memory.ts";
@@ -310,6 +310,50 @@ Deno.test("idleTimeout ends with the handler: what it wrote arrives", {
   client.close();
   await server.shutdown();
 });
+
+/** What leaves a proxy waiting at its upstream alone. */
+const WAITING: Record<string, (client: Conn) => void> = {
+  "client has half-closed, its upstream says nothing": (client) =>
+    void client.closeWrite(),
+  "client uploads, its upstream does not read": (client) =>
+    void client.write(new Uint8Array(1024 * 1024)),
+};
+
+for (const [what, play] of Object.entries(WAITING)) {
+  for (const end of ["idleTimeout", "a forced shutdown"]) {
+    Deno.test(
+      `${end} ends a proxy whose ${what}`,
+      inMemory(async ({ clock, net }) => {
+        const idle = end === "idleTimeout";
+        const failures: unknown[] = [];
+        const backend = await net.listen("tcp", "10.0.0.2:80");
+        const listener = await net.listen("tcp", "10.0.0.1:80");
+        const proxy = serve(listener, async (conn) => {
+          await using upstream = await net.dial("tcp", "10.0.0.2:80");
+          await copyBidirectional(conn, upstream);
+        }, {
+          idleTimeout: idle ? 1_000 : Infinity,
+          onError: (error) => failures.push(error),
+        });
+        const client = await net.dial("tcp", "10.0.0.1:80");
+        const upstream = await backend.accept();
+        play(client);
+        await clock.advance(0);
+        const report = idle ? null : proxy.shutdown({ timeout: 1_000 });
+        await clock.advance(999);
+        assertEquals(proxy.connections.size, 1);
+        await clock.advance(1);
+        assertEquals(proxy.connections.size, 0);
+        assertEquals(failures.map(isTimeout), idle ? [true] : []);
+        client.close();
+        upstream.close();
+        await backend.close();
+        await (report ?? proxy.shutdown());
+        await proxy.finished; // its handlers have ended
+      }),
+    );
+  }
+}
 
 Deno.test("idleTimeout gives a process that stood still the time to read", {
   timeout: STUCK_MS,
