@@ -13,6 +13,7 @@ export class Deadline {
   readonly #expire: () => void;
   #at = Infinity;
   #sealed = false;
+  #lifted = false;
   #alarm: Alarm | null = null;
 
   /**
@@ -54,18 +55,18 @@ export class Deadline {
   }
 
   /**
-   * Far away for good, unless it is over for good: nobody can move it any more.
-   * There still is one, so that what waits may be abandoned.
+   * Far away for good, even if it was over: nobody can move it any more. There
+   * still is one, so that what waits may be abandoned.
    */
   lift(): void {
-    if (this.#sealed) return;
     this.#alarm?.clear();
     this.#at = Number.MAX_VALUE;
-    this.#sealed = true;
+    this.#sealed = this.#lifted = true;
   }
 
-  /** Over for good: nobody can move it any more. */
+  /** Over for good, unless it was lifted: nobody can move it any more. */
   seal(): void {
+    if (this.#lifted) return;
     this.#alarm?.clear();
     this.#at = -Infinity;
     this.#sealed = true;

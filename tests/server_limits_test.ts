@@ -4,7 +4,7 @@ import {
   assertInstanceOf,
   assertStringIncludes,
 } from "@std/assert";
-import { type Handler, serve } from "../handler.ts";
+import { handle, type Handler, serve } from "../handler.ts";
 import { listen } from "../listener.ts";
 import { Conn } from "../net/conn.ts";
 import { copy, copyBidirectional } from "../net/copy.ts";
@@ -285,31 +285,48 @@ Deno.test(
   }),
 );
 
-Deno.test("idleTimeout ends with the handler: what it wrote arrives", {
-  timeout: STUCK_MS,
-}, async () => {
-  const clock = new FakeClock();
-  const reply = new Uint8Array(1024 * 1024); // the kernel takes it at once
-  const written = Promise.withResolvers<void>();
-  const server = serve(
-    await listen("tcp", "127.0.0.1:0", { clock }),
-    async (conn) => {
-      await conn.read(new Uint8Array(3));
-      await conn.write(reply);
-      written.resolve();
+/** Handlers that have answered, for a second in which nothing moves. */
+const ANSWERED: Record<string, (answer: Handler) => Handler> = {
+  "has returned": (answer) => answer,
+  "was one of handle()": (answer) => (conn) => handle(conn, answer),
+  "reads on, and is timed out": (answer) => async (conn, context) => {
+    await answer(conn, context);
+    await conn.read(new Uint8Array(1));
+  },
+};
+
+for (const [what, handlerOf] of Object.entries(ANSWERED)) {
+  Deno.test(
+    `idleTimeout takes nothing away of what a handler wrote that ${what}`,
+    {
+      timeout: STUCK_MS,
     },
-    { idleTimeout: 1_000 },
+    async () => {
+      const clock = new FakeClock();
+      const reply = new Uint8Array(1024 * 1024); // the kernel takes it at once
+      const written = Promise.withResolvers<void>();
+      const handler = handlerOf(async (conn) => {
+        await conn.read(new Uint8Array(3));
+        await conn.write(reply);
+        written.resolve();
+      });
+      const server = serve(
+        await listen("tcp", "127.0.0.1:0", { clock }),
+        handler,
+        { idleTimeout: 1_000, onError: (error) => assert(isTimeout(error)) },
+      );
+      using client = await connect(server);
+      await client.write(new Uint8Array(3));
+      await written.promise;
+      await clock.advance(4_000); // of the 5 s that a close lingers
+      await client.write(new Uint8Array(1)); // to a closed socket: a reset
+      const got = await new Response(client.readable).bytes();
+      assertEquals(got.length, reply.length);
+      client.close();
+      await server.shutdown();
+    },
   );
-  using client = await connect(server);
-  await client.write(new Uint8Array(3));
-  await written.promise;
-  await clock.advance(4_000); // of the 5 s that a close lingers
-  await client.write(new Uint8Array(1)); // to a closed socket: a reset
-  const got = await new Response(client.readable).bytes();
-  assertEquals(got.length, reply.length);
-  client.close();
-  await server.shutdown();
-});
+}
 
 /** What leaves a proxy waiting at its upstream alone. */
 const WAITING: Record<string, (client: Conn) => void> = {
