@@ -333,14 +333,17 @@ export class Server implements AsyncDisposable {
   }
 
   #startDrain(): Drain {
-    // A handler that hears of it may ask for the report at once.
+    // Who hears of it, from the listener or in a handler, may ask for the report
+    // at once, or force.
+    const closed = Promise.withResolvers<void>();
     const drain = this.#drain = new Drain(
       this.#clock,
-      this.#listener.close(),
+      closed.promise,
       () => this.#forceAll(),
     );
     const sessions = this.#sessions.list();
     for (const session of sessions) drain.add(session);
+    closed.resolve(this.#listener.close());
     for (const { context } of sessions) this.#dismiss(context);
     this.#checkEnd();
     return drain;

@@ -780,6 +780,30 @@ Deno.test("shutdown() with nobody to wait for takes no timer", async () => {
   assertEquals(clock.timers, []);
 });
 
+Deno.test(
+  "shutdown() gives one report, also to who hears of it from the listener",
+  {
+    timeout: STUCK_MS,
+  },
+  async () => {
+    const inner = Deno.listen({ hostname: "127.0.0.1", port: 0 });
+    const close = inner.close.bind(inner);
+    const reports: Promise<ShutdownReport>[] = [];
+    inner.close = () => {
+      reports.push(server.shutdown());
+      close();
+    };
+    const server = serve(new Listener(inner), echo);
+    using client = await connect(server);
+    await client.write(bytes("x"));
+    await client.read(new Uint8Array(1));
+    reports.push(server.shutdown({ timeout: 1 }));
+    const [first, second] = await Promise.all(reports);
+    assertEquals(counts(first!), [0, 1, 0]);
+    assertEquals(second, first);
+  },
+);
+
 Deno.test("shutdown() frees the port", async () => {
   const { server } = await scene(echo, { count: 0 });
   await server.shutdown();
