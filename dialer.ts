@@ -31,6 +31,7 @@ import {
   checkOptions,
   checkSignal,
   checkType,
+  takeOptions,
 } from "./net/check.ts";
 import { type Clock, systemClock } from "./net/clock.ts";
 import type { Conn } from "./net/conn.ts";
@@ -199,8 +200,8 @@ export class Dialer {
    * @throws {RangeError} If a time is NaN, or `attemptTimeout` is not positive.
    */
   constructor(defaults: DialOptions = {}) {
-    checkDialOptions(defaults);
-    this.#defaults = given(defaults);
+    this.#defaults = takeOptions(defaults, NAMES);
+    checkDialOptions(this.#defaults);
   }
 
   /**
@@ -218,8 +219,7 @@ export class Dialer {
     address: string,
     options: DialOptions = {},
   ): Promise<Conn> {
-    checkOptions(options);
-    const merged = { ...this.#defaults, ...given(options) };
+    const merged = { ...this.#defaults, ...takeOptions(options, NAMES) };
     check(network, address, merged);
     const { clock = systemClock } = merged;
     const begun = clock.monotonic();
@@ -283,7 +283,6 @@ function isIpv6(addr: string): boolean {
   return addr.startsWith("[");
 }
 
-/** All there are: the compiler misses none. */
 const NAMES: Record<keyof DialOptions, true> = {
   signal: true,
   timeout: true,
@@ -295,16 +294,6 @@ const NAMES: Record<keyof DialOptions, true> = {
   keepAlive: true,
   clock: true,
 };
-
-/**
- * Options without those that are `undefined`: they hide no default. By name, for
- * what a class's getters give is not the object's own.
- */
-function given(options: DialOptions): DialOptions {
-  const names = Object.keys(NAMES) as (keyof DialOptions)[];
-  const entries = names.map((name) => [name, options[name]] as const);
-  return Object.fromEntries(entries.filter(([, value]) => value !== undefined));
-}
 
 /** Everything that needs no look at the address itself. */
 function check(network: Network, address: string, options: DialOptions): void {

@@ -22,7 +22,7 @@
  */
 
 import { type Listener, makeListener } from "./net/accept.ts";
-import { checkListen, type ListenOptions } from "./net/accept_options.ts";
+import { type ListenOptions, takeListen } from "./net/accept_options.ts";
 import type { Network } from "./net/addr.ts";
 import { bind } from "./net/bind.ts";
 
@@ -81,12 +81,12 @@ export async function listen(
   address: string,
   options: ListenOptions = {},
 ): Promise<Listener> {
-  checkListen(network, address, options);
-  const { signal, backlog = MAX_BACKLOG, reusePort = false } = options;
+  const taken = takeListen(network, address, options);
+  const { signal, backlog = MAX_BACKLOG, reusePort = false } = taken;
   const inner = await bind(network, address, {
     signal: signal ?? new AbortController().signal,
     backlog: Math.min(backlog, MAX_BACKLOG),
     reusePort,
   });
-  return makeListener(inner, options, network === "tcp6");
+  return makeListener(inner, taken, network === "tcp6");
 }

@@ -14,10 +14,10 @@ import { AcceptCall, type AcceptWaiter, connsOf } from "./accept_calls.ts";
 import { acceptErrorKind } from "./accept_errors.ts";
 import {
   type AcceptErrorEvent,
-  checkListenerOptions,
   type ListenerOptions,
   type ListenerParts,
   type ListenOptions,
+  takeListenerOptions,
 } from "./accept_options.ts";
 import { type Addr, toAddr } from "./addr.ts";
 import { discard, onAbort, tolerate } from "./calls.ts";
@@ -42,7 +42,7 @@ export let listenerParts: (listener: Listener) => ListenerParts;
  * The end of every listen(): a listener that its signal closes. Not public.
  *
  * @param inner Just opened; closed if the signal has aborted meanwhile.
- * @param options Checked by {@linkcode checkListen}.
+ * @param options Checked by {@linkcode takeListen}.
  * @param ipv6Only Whether to turn IPv4 peers away.
  * @throws {AbortSignal["reason"]} If `options.signal` has aborted.
  */
@@ -130,11 +130,10 @@ export class Listener implements AsyncIterable<Conn>, AsyncDisposable {
    * @throws {TypeError} If an option has the wrong type, or `inner` no address.
    */
   constructor(inner: Deno.Listener, options: ListenerOptions = {}) {
-    checkListenerOptions(options);
+    this.#options = takeListenerOptions(options);
     checkAddress("listener", inner, inner?.addr);
     this.#inner = inner;
-    this.#options = options;
-    this.#clock = options.clock ?? systemClock;
+    this.#clock = this.#options.clock ?? systemClock;
     this.#retry = this.#newAlarm();
     this.addr = toAddr(inner.addr);
   }
@@ -239,7 +238,8 @@ export class Listener implements AsyncIterable<Conn>, AsyncDisposable {
     }
     if (conn !== null) {
       this.#badPeers = 0;
-      if (this.#closing) this.#heir!(conn);
+      // What an odd Deno.Conn did in the meantime may have closed us, too.
+      if (this.#closing) this.#heir ? this.#heir(conn) : discard(conn);
       else if (this.#callers.head === null) this.#spare = conn;
       else this.#callers.shift().resolve(conn);
     }

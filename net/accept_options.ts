@@ -8,9 +8,9 @@ import {
   checkClock,
   checkCount,
   checkOption,
-  checkOptions,
   checkSignal,
   checkType,
+  takeOptions,
 } from "./check.ts";
 import type { Clock } from "./clock.ts";
 import type { Conn } from "./conn.ts";
@@ -84,25 +84,50 @@ export interface ListenerParts {
   bequeath(heir: (conn: Conn) => void): void;
 }
 
-/** Checks what a listen() is given, before anything is opened. */
-export function checkListen(
+const LISTENER_NAMES: Record<keyof ListenerOptions, true> = {
+  noDelay: true,
+  keepAlive: true,
+  onAcceptError: true,
+  clock: true,
+};
+
+const LISTEN_NAMES: Record<keyof ListenOptions, true> = {
+  ...LISTENER_NAMES,
+  signal: true,
+  backlog: true,
+  reusePort: true,
+};
+
+/**
+ * Takes and checks what a listen() is given, before anything is opened.
+ *
+ * @returns The options, ours alone.
+ */
+export function takeListen(
   network: string,
   address: string,
   options: ListenOptions,
-): void {
-  checkListenerOptions(options);
-  const { backlog, reusePort, signal } = options;
+): ListenOptions {
+  const taken = takeOptions(options, LISTEN_NAMES);
+  const { backlog, reusePort, signal } = taken;
+  checkListenerOptions(taken);
   checkOption("reusePort", reusePort, "boolean");
   checkSignal(signal);
   if (backlog !== undefined) checkCount("backlog", backlog);
   signal?.throwIfAborted();
   checkType("network", network, "string");
   checkType("address", address, "string");
+  return taken;
 }
 
-/** Checks the options of `new Listener()`. */
-export function checkListenerOptions(options: ListenerOptions): void {
-  checkOptions(options);
+/** Takes and checks the options of `new Listener()`. */
+export function takeListenerOptions(options: ListenerOptions): ListenerOptions {
+  const taken = takeOptions(options, LISTENER_NAMES);
+  checkListenerOptions(taken);
+  return taken;
+}
+
+function checkListenerOptions(options: ListenerOptions): void {
   checkOption("noDelay", options.noDelay, "boolean");
   checkOption("keepAlive", options.keepAlive, "boolean");
   checkOption("onAcceptError", options.onAcceptError, "function");

@@ -32,6 +32,26 @@ export function checkOptions(options: unknown): void {
   throw new TypeError(`options are not an object: ${options}`);
 }
 
+/**
+ * Takes options: a copy that nobody can change, without those that are
+ * `undefined`, which hide no default. By name, for what a class's getters give
+ * is not the object's own.
+ *
+ * @param options What a caller gave.
+ * @param names All there are: the compiler misses none.
+ * @throws {TypeError} If they are no object.
+ */
+export function takeOptions<T extends object>(
+  options: T,
+  names: Record<keyof T, true>,
+): T {
+  checkOptions(options);
+  const keys = Object.keys(names) as (keyof T)[];
+  const entries = keys.map((name) => [name, options[name]] as const);
+  const given = entries.filter(([, value]) => value !== undefined);
+  return Object.fromEntries(given) as T;
+}
+
 /** Refuses what is no signal, a controller above all; it may be absent. */
 export function checkSignal(signal: unknown): void {
   if (signal !== undefined && !(signal instanceof AbortSignal)) {

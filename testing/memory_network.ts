@@ -1,7 +1,7 @@
 import { Dialer, type DialOptions } from "../dialer.ts";
 import type { Listener, ListenOptions } from "../listener.ts";
 import { makeListener } from "../net/accept.ts";
-import { checkListen } from "../net/accept_options.ts";
+import { takeListen } from "../net/accept_options.ts";
 import { type Addr, type Network, UnixAddr } from "../net/addr.ts";
 import { checkCount } from "../net/check.ts";
 import { type Clock, systemClock } from "../net/clock.ts";
@@ -115,14 +115,13 @@ export class MemoryNetwork {
     address: string,
     options?: ListenOptions,
   ) => Promise<Listener> = async (network, address, options = {}) => {
-    checkListen(network, address, options);
+    const taken = takeListen(network, address, options);
     const {
       backlog = MAX_BACKLOG,
       clock = this.clock,
       reusePort = false,
-      ...rest
-    } = options;
-    const signal = options.signal ?? new AbortController().signal;
+      signal = new AbortController().signal,
+    } = taken;
     const bound = binding(network, address, this.#names.resolve, signal);
     // At once, if it can be: a dial may come in the same tick.
     const addr = bound instanceof Promise ? await bound : bound;
@@ -136,7 +135,7 @@ export class MemoryNetwork {
       const reason = deniedReason(subject, cause);
       throw new OpError({ op: "listen", network, addr, cause, reason });
     }
-    return makeListener(inner, { ...rest, clock }, network === "tcp6");
+    return makeListener(inner, { ...taken, clock }, network === "tcp6");
   };
 
   /** The library's `dial()` on this network. */

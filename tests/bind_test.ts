@@ -230,6 +230,19 @@ Deno.test("listen(): what a class's getters give counts", async () => {
   assert(isClosed(await listener.accept().catch((error) => error)));
 });
 
+Deno.test("listen() takes its options at the call", async () => {
+  const controllers = [new AbortController(), new AbortController()] as const;
+  const options = { signal: controllers[0].signal };
+  const first = listen("tcp", "127.0.0.1:0", options);
+  options.signal = controllers[1].signal;
+  const second = listen("tcp", "127.0.0.1:0", options);
+  controllers[1].abort();
+  await assertRejects(() => second, DOMException);
+  const listener = await first;
+  controllers[0].abort();
+  assert(isClosed(await listener.accept().catch((error) => error)));
+});
+
 Deno.test("listen() says which address the kernel refuses", async (t) => {
   await t.step("in use", async () => {
     await using first = await listen("tcp", "127.0.0.1:0");

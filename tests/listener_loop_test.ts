@@ -581,6 +581,35 @@ Deno.test("new Listener() checks its options", async (t) => {
   }
 });
 
+Deno.test("new Listener() takes its options at the call", async () => {
+  const fake = new FakeListener();
+  const options = { noDelay: false };
+  const listener = new Listener(fake.inner, options);
+  options.noDelay = true;
+  const accepted = listener.accept();
+  const conn = new FakeConn();
+  await fake.settle(conn);
+  (await accepted).close();
+  assertEquals(conn.calls, ["keepAlive true", "close"]);
+  await listener.close();
+});
+
+Deno.test("a listener that is closed by the connection that it accepts", async () => {
+  const fake = new FakeListener();
+  const listener = new Listener(fake.inner);
+  const accepted = assertRejects(() => listener.accept(), OpError);
+  const conn = new class extends FakeConn {
+    override setKeepAlive(on: boolean): void {
+      super.setKeepAlive(on);
+      listener.close();
+    }
+  }();
+  await fake.settle(conn);
+  await accepted;
+  assertEquals(conn.calls, ["noDelay true", "keepAlive true", "close"]);
+  await listener.close();
+});
+
 Deno.test("an accept that throws at once breaks the listener, and its caller is told", async () => {
   const fake = new FakeListener();
   const thrown = new Error("odd");
