@@ -154,9 +154,12 @@ const REMEMBERED = 256;
 /** and so long: a path that worked ten minutes ago says little about now. */
 const MEMORY_MS = 10 * 60_000;
 
-/** An address that has worked, and when, on the scale of `clock.monotonic()`. */
+/** An address that works, and how long; on the scale of `clock.monotonic()`. */
 interface Remembered {
   addr: string;
+  /** When it was first the one that worked: it is forgotten by that. */
+  since: number;
+  /** When it last worked. */
   at: number;
 }
 
@@ -166,7 +169,8 @@ interface Remembered {
  * `attemptDelay` once, not each time. An address that fails, or has not answered
  * when the dial is called off, is forgotten: in a serial dial
  * (`attemptDelay: Infinity`) set a timeout. At most 256 hosts and ports are
- * remembered, for 10 minutes each, with one address of each family.
+ * remembered, with one address of each family, for 10 minutes each: however
+ * often it is used, the resolver's order counts again then.
  *
  * @example
  * ```ts
@@ -234,8 +238,8 @@ export class Dialer {
   }
 
   #recall(network: Network, address: string, now: number): string | undefined {
-    return this.#memory.get(address)?.find(({ addr, at }) =>
-      at + MEMORY_MS > now &&
+    return this.#memory.get(address)?.find(({ addr, since }) =>
+      since + MEMORY_MS > now &&
       (network === "tcp" || isIpv6(addr) === (network === "tcp6"))
     )?.addr;
   }
@@ -267,7 +271,10 @@ export class Dialer {
     );
     // A literal leaves nothing to choose; a name may have more the next time.
     if (winner !== undefined && winner !== address) {
-      left.unshift({ addr: winner, at: begun + totalMs });
+      const at = begun + totalMs;
+      const before = known.find(({ addr }) => addr === winner);
+      const kept = before && before.since + MEMORY_MS > begun;
+      left.unshift({ addr: winner, since: kept ? before.since : at, at });
     }
     this.#memory.delete(address);
     if (left.length === 0) return;
