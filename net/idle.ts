@@ -3,9 +3,9 @@ import { DeadlineExceededError } from "./errors.ts";
 import { Patience } from "./patience.ts";
 
 /**
- * Fails all calls on `conn`, now and later, and copies from and to it, as timed
- * out once no byte has come or gone for `ms` milliseconds. A byte costs one look
- * at the clock.
+ * Fails all calls on `conn`, now and later, and copies from and to it, as
+ * timed out once no byte has come or gone for `ms` milliseconds. A byte costs
+ * one look at the clock.
  *
  * @returns Stops watching, and leaves no timer.
  */
@@ -16,9 +16,11 @@ export function watchIdle(conn: Conn, ms: number): () => void {
     writerOf(conn).deadline.seal();
     wire.over(new DeadlineExceededError());
   });
-  wire.activity = () => patience.renew();
+  const renew = () => patience.renew();
+  wire.activity = renew;
   return () => {
-    wire.activity = null;
+    // A lingering close may have put its own there meanwhile.
+    if (wire.activity === renew) wire.activity = null;
     patience.clear();
   };
 }

@@ -542,6 +542,38 @@ Deno.test(
 );
 
 Deno.test(
+  "idleTimeout leaves the close of a connection alone that was detached",
+  inMemory(async ({ clock, net }) => {
+    const reply = new Uint8Array(256 * 1024);
+    const closed = Promise.withResolvers<void>();
+    const over = Promise.withResolvers<void>();
+    const server = serve(
+      await net.listen("tcp", "10.0.0.1:80"),
+      (_conn, context) => {
+        const inner = handle(context.detach(), (conn) => {
+          conn.write(reply); // not awaited
+        });
+        inner.then(closed.resolve, closed.reject);
+        return over.promise;
+      },
+      { idleTimeout: 60_000 },
+    );
+    const client = await net.dial("tcp", "10.0.0.1:80");
+    await clock.advance(0);
+    over.resolve(); // while the inner close waits for the slow reader
+    let got = 0;
+    for await (const chunk of client) {
+      got += chunk.length;
+      await clock.advance(1_000);
+    }
+    assertEquals(got, reply.length);
+    client.close();
+    await closed.promise;
+    await server.shutdown();
+  }),
+);
+
+Deno.test(
   "idleTimeout does not follow a connection that is detached",
   inMemory(async ({ clock, net }) => {
     const kept = Promise.withResolvers<Conn>();
