@@ -96,7 +96,7 @@ export class Wire {
     this.closed = true;
     this.reader?.close();
     this.writer?.close();
-    this.over(new ClosedError());
+    if (this.#watchers !== null) this.over(new ClosedError());
     try {
       forget(this.inner.close());
     } catch (error) {
