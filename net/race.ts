@@ -200,7 +200,7 @@ export class Race<T extends Candidate, C> {
 
   #start(): void {
     const now = this.#init.clock.monotonic();
-    const patience = this.#patience(this.#untried.length, now);
+    const patience = this.#patience(0, now);
     const attempt: Run<T> = {
       candidate: this.#untried.shift()!,
       start: now,
@@ -226,18 +226,21 @@ export class Race<T extends Candidate, C> {
   #share(): void {
     const attempt = this.#runs.at(-1);
     if (this.#delay !== Infinity || attempt?.state !== "running") return;
-    const patience = this.#patience(this.#untried.length + 1, attempt.start);
+    const patience = this.#patience(1, attempt.start);
     attempt.alarm.set(attempt.start + patience);
   }
 
-  /** How long one of the `left` attempts may take that starts at `now`. */
-  #patience(left: number, now: number): number {
-    const { attemptTimeout, deadline } = this.#init;
+  /** How long an attempt may take that starts at `now`; `running` run. */
+  #patience(running: number, now: number): number {
+    const { attemptTimeout, deadline, refuse } = this.#init;
     if (this.#delay !== Infinity || deadline === Infinity) {
       return attemptTimeout;
     }
     const remaining = deadline - now;
-    const share = Math.max(remaining / left, MIN_SHARE);
+    const untried = refuse
+      ? this.#untried.filter((candidate) => refuse(candidate) === undefined)
+      : this.#untried;
+    const share = Math.max(remaining / (untried.length + running), MIN_SHARE);
     // A share of all that is left is the deadline's own business.
     return share < remaining ? Math.min(share, attemptTimeout) : attemptTimeout;
   }

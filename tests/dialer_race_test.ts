@@ -688,6 +688,26 @@ function racing(
   return { race, clock, starts };
 }
 
+Deno.test("a serial dial shares no time with addresses that it has to refuse", async () => {
+  for (const late of [0, 50]) {
+    const { race, clock, starts } = racing({
+      attemptDelay: Infinity,
+      deadline: 12_000,
+      refuse: ({ text }) => text.startsWith("::") ? new Error("no") : undefined,
+    });
+    const denied = ["::1", "::2", "::3"].map((text) => ({ text, family: 6 }));
+    const good = ["10.0.0.1", "10.0.0.2"].map((text) => ({ text, family: 4 }));
+    race.add(late > 0 ? good : [...good, ...denied]);
+    await clock.advance(late);
+    race.add(denied);
+    race.seal();
+    await clock.advance(12_000 - late);
+    race.stop(new Error("time is up"));
+    await race.done;
+    assertEquals(starts, [["10.0.0.1", 0], ["10.0.0.2", 6_000]]);
+  }
+});
+
 Deno.test("a preferred address that comes late starts at once, and first", async () => {
   const late = [{ text: "10.0.0.1", family: 4 }, { text: "::2", family: 6 }];
   for (const batch of [late, late.toReversed()]) {
