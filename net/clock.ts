@@ -55,7 +55,7 @@ export const systemClock: Clock = {
 /** setTimeout() takes a 32-bit count; a larger one would fire at once. */
 export const MAX_TIMEOUT = 2 ** 31 - 1;
 
-/** What an alarm's times mean: spans of time, or the hour that a clock shows. */
+/** What an alarm's times are: spans of time, or the hour that a clock shows. */
 export type Scale = "monotonic" | "now";
 
 /**
@@ -132,7 +132,8 @@ export class Alarm {
   }
 
   #start(time: number): void {
-    const ms = Math.max(0, Math.ceil(this.at - time));
+    // A sum of fractions is off by less: 250 ms are not to become 251.
+    const ms = Math.max(0, Math.ceil(this.at - time - 1e-6));
     this.#timerAt = ms > MAX_TIMEOUT ? time + MAX_TIMEOUT : this.at;
     this.#timer = this.#clock.setTimeout(
       () => this.#fired(),

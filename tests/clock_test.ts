@@ -187,6 +187,22 @@ Deno.test("Alarm between two milliseconds never rings early", async () => {
   assertEquals(rung, [1001]);
 });
 
+Deno.test("Alarm rounds up what is left, not how a sum was rounded", () => {
+  let now = 0;
+  const clock = new class extends RecordingClock {
+    override monotonic(): number {
+      return now;
+    }
+  }();
+  const alarm = new Alarm(clock, () => {}, false);
+  for (let i = 0; i < 1_000; i++) {
+    now = i * 1.234567;
+    alarm.setIn(250);
+    alarm.clear();
+  }
+  assertEquals(new Set(clock.set), new Set([250]));
+});
+
 Deno.test("systemClock is the system's", async () => {
   assert(Math.abs(systemClock.now() - Date.now()) < 1000);
   const start = systemClock.monotonic();
