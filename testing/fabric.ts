@@ -156,9 +156,12 @@ export class Fabric {
   ): Deno.Conn {
     const unnamed = { transport: "unix", path: null } as unknown as Deno.Addr;
     const remote = raw(addr);
-    const port = this.#ports.freePort();
     const local: Deno.Addr = remote.transport === "tcp"
-      ? { ...remote, hostname: from ?? remote.hostname, port }
+      ? {
+        ...remote,
+        hostname: from ?? remote.hostname,
+        port: this.#ports.freePort(),
+      }
       : unnamed;
     const asSeen = (addr: Deno.Addr) => seenBy(listener, addr);
     const keys = [

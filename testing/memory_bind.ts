@@ -49,7 +49,9 @@ async function named(
   const { family, host, port } = parsed;
   try {
     const batches = resolve(host, { signal });
-    return new TcpAddr(await choose(batches, host, family), port);
+    const chosen = await choose(batches, host, family);
+    signal.throwIfAborted();
+    return new TcpAddr(chosen, port);
   } catch (cause) {
     signal.throwIfAborted();
     throw new OpError({ op: "listen", network, cause });

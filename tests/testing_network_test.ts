@@ -96,6 +96,16 @@ Deno.test("a dial's options may come from a class's getters", async () => {
   await assertRejects(() => dialling, Error, "enough");
 });
 
+Deno.test("a listen() that is aborted while it looks up a name binds nothing", async () => {
+  const net = new MemoryNetwork({ hosts: { "a.test": ["10.0.0.1"] } });
+  await using _taken = await net.listen("tcp", "10.0.0.1:80");
+  const controller = new AbortController();
+  const { signal } = controller;
+  const listening = net.listen("tcp", "a.test:80", { signal });
+  controller.abort(new Error("enough"));
+  await assertRejects(() => listening, Error, "enough");
+});
+
 Deno.test("peers that answer each other for ever let timers through", async () => {
   const [client, server] = pipe();
   const signal = AbortSignal.timeout(1);
