@@ -103,9 +103,9 @@ export class Conn
    * Takes over a connection; from now on only this object may use it.
    *
    * @param inner Any `Deno.Conn` over TCP or a unix socket, TLS included.
-   * Closing this object closes it. Of your own: once its `read(p)` or `write(p)`
-   * has settled, `p` is other connections' and not to be touched; the context
-   * of an `AsyncLocalStorage` may be another caller's in them.
+   * Closing this object closes it. Of your own: once its `read(p)` or
+   * `write(p)` has settled, `p` is other connections' and not to be touched;
+   * the context of an `AsyncLocalStorage` may be another caller's in them.
    * @param options See {@linkcode ConnOptions}.
    * @throws {TypeError} If it is over anything else.
    * @throws {Deno.errors.NotConnected} If it has no address any more.

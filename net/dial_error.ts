@@ -141,9 +141,9 @@ function failure(
   const subject = addr.transport === "unix" && !own
     ? { path: addr.path }
     : hostPort(candidate);
-  const text = reasonText(cause);
   // A connector may lack a grant for something else: its words tell.
-  const foreign = own && !text.includes(" net access to ");
-  const reason = foreign ? text : deniedReason(subject, cause) ?? text;
-  return { addr, cause, reason };
+  const words = cause instanceof Deno.errors.NotCapable ? cause.message : "";
+  const foreign = own && !words.includes(" net access to ");
+  const denied = foreign ? undefined : deniedReason(subject, cause);
+  return { addr, cause, reason: denied ?? reasonText(cause) };
 }

@@ -335,9 +335,8 @@ export class Dialing {
 
 /** Whatever a lookup failed of, as an error that names it. */
 function lookupError(hostname: string, cause: unknown): Error {
-  if (isNamed(cause, "DnsError") || isNamed(cause, "AddrError")) {
-    return cause as Error;
-  }
+  if (isNamed(cause, "DnsError", "hostname")) return cause as DnsError;
+  if (isNamed(cause, "AddrError", "addr")) return cause as AddrError;
   return new DnsError({ hostname, timeout: isTimeout(cause), cause });
 }
 

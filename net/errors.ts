@@ -43,9 +43,16 @@ export function isClosed(error: unknown): boolean {
   );
 }
 
-/** By name, not by class: a program may have two versions of this library. */
-export function isNamed(error: unknown, name: string): boolean {
-  return error instanceof Error && error.name === name;
+/**
+ * By name, not by class: a program may have two versions of this library. A
+ * `field` tells ours from others that go by the same name.
+ */
+export function isNamed(
+  error: unknown,
+  name: string,
+  field = "message",
+): boolean {
+  return error instanceof Error && error.name === name && field in error;
 }
 
 /**
@@ -161,7 +168,8 @@ export class OpError extends Error {
     if (init.bytesWritten !== undefined) this.bytesWritten = init.bytesWritten;
     this.timeout = init.timeout ?? isTimeout(cause);
     this.temporary = this.timeout ||
-      (isNamed(cause, "DnsError") && (cause as DnsError).temporary) ||
+      (isNamed(cause, "DnsError", "hostname") &&
+        (cause as DnsError).temporary === true) ||
       (code !== undefined && TEMPORARY_CODES.has(code)) ||
       (op === "accept" && (code === "ECONNRESET" || code === "ECONNABORTED"));
   }

@@ -333,8 +333,8 @@ export class Server implements AsyncDisposable {
   }
 
   #startDrain(): Drain {
-    // Who hears of it, from the listener or in a handler, may ask for the report
-    // at once, or force.
+    // Who hears of it, from the listener or in a handler, may ask for the
+    // report at once, or force.
     const closed = Promise.withResolvers<void>();
     const drain = this.#drain = new Drain(
       this.#clock,
