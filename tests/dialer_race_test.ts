@@ -412,6 +412,14 @@ Deno.test("dial() with attemptDelay Infinity and a timeout shares the time", asy
   await t.step("one whose share is over when they come ends then", async () => {
     assertEquals(await late([0, 9_000]), [0, 9_000]);
   });
+  await t.step("a race shares none", async () => {
+    await expect({
+      script: { "10.0.0.1": [7_000, "ok"], "10.0.0.2": [0, "hang"] },
+      options: { timeout: 12_000 },
+      starts: [["10.0.0.1", 0], ["10.0.0.2", 250]],
+      winner: ["10.0.0.1", 7_000],
+    });
+  });
   await t.step(
     "without a timeout a dead address blocks the rest",
     () =>

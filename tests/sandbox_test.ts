@@ -43,16 +43,20 @@ async function dialAll(
  */
 const ANSWER_MS = 200;
 
-/** Dials in a process on a terminal; `allowed` is what the user says yes to. */
+/**
+ * Dials in a process on a terminal; `allowed` is what the user says yes to,
+ * `redirected` what the shell takes off the terminal again.
+ */
 async function dialOnTerminal(
   grants: string[],
   dials: Dial[],
   allowed: string[] = [],
+  redirected = "",
 ): Promise<{ found: Outcome[]; prompts: string[] }> {
   const quoted = command(grants, dials)
     .map((word) => `'${word.replaceAll("'", `'\\''`)}'`).join(" ");
   await using process = new Deno.Command("script", {
-    args: ["-qec", quoted, "/dev/null"],
+    args: ["-qec", `${quoted} ${redirected}`, "/dev/null"],
     stdin: "piped",
     stdout: "piped",
   }).spawn();
@@ -490,5 +494,21 @@ Deno.test({
         connected("race"),
       ],
     ], { prompts: [] });
+  },
+});
+
+Deno.test({
+  name: "half a terminal is nobody to ask (needs script)",
+  ignore: !hasTerminal,
+  fn: async (t) => {
+    const address = "127.0.0.1:1";
+    for (const redirected of ["< /dev/null", "2> /dev/null"]) {
+      await t.step(redirected, async () => {
+        assertEquals(await dialOnTerminal([], [{ address }], [], redirected), {
+          found: [denied("race", address)],
+          prompts: [],
+        });
+      });
+    }
   },
 });
