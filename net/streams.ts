@@ -1,5 +1,5 @@
 import { discard, tolerate } from "./calls.ts";
-import type { Conn } from "./conn.ts";
+import { type Conn, wireOf } from "./conn.ts";
 
 /**
  * The reading half of `conn` as a byte stream: it reads when it is pulled,
@@ -73,11 +73,19 @@ export function writableOf(conn: Conn): WritableStream<Uint8Array> {
     }
   };
   const stream = new WritableStream<Uint8Array>({
-    // The signal, since `abort()` would wait for a write that may be stuck.
-    start({ signal }) {
+    start(controller) {
+      const { signal } = controller;
+      // The signal, since `abort()` would wait for a write that may be stuck.
       signal.addEventListener("abort", () => {
         failed = true;
         discard(conn);
+      });
+      // A pipe waits at its source, and would not hear of this end.
+      wireOf(conn).watch({
+        over(wire, cause) {
+          failed = true;
+          if (!signal.aborted) controller.error(wire.error("write", cause));
+        },
       });
     },
     write: (chunk) => sent(conn.write(chunk)),

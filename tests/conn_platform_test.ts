@@ -432,6 +432,19 @@ Deno.test("writable that fails does not close the connection", async () => {
   conn.close();
 });
 
+Deno.test("writable ends a pipe that waits at its source", async () => {
+  const { conn } = setUp();
+  let reason: unknown;
+  const source = new ReadableStream({ cancel: (why) => void (reason = why) });
+  const piping = failure(source.pipeTo(conn.writable));
+  await turn();
+  conn.close();
+  const error = await piping as OpError;
+  assert(isClosed(error));
+  assertEquals(error.op, "write");
+  assertStrictEquals(reason, error);
+});
+
 Deno.test("writable takes bytes only", async () => {
   const { inner, conn } = setUp();
   const writer = conn.writable.getWriter();

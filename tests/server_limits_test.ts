@@ -336,10 +336,23 @@ const WAITING: Record<string, (client: Conn) => void> = {
     void client.write(new Uint8Array(1024 * 1024)),
 };
 
+const PROXIES: Record<string, (a: Conn, b: Conn) => Promise<unknown>> = {
+  "by copies": copyBidirectional,
+  "by pipes": (a, b) =>
+    Promise.all([a.readable.pipeTo(b.writable), b.readable.pipeTo(a.writable)]),
+};
+
 for (const [what, play] of Object.entries(WAITING)) {
-  for (const end of ["idleTimeout", "a forced shutdown"]) {
+  for (
+    const [end, how] of [
+      ["idleTimeout", "by copies"],
+      ["idleTimeout", "by pipes"],
+      ["a forced shutdown", "by copies"],
+      ["a forced shutdown", "by pipes"],
+    ] as const
+  ) {
     Deno.test(
-      `${end} ends a proxy whose ${what}`,
+      `${end} ends a proxy ${how} whose ${what}`,
       inMemory(async ({ clock, net }) => {
         const idle = end === "idleTimeout";
         const failures: unknown[] = [];
@@ -347,7 +360,7 @@ for (const [what, play] of Object.entries(WAITING)) {
         const listener = await net.listen("tcp", "10.0.0.1:80");
         const proxy = serve(listener, async (conn) => {
           await using upstream = await net.dial("tcp", "10.0.0.2:80");
-          await copyBidirectional(conn, upstream);
+          await PROXIES[how]!(conn, upstream);
         }, {
           idleTimeout: idle ? 1_000 : Infinity,
           onError: (error) => failures.push(error),
