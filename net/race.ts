@@ -108,6 +108,8 @@ export class Race<T extends Candidate, C> {
   /** Attempts whose connect() has not settled yet, wanted or not. */
   readonly #running = new Set<Promise<void>>();
   readonly #seen = new Set<string>();
+  /** Those of the untried that take no time: they will be refused. */
+  readonly #refused = new Set<T>();
   #untried: T[] = [];
   /** How many attempts are in state "running". */
   #inFlight = 0;
@@ -140,10 +142,13 @@ export class Race<T extends Candidate, C> {
   /** Adds a batch, best first. */
   add(batch: Iterable<T>): void {
     if (this.#over) return;
+    const { refuse } = this.#init;
     for (const candidate of batch) {
       if (this.#seen.has(candidate.text)) continue;
       this.#seen.add(candidate.text);
       this.#untried.push(candidate);
+      if (!this.#shares) continue;
+      if (refuse?.(candidate) !== undefined) this.#refused.add(candidate);
     }
     this.#arrange();
     this.#share();
@@ -222,25 +227,26 @@ export class Race<T extends Candidate, C> {
     this.#running.add(run);
   }
 
-  /** In a serial dial the time of the one that runs is shared with a batch. */
+  /** Whether addresses share the time: a serial dial's, when it has a limit. */
+  get #shares(): boolean {
+    return this.#delay === Infinity && this.#init.deadline !== Infinity;
+  }
+
+  /** The time of the one that runs is shared with a batch. */
   #share(): void {
     const attempt = this.#runs.at(-1);
-    if (this.#delay !== Infinity || attempt?.state !== "running") return;
+    if (!this.#shares || attempt?.state !== "running") return;
     const patience = this.#patience(1, attempt.start);
     attempt.alarm.set(attempt.start + patience);
   }
 
   /** How long an attempt may take that starts at `now`; `running` run. */
   #patience(running: number, now: number): number {
-    const { attemptTimeout, deadline, refuse } = this.#init;
-    if (this.#delay !== Infinity || deadline === Infinity) {
-      return attemptTimeout;
-    }
+    const { attemptTimeout, deadline } = this.#init;
+    if (!this.#shares) return attemptTimeout;
     const remaining = deadline - now;
-    const untried = refuse
-      ? this.#untried.filter((candidate) => refuse(candidate) === undefined)
-      : this.#untried;
-    const share = Math.max(remaining / (untried.length + running), MIN_SHARE);
+    const takers = this.#untried.filter((one) => !this.#refused.has(one));
+    const share = Math.max(remaining / (takers.length + running), MIN_SHARE);
     // A share of all that is left is the deadline's own business.
     return share < remaining ? Math.min(share, attemptTimeout) : attemptTimeout;
   }

@@ -716,6 +716,21 @@ Deno.test("a serial dial shares no time with addresses that it has to refuse", a
   }
 });
 
+Deno.test("a serial dial asks the sandbox twice for each address, at most", async () => {
+  const asked = new Map<string, number>();
+  const { race } = racing({
+    attemptDelay: Infinity,
+    deadline: 12_000,
+    refuse: ({ text }) => void asked.set(text, (asked.get(text) ?? 0) + 1),
+    connect: () => Promise.reject(new Error("refused")),
+  });
+  const texts = Array.from({ length: 20 }, (_, i) => `10.0.0.${i}`);
+  race.add(texts.map((text) => ({ text, family: 4 })));
+  race.seal();
+  assertEquals(await race.done, undefined);
+  assertEquals(asked, new Map(texts.map((text) => [text, 2])));
+});
+
 Deno.test("a preferred address that comes late starts at once, and first", async () => {
   const late = [{ text: "10.0.0.1", family: 4 }, { text: "::2", family: 6 }];
   for (const batch of [late, late.toReversed()]) {
