@@ -112,6 +112,7 @@ export class Conn
    */
   constructor(inner: Deno.Conn, options: ConnOptions = {}) {
     this.#wire = new Wire(inner, options.clock ?? systemClock);
+    if (inner instanceof Conn) inner.#wire.watch(this.#wire);
     if (options.dialTrace) this.dialTrace = options.dialTrace;
   }
 
@@ -336,9 +337,8 @@ export class Conn
   }
 
   /**
-   * Switches SO_KEEPALIVE, after the write under way: whether the kernel probes
-   * a silent peer. `dial()` and listeners switch it on. No effect on unix
-   * sockets and TLS.
+   * Switches SO_KEEPALIVE: whether the kernel probes a silent peer; else as
+   * {@linkcode setNoDelay}.
    *
    * @param on Whether to probe. @default {true}
    * @throws {OpError} After close.

@@ -186,15 +186,15 @@ class Pump implements ReadWaiter, Watcher {
     // It waits at one of two connections, and the other one may be closed.
     if (this.#from !== this.#to) {
       wireOf(this.#from).watch(this);
-      wireOf(this.#to).watch(this);
+      if (!this.#over) wireOf(this.#to).watch(this);
     }
-    this.#pull();
+    if (!this.#over) this.#pull();
     return this.#promise;
   }
 
   over(wire: Wire, cause: Error): void {
     const op = wire === wireOf(this.#from) ? "read" : "write";
-    this.#stop(wire.error(op, cause));
+    this.#stop(wire.error(op, cause, 0));
   }
 
   #pull(): void {

@@ -13,7 +13,6 @@ export class Deadline {
   readonly #expire: () => void;
   #at = Infinity;
   #sealed = false;
-  #lifted = false;
   #alarm: Alarm | null = null;
 
   /**
@@ -61,12 +60,11 @@ export class Deadline {
   lift(): void {
     this.#alarm?.clear();
     this.#at = Number.MAX_VALUE;
-    this.#sealed = this.#lifted = true;
+    this.#sealed = true;
   }
 
-  /** Over for good, unless it was lifted: nobody can move it any more. */
+  /** Over for good: nobody can move it any more. */
   seal(): void {
-    if (this.#lifted) return;
     this.#alarm?.clear();
     this.#at = -Infinity;
     this.#sealed = true;

@@ -12,9 +12,10 @@ import { Patience } from "./patience.ts";
 export function watchIdle(conn: Conn, ms: number): () => void {
   const wire = wireOf(conn);
   const patience = new Patience(wire.clock, ms, () => {
+    if (wire.lingering) return;
     readerOf(conn).deadline.seal();
     writerOf(conn).deadline.seal();
-    wire.over(new DeadlineExceededError());
+    wire.end(new DeadlineExceededError());
   });
   const renew = () => patience.renew();
   wire.activity = renew;

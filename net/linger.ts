@@ -29,6 +29,7 @@ async function linger(conn: Conn): Promise<void> {
   const wire = wireOf(conn);
   // No deadline: what the handler has left running may move it, either way.
   const patience = new Patience(wire.clock, LINGER_MS, () => discard(conn));
+  wire.lingering = true;
   try {
     readerOf(conn).deadline.lift();
     writerOf(conn).deadline.lift();

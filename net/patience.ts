@@ -38,7 +38,7 @@ function nextTurn(): void {
 /** One peer's time; {@linkcode clear} has to be called in the end. */
 export class Patience {
   readonly #clock: Clock;
-  readonly #ms: number;
+  #ms: number;
   readonly #over: () => void;
   readonly #alarm: Alarm;
 
@@ -64,8 +64,9 @@ export class Patience {
     this.#over();
   }
 
-  /** It is over with the connection; no timer is left. */
+  /** It is over with the connection; no timer is left, and none to come. */
   clear(): void {
+    this.#ms = Infinity;
     patient.delete(this);
     late.delete(this);
     this.#alarm.clear();

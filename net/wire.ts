@@ -13,7 +13,7 @@ export interface Half {
 
 /** Somebody whom a connection concerns while he waits at another one. */
 export interface Watcher {
-  /** No call on `wire` can succeed any more. */
+  /** No call on `wire` can succeed any more, because of `cause`. */
   over(wire: Wire, cause: Error): void;
 }
 
@@ -39,13 +39,15 @@ const LOST: ReadonlySet<string | undefined> = new Set([
 ]);
 
 /** What the two halves of a connection have in common. */
-export class Wire {
+export class Wire implements Watcher {
   /** The platform's connection. */
   readonly inner: Deno.Conn;
   /** Whose time counts. */
   readonly clock: Clock;
   /** Once true, always true; no call starts an operation any more. */
   closed = false;
+  /** It is being closed; whatever ends a handler's calls has no say any more. */
+  lingering = false;
   /**
    * Why the connection is gone, if a write was told and no read. The kernel
    * tells it once, and has nothing but EOF for whoever reads afterwards.
@@ -60,6 +62,8 @@ export class Wire {
   /** The writing half, once somebody has written. */
   writer: Half | null = null;
   #watchers: Set<Watcher> | null = null;
+  /** Why no call can succeed any more, although it is not closed. */
+  #ended: Error | null = null;
   #local: Addr | null = null;
   #remote: Addr | null = null;
   /** As they were: a `node:net` socket that is closed has none. */
@@ -96,7 +100,7 @@ export class Wire {
     this.closed = true;
     this.reader?.close();
     this.writer?.close();
-    if (this.#watchers !== null) this.over(new ClosedError());
+    if (this.#watchers?.size) this.end(new ClosedError());
     try {
       forget(this.inner.close());
     } catch (error) {
@@ -105,9 +109,11 @@ export class Wire {
     }
   }
 
-  /** Tells `watcher` when nothing can be done any more, until `unwatch()`. */
+  /** Tells `watcher` when it is over, at once if it is, until `unwatch()`. */
   watch(watcher: Watcher): void {
-    (this.#watchers ??= new Set()).add(watcher);
+    const cause = this.closed ? new ClosedError() : this.#ended;
+    if (cause) watcher.over(this, cause);
+    else (this.#watchers ??= new Set()).add(watcher);
   }
 
   /** See {@linkcode watch}. */
@@ -116,8 +122,14 @@ export class Wire {
   }
 
   /** All calls have failed of `cause`, and so will all to come. */
-  over(cause: Error): void {
+  end(cause: Error): void {
+    this.#ended = cause;
     for (const watcher of this.#watchers ?? []) watcher.over(this, cause);
+  }
+
+  /** It is the connection around `_inner`, which is over. */
+  over(_inner: Wire, cause: Error): void {
+    this.end(cause);
   }
 
   /** Takes note of what the platform has told a read. */

@@ -16,6 +16,7 @@ import {
   STUCK_MS,
   textOf,
   turn,
+  unhandledIn,
 } from "./support.ts";
 import {
   drain,
@@ -466,6 +467,7 @@ Deno.test("copy() ends when the connection is closed that it does not wait at", 
     const error = await copied as OpError;
     assert(isClosed(error));
     assertEquals(error.op, "write");
+    assertEquals(error.bytesWritten, 0);
     assertEquals(from.inner.refs, ["unref"]); // nobody waits for its read
     await from.inner.deliver(bytes("abc"));
     const p = new Uint8Array(4);
@@ -486,6 +488,34 @@ Deno.test("copy() ends when the connection is closed that it does not wait at", 
     await jobs();
     to.inner.writes.at(-1)!.resolve(1);
     assertEquals(await written, 1);
+  });
+
+  await t.step("which was closed before", async () => {
+    const [from, to] = [setUp(), setUp()];
+    to.conn.close();
+    const error = await failure(copy(from.conn, to.conn)) as OpError;
+    assert(isClosed(error));
+    assertEquals(error.op, "write");
+    assertEquals(from.inner.reads, []);
+  });
+
+  await t.step("which is inside of the one that it was given", async () => {
+    const [from, to] = [setUp(), setUp()];
+    const copied = failure(copy(from.conn, new Conn(to.conn)));
+    to.conn.close();
+    assert(isClosed(await copied));
+  });
+
+  await t.step("one, then the other", async () => {
+    const [from, to] = [setUp(), setUp()];
+    const unhandled = await unhandledIn(async () => {
+      const copied = failure(copy(from.conn, to.conn));
+      await from.inner.deliver(bytes("abc")); // under way
+      from.conn.close();
+      to.conn.close();
+      assertEquals((await copied as OpError).op, "read");
+    });
+    assertEquals(unhandled, []);
   });
 
   await t.step("not when it has ended before", async () => {

@@ -48,6 +48,12 @@ const CASES: Record<string, string> = {
     await client.closeWrite();
     await server.shutdown();
     return [conns.pop(), server];`,
+  "a copy that was aborted": `
+    const [client, from] = await pair();
+    const [to, upstream] = await pair();
+    const copied = copy(from, to, { signal: AbortSignal.timeout(50) });
+    await copied.catch(() => {});
+    return [copied, [client, from, to, upstream]];`,
   "the reason of a lookup's abort": `
     const controller = new AbortController();
     const { signal } = controller;
@@ -61,7 +67,7 @@ const CASES: Record<string, string> = {
 };
 
 const PROGRAM = `
-  import { dial, listen, serve } from "./mod.ts";
+  import { copy, dial, listen, serve } from "./mod.ts";
   import { systemClock } from "./net/clock.ts";
   import { hedged } from "./net/lookup.ts";
 

@@ -385,6 +385,39 @@ for (const [what, play] of Object.entries(WAITING)) {
   }
 }
 
+for (const end of ["idleTimeout", "a forced shutdown"]) {
+  Deno.test(
+    `${end} ends a proxy that has yet to find its upstream`,
+    inMemory(async ({ clock, net }) => {
+      const backend = await net.listen("tcp", "10.0.0.2:80");
+      const listener = await net.listen("tcp", "10.0.0.1:80");
+      const found = Promise.withResolvers<void>();
+      const failures: unknown[] = [];
+      const proxy = serve(listener, async (conn) => {
+        await using upstream = await net.dial("tcp", "10.0.0.2:80");
+        await found.promise;
+        await copy(upstream, conn); // which says nothing
+      }, { idleTimeout: 1_000, onError: (error) => failures.push(error) });
+      const client = await net.dial("tcp", "10.0.0.1:80");
+      const upstream = await backend.accept();
+      await clock.advance(0);
+      if (end === "idleTimeout") await clock.advance(1_000);
+      else await proxy.close();
+      found.resolve();
+      assertEquals(await upstream.read(new Uint8Array(1)), null);
+      client.close();
+      upstream.close();
+      await backend.close();
+      await proxy.close();
+      await proxy.finished;
+      assertEquals(
+        failures.map(isTimeout),
+        end === "idleTimeout" ? [true] : [],
+      );
+    }),
+  );
+}
+
 Deno.test("idleTimeout gives a process that stood still the time to read", {
   timeout: STUCK_MS,
 }, async () => {
@@ -582,6 +615,33 @@ Deno.test(
     assertEquals(got, reply.length);
     client.close();
     await closed.promise;
+    await server.shutdown();
+  }),
+);
+
+Deno.test(
+  "idleTimeout does not come back while an inner close lingers",
+  inMemory(async ({ clock, net }) => {
+    const closed = Promise.withResolvers<void>();
+    const over = Promise.withResolvers<void>();
+    const server = serve(
+      await net.listen("tcp", "10.0.0.1:80"),
+      async (conn, context) => {
+        handle(conn, () => void conn.write(new Uint8Array(256 * 1024)))
+          .then(closed.resolve, closed.reject);
+        await over.promise;
+        context.detach();
+      },
+      { idleTimeout: 60_000 },
+    );
+    const client = await net.dial("tcp", "10.0.0.1:80");
+    await clock.advance(0);
+    over.resolve(); // while the inner close waits for the slow reader
+    await clock.advance(0);
+    for await (const _ of client) await clock.advance(0);
+    client.close();
+    await closed.promise;
+    assertEquals(clock.timers, []);
     await server.shutdown();
   }),
 );
