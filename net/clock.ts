@@ -132,8 +132,10 @@ export class Alarm {
   }
 
   #start(time: number): void {
-    // A sum of fractions is off by less: 250 ms are not to become 251.
-    const ms = Math.max(0, Math.ceil(this.at - time - 1e-6));
+    // A sum of fractions is off by less: 250 ms are not to become 251. Nor is a
+    // rest as small as that to be no time: a clock may not move in none.
+    const rest = this.at - time;
+    const ms = rest <= 0 ? 0 : Math.max(1, Math.ceil(rest - 1e-6));
     this.#timerAt = ms > MAX_TIMEOUT ? time + MAX_TIMEOUT : this.at;
     this.#timer = this.#clock.setTimeout(
       () => this.#fired(),

@@ -187,6 +187,16 @@ Deno.test("Alarm between two milliseconds never rings early", async () => {
   assertEquals(rung, [1001]);
 });
 
+Deno.test("Alarm sets no timer of no time for what is left of a rounded sum", async () => {
+  const { clock, alarm, rung } = setUp();
+  alarm.set(1000 + 1e-9);
+  assertEquals(clock.set, [1]);
+  await clock.advance(1);
+  assertEquals(rung, [1001]);
+  alarm.set(1001); // now
+  assertEquals(clock.set, [1, 0]);
+});
+
 Deno.test("Alarm rounds up what is left, not how a sum was rounded", () => {
   let now = 0;
   const clock = new class extends RecordingClock {
