@@ -14,10 +14,10 @@ export type Handler = (
 /** What a {@linkcode Handler} is given beside its connection. */
 export interface HandlerContext {
   /**
-   * Aborts when a shutdown begins, unless the connection was taken over, or
-   * with the signal of {@linkcode handle}: finish what you are doing and
-   * return. Each connection has its own, so listeners on it need not be
-   * removed.
+   * Aborts when a shutdown begins, or with the signal of {@linkcode handle}:
+   * finish what you are doing and return. It does not once the handler has
+   * ended or has taken the connection over. Each connection has its own, so
+   * listeners on it need not be removed.
    */
   readonly signal: AbortSignal;
   /**
@@ -60,8 +60,9 @@ export class Context implements HandlerContext {
     return this.#controller.signal;
   }
 
-  /** Tells the handler to end. */
+  /** Tells the handler to end, unless it has. */
   abort(reason: unknown): void {
+    if (this.ended) return;
     this.reason = reason;
     this.#controller?.abort(reason);
   }

@@ -17,6 +17,7 @@ import { listen, Listener } from "../listener.ts";
 import type { Conn } from "../net/conn.ts";
 import { isClosed, OpError } from "../net/errors.ts";
 import { FakeClock } from "../testing/fake_clock.ts";
+import { inMemory } from "../testing/in_memory.ts";
 import { closedInner, FakeConn, FakeListener } from "./fake_listener.ts";
 import {
   bytes,
@@ -331,6 +332,31 @@ Deno.test("shutdown() tells each handler why, also who looks late", async () => 
     "the server shuts down",
   ]);
 });
+
+Deno.test(
+  "shutdown() tells no handler that has ended",
+  inMemory(async ({ clock, net }) => {
+    const reply = new Uint8Array(256 * 1024);
+    const signals: AbortSignal[] = [];
+    const server = serve(
+      await net.listen("tcp", "10.0.0.1:80"),
+      (conn, { signal }) => {
+        signals.push(signal);
+        signal.addEventListener("abort", () => conn.close());
+        conn.write(reply); // not awaited: the close does
+      },
+    );
+    const client = await net.dial("tcp", "10.0.0.1:80");
+    await clock.advance(0);
+    const reporting = server.shutdown();
+    let got = 0;
+    for await (const chunk of client) got += chunk.length;
+    assertEquals(got, reply.length);
+    client.close();
+    assertEquals(counts(await reporting), [1, 0, 0]);
+    assertEquals(signals.map(({ aborted }) => aborted), [false]);
+  }),
+);
 
 Deno.test("shutdown() has stopped accepting when it tells the handlers", {
   timeout: STUCK_MS,

@@ -219,19 +219,23 @@ Deno.test("serve() isolates handlers that fail in every way", {
 
 Deno.test("serve() lets no handler detach once it has failed", async () => {
   const thrown = Promise.withResolvers<unknown>();
+  let detach: () => unknown;
   const server = serve(
     await listen("tcp", "127.0.0.1:0"),
     (_, context) => {
-      context.signal.addEventListener("abort", () => {
+      detach = context.detach;
+      throw new Error("broken");
+    },
+    {
+      onError: () => {
         try {
-          context.detach();
+          detach();
         } catch (error) {
           thrown.resolve(error);
         }
-      });
-      throw new Error("broken");
+        server.shutdown();
+      },
     },
-    { onError: () => void server.shutdown() },
   );
   const client = await connect(server);
   assertInstanceOf(await thrown.promise, TypeError);
