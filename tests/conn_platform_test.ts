@@ -371,6 +371,122 @@ Deno.test("readable keeps what comes for a reader that has let go", async () => 
   conn.close();
 });
 
+/** Ways to wait at the stream, and to let go of it. */
+const LETTING_GO: Record<string, (conn: Conn) => Promise<unknown>> = {
+  "a reader": async ({ readable }) => {
+    const reader = readable.getReader();
+    const gone = failure(reader.read());
+    await jobs();
+    reader.releaseLock();
+    await gone;
+  },
+  "a BYOB reader": async ({ readable }) => {
+    const reader = readable.getReader({ mode: "byob" });
+    const gone = failure(reader.read(new Uint8Array(2)));
+    await jobs();
+    reader.releaseLock();
+    await gone;
+  },
+  "a pipe": async ({ readable }) => {
+    const controller = new AbortController();
+    const { signal } = controller;
+    const gone = failure(
+      readable.pipeTo(new WritableStream(), { preventCancel: true, signal }),
+    );
+    await jobs();
+    controller.abort();
+    await gone;
+  },
+};
+
+Deno.test("readable leaves what comes to others once it is let go of", async (t) => {
+  for (const [name, way] of Object.entries(LETTING_GO)) {
+    await t.step(name, async () => {
+      const { inner, conn } = setUp();
+      await way(conn);
+      assertEquals(inner.refs, ["unref"]); // nobody waits
+      const reading = conn.read(new Uint8Array(8));
+      assertEquals(inner.refs, ["unref", "ref"]);
+      await inner.deliver(bytes("for read"));
+      assertEquals(await reading, 8);
+      const failing = failure(conn.read(new Uint8Array(8)));
+      await inner.failRead(new Deno.errors.ConnectionReset("reset"));
+      assertEquals((await failing as OpError).code, "ECONNRESET");
+      assertEquals(inner.closes, 0);
+      conn.close();
+    });
+  }
+});
+
+Deno.test("readable serves whoever takes the place of those that let go", async (t) => {
+  const names = Object.keys(LETTING_GO);
+  for (const one of names) {
+    for (const two of names) {
+      await t.step(`${one}, then ${two}`, async () => {
+        const { inner, conn } = setUp();
+        await LETTING_GO[one]!(conn);
+        await LETTING_GO[two]!(conn);
+        await inner.deliver(bytes("words"));
+        const byob = conn.readable.getReader({ mode: "byob" });
+        const { value } = await byob.read(new Uint8Array(2));
+        assertEquals(value, bytes("wo"));
+        byob.releaseLock();
+        const reader = conn.readable.getReader();
+        assertEquals((await reader.read()).value, bytes("rds"));
+        const ended = reader.read();
+        await inner.deliver(null);
+        assertEquals((await ended).done, true);
+        conn.close();
+      });
+    }
+  }
+});
+
+Deno.test("readable reads for nobody after a BYOB reader has let go", async (t) => {
+  /** Ways to read two bytes. */
+  const WAYS: Record<string, (conn: Conn) => Promise<unknown>[]> = {
+    "a reader": ({ readable }) => [readable.getReader().read()],
+    "an iteration": ({ readable }) => [readable.values().next()],
+    "a BYOB reader": ({ readable }) => {
+      const reader = readable.getReader({ mode: "byob" });
+      const first = reader.read(new Uint8Array(1));
+      return [first, first.then(() => reader.read(new Uint8Array(1)))];
+    },
+    "a BYOB reader that reads twice": ({ readable }) => {
+      const reader = readable.getReader({ mode: "byob" });
+      const read = () => reader.read(new Uint8Array(1));
+      return [read(), read()];
+    },
+  };
+  for (const [name, way] of Object.entries(WAYS)) {
+    await t.step(name, async () => {
+      const { inner, conn } = setUp();
+      const byob = conn.readable.getReader({ mode: "byob" });
+      const gone = failure(byob.read(new Uint8Array(4)));
+      await jobs();
+      byob.releaseLock();
+      const reading = way(conn);
+      await gone;
+      await inner.deliver(bytes("ab"));
+      const found = await Promise.all(reading) as { value: Uint8Array }[];
+      assertEquals(found.map(({ value }) => text(value)).join(""), "ab");
+      await jobs();
+      assertEquals(inner.reads, []);
+      conn.close();
+    });
+  }
+});
+
+Deno.test("readable fails for a BYOB reader that took another's place", async () => {
+  const { conn, clock } = setUp();
+  await LETTING_GO["a BYOB reader"]!(conn);
+  conn.setReadDeadline(clock.now());
+  const reader = conn.readable.getReader({ mode: "byob" });
+  assert(isTimeout(await failure(reader.read(new Uint8Array(2)))));
+  await failure(reader.closed);
+  conn.close();
+});
+
 Deno.test("readable that has ended cannot close the connection any more", async () => {
   const { inner, conn } = setUp();
   const reader = conn.readable.getReader();
