@@ -33,13 +33,13 @@ const listener = await listen("tcp", args.listen)
   .catch((error) => exit(1, `graceful_shutdown: ${error.message}`));
 const server = serve(listener, async (conn, { signal }) => {
   const p = new Uint8Array(1024);
-  do {
+  for (;;) {
     const n = await next(conn, p, signal);
     if (n === null) break;
     console.log(`${conn.remoteAddr} has asked`);
     await delay(work); // a request under way is finished
     await conn.write(p.subarray(0, n));
-  } while (!signal.aborted);
+  }
   await conn.write(new TextEncoder().encode("bye\n"));
 });
 

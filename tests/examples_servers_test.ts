@@ -267,6 +267,24 @@ test("graceful_shutdown answers what has arrived and was not read yet", async ()
   assertEquals((await server.ended()).code, 0);
 });
 
+test("graceful_shutdown answers what has arrived while it was at work", async () => {
+  await using server = await Program.example(
+    "graceful_shutdown",
+    ...LOCAL,
+    "--work",
+    "300",
+  );
+  const client = await connectTo(await server.port());
+  await client.write(bytes("first\n"));
+  await server.line(/has asked/);
+  await client.write(bytes("second\n"));
+  server.interrupt();
+  await server.line(/^draining 1 connections$/);
+  assertEquals(await textOf(client), "first\nsecond\nbye\n");
+  client.close();
+  assertEquals((await server.ended()).code, 0);
+});
+
 test("graceful_shutdown does not wait after a second SIGINT", async () => {
   await using server = await Program.example(
     "graceful_shutdown",
