@@ -96,7 +96,6 @@ export async function* systemAddresses(
   if (parseIp(hostname) === null && !isHostName(hostname)) {
     throw new DnsError({ hostname, notFound: true });
   }
-  if (!mayAsk(hostname)) throw denied(hostname);
   const ask = (family: Family) => lookup(hostname, family);
   // What a busy start takes to load it is no time without an answer.
   await import("node:dns/promises");
@@ -144,8 +143,10 @@ async function getaddrinfo(
   hostname: string,
   family: Family,
 ): Promise<string[]> {
+  const { lookup } = await import("node:dns/promises");
+  // Only now: a grant may be revoked at any time, and Deno would prompt.
+  if (!mayAsk(hostname)) throw denied(hostname);
   try {
-    const { lookup } = await import("node:dns/promises");
     const found = await lookup(hostname, { all: true, family, verbatim: true });
     if (found.length > 0) return found.map(({ address }) => address);
   } catch (cause) {

@@ -22,6 +22,8 @@ export interface Dial {
   connect?: boolean;
   /** Milliseconds for all of it. */
   timeout?: number;
+  /** What is granted is taken back as soon as it has begun. */
+  revoked?: boolean;
 }
 
 /** How it went. */
@@ -58,7 +60,9 @@ function optionsOf({ connect, resolve, timeout }: Dial): DialOptions {
 async function outcomeOf(one: Dial): Promise<Outcome> {
   try {
     const { address, network = "tcp" } = one;
-    const conn = await dial(network, address, optionsOf(one));
+    const dialing = dial(network, address, optionsOf(one));
+    if (one.revoked) Deno.permissions.revokeSync({ name: "net" });
+    const conn = await dialing;
     conn.close();
     return tell(conn.dialTrace!);
   } catch (error) {

@@ -406,7 +406,6 @@ Deno.test("dial() fails with an OpError for a name that no grant can have", asyn
 });
 
 Deno.test("a grant that is revoked during a lookup is told as missing", async () => {
-  // getaddrinfo's EPERM, which is Deno's own.
   const { stdout, stderr } = await runChild(
     `
     import { systemResolver } from "./mod.ts";
@@ -493,6 +492,13 @@ Deno.test({
         { ...name, network: "tcp4", resolve: "dns" },
         connected("race"),
       ],
+    ], { prompts: [] });
+    await check(t, "--allow-net", [
+      ["a name whose grant is revoked meanwhile", { ...name, revoked: true }, {
+        error: "dial tcp: lookup localhost: " +
+          "run again with --allow-net=localhost",
+        cause: "NotCapable",
+      }],
     ], { prompts: [] });
   },
 });
