@@ -14,7 +14,13 @@ import { errorCode, lowerFirst } from "./errno.ts";
 import { AddrError, DnsError } from "./errors.ts";
 import { parseIp } from "./ip.ts";
 import { type Family, hedged, paired } from "./lookup.ts";
-import { deniedReason, isGranted, mayAsk, notCapable } from "./sandbox.ts";
+import {
+  canPrompt,
+  deniedReason,
+  isGranted,
+  mayAsk,
+  notCapable,
+} from "./sandbox.ts";
 
 /**
  * Finds the IP addresses of a name for {@linkcode dial}, best first: all at
@@ -312,8 +318,8 @@ function checkGrant(hostname: string, server: string | undefined): void {
   }
   // After a "no" at a prompt this is "denied", and Deno would ask all the same.
   if (isGranted()) return;
-  // Without a terminal it answers by itself, whom it has been granted.
-  if (!Deno.stdin.isTerminal()) return;
+  // With nobody to ask it answers by itself, whom it has been granted.
+  if (!canPrompt()) return;
   const reason = "run again with --allow-net, or set nameServer and allow it";
   const cause = new Deno.errors.NotCapable(reason);
   throw new DnsError({ hostname, cause, reason });

@@ -142,7 +142,8 @@ function forbidden(flag: string, what: string): string {
   return `${flag} forbids ${what}${answer}`;
 }
 
-function canPrompt(): boolean {
+/** Whether Deno would ask the user; else it answers "no" by itself. */
+export function canPrompt(): boolean {
   return Deno.stdin.isTerminal() && Deno.stderr.isTerminal();
 }
 

@@ -508,12 +508,18 @@ Deno.test({
   ignore: !hasTerminal,
   fn: async (t) => {
     const address = "127.0.0.1:1";
+    const dials: Dial[] = [
+      { address },
+      { address: "db.test:1", resolve: "dns" },
+    ];
     for (const redirected of ["< /dev/null", "2> /dev/null"]) {
       await t.step(redirected, async () => {
-        assertEquals(await dialOnTerminal([], [{ address }], [], redirected), {
-          found: [denied("race", address)],
-          prompts: [],
-        });
+        const told = await dialOnTerminal([], dials, [], redirected);
+        const [literal, dns] = told.found;
+        assertEquals(told.prompts, []);
+        assertEquals(literal, denied("race", address));
+        // It says what it wants itself: whom the system has for a name server.
+        assertEquals(dns?.error?.includes("or set nameServer"), false);
       });
     }
   },
