@@ -26,7 +26,7 @@ import { setSocketOptions, type SocketOptions } from "./socket_options.ts";
  * Opens one connection for {@linkcode dial}: `Deno.connect`, a tunnel, a test.
  *
  * Gets one address at a time: an IP address or a unix socket's path; a name
- * only where not all of net is granted and there is no `resolve` option.
+ * only where single hosts at most are granted and there is no `resolve` option.
  * Rejects if there is no connection. Should reject soon after `signal` aborts;
  * whatever it still delivers then is closed. `Deno.connect` is better left to
  * finish than given the signal: it loses a connection that came up just before
