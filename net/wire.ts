@@ -46,7 +46,7 @@ export class Wire implements Watcher {
   readonly clock: Clock;
   /** Once true, always true; no call starts an operation any more. */
   closed = false;
-  /** It is being closed; whatever ends a handler's calls has no say any more. */
+  /** It is being closed: what ends a handler's calls has no say any more. */
   lingering = false;
   /**
    * Why the connection is gone, if a write was told and no read. The kernel
