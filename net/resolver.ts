@@ -320,7 +320,8 @@ function checkGrant(hostname: string, server: string | undefined): void {
   if (isGranted()) return;
   // With nobody to ask it answers by itself, whom it has been granted.
   if (!canPrompt()) return;
-  const reason = "run again with --allow-net, or set nameServer and allow it";
+  const reason = "run again with --allow-net without a list, or set " +
+    "nameServer and allow it";
   const cause = new Deno.errors.NotCapable(reason);
   throw new DnsError({ hostname, cause, reason });
 }

@@ -65,6 +65,9 @@ export function notCapable(host: string): Error {
   );
 }
 
+/** Beside a flag's list the flag alone changes nothing. */
+const UNLISTED = " without a list";
+
 /**
  * Says what would lift a refusal: `run again with
  * --allow-net=example.com:443`.
@@ -89,7 +92,7 @@ export function deniedReason(
       wanted === subject ? "it" : `it (${wanted})`,
     );
   }
-  return `run again with --allow-net${state ? `=${wanted}` : ""}`;
+  return `run again with --allow-net${state ? `=${wanted}` : UNLISTED}`;
 }
 
 function unixReason(path: string): string {
@@ -98,12 +101,13 @@ function unixReason(path: string): string {
     const denied = netGrant() === "denied" && isForbidden("net");
     return denied
       ? forbidden("--deny-net", "it")
-      : "run again with --allow-net";
+      : `run again with --allow-net${UNLISTED}`;
   }
   // What --allow-net takes has to be absolute, without symbolic links ($PWD may
   // have some), and what is asked about, too.
   const host = path.startsWith("/") ? `unix:${path}` : `unix:${here()}/${path}`;
   const missing: string[] = [];
+  let rest = "";
   for (
     const [flag, value, descriptor] of [
       ["read", path, { name: "read", path }],
@@ -117,9 +121,11 @@ function unixReason(path: string): string {
     }
     // A flag's values are parted by commas; none can have one (2.9.6).
     const named = value.includes(",") ? "" : `=${value}`;
-    if (state !== "granted") missing.push(`--allow-${flag}${named}`);
+    if (state === "granted") continue;
+    missing.push(`--allow-${flag}${named}`);
+    if (!named) rest = UNLISTED;
   }
-  return `run again with ${missing.join(" ")}`;
+  return `run again with ${missing.join(" ")}${rest}`;
 }
 
 /**

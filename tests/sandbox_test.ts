@@ -339,11 +339,11 @@ Deno.test("dial() names the flag where nothing is granted", async (t) => {
     }, {
       ...denied("race", "/no,such.sock"),
       error: "dial unix /no,such.sock: run again with " +
-        "--allow-read --allow-write --allow-net",
+        "--allow-read --allow-write --allow-net without a list",
     }],
     ["an abstract socket", { ...socket, address: "@nosuch" }, {
       ...denied("race", "@nosuch"),
-      error: "dial unix @nosuch: run again with --allow-net",
+      error: "dial unix @nosuch: run again with --allow-net without a list",
     }],
     ...neverAsked,
   ]);
@@ -434,7 +434,8 @@ Deno.test({
         { ...resolved, resolve: "dns" },
         {
           error: "dial tcp: lookup db.test: " +
-            "run again with --allow-net, or set nameServer and allow it",
+            "run again with --allow-net without a list, or set nameServer " +
+            "and allow it",
           cause: "NotCapable",
         },
       ],
@@ -466,7 +467,8 @@ Deno.test({
         { ...resolved, resolve: "dns" },
         {
           error: "dial tcp: lookup db.test: " +
-            "run again with --allow-net, or set nameServer and allow it",
+            "run again with --allow-net without a list, or set nameServer " +
+            "and allow it",
           cause: "NotCapable",
         },
       ],
