@@ -1,10 +1,8 @@
 /**
  * The connection: what `Deno.Conn` has, and what it lacks: deadlines, reads
  * and writes that can be cancelled without losing a byte, writes that write
- * everything, a close that can be called twice.
- *
- * Its two halves know nothing of each other; see read_half.ts and
- * write_half.ts for how they work.
+ * everything, a close that can be called twice. Its two halves, read_half.ts
+ * and write_half.ts, know nothing of each other.
  *
  * @module
  */
@@ -292,11 +290,11 @@ export class Conn
   }
 
   /**
-   * The reading half as a byte stream. It reads only when somebody pulls; its
-   * end closes nothing, cancelling it closes the connection. Deadlines count,
-   * and a stream that has failed stays failed. As with {@linkcode write}, calls
-   * on it or its reader need not be awaited, except `pipeTo()` with
-   * `preventCancel`.
+   * The reading half as a byte stream. It reads only while somebody waits for
+   * it: a reader that lets go leaves what comes to others. Its end closes
+   * nothing, cancelling it closes the connection. Deadlines count, and a stream
+   * that has failed stays failed. As with {@linkcode write}, calls on it or its
+   * reader need not be awaited, except `pipeTo()` with `preventCancel`.
    */
   get readable(): ReadableStream<Uint8Array<ArrayBuffer>> {
     return this.#readable ??= readableOf(this);
