@@ -72,7 +72,7 @@ const server = serve(listener, async (conn) => {
     say(conn, `* ${name} has left`);
   }
 }, {
-  maxConnections: 1_000,
+  maxConnections: 200, // each line goes to all
   // Who was dropped has been told of already.
   onError: (error) => {
     if (!isClosed(error)) console.log((error as Error).message);
