@@ -54,6 +54,13 @@ const CASES: Record<string, string> = {
     const copied = copy(from, to, { signal: AbortSignal.timeout(50) });
     await copied.catch(() => {});
     return [copied, [client, from, to, upstream]];`,
+  "a copy from what was closed": `
+    const [client, from] = await pair();
+    const [to, upstream] = await pair();
+    from.close();
+    const copied = copy(from, to);
+    await copied.catch(() => {});
+    return [copied, [client, from, to, upstream]];`,
   "the reason of a lookup's abort": `
     const controller = new AbortController();
     const { signal } = controller;
