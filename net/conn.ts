@@ -302,10 +302,11 @@ export class Conn
 
   /**
    * The writing half as a stream. Closing it is {@linkcode closeWrite};
-   * aborting it closes the connection, and a close of the connection fails it,
-   * and so a pipe into it. Deadlines count. Chunks, of Uint8Array only, wait in
-   * the stream until their turn: await the last one before a handler returns.
-   * Else, as {@linkcode write}, calls on it or its writer need not be awaited.
+   * aborting it closes the connection, and a close of the connection ends a
+   * pipe from another one's {@linkcode readable}. Deadlines count. Chunks, of
+   * Uint8Array only, wait in the stream until their turn: await the last one
+   * before a handler returns. Else, as {@linkcode write}, calls on it or its
+   * writer need not be awaited.
    */
   get writable(): WritableStream<Uint8Array> {
     return this.#writable ??= writableOf(this);

@@ -1,6 +1,7 @@
 import { discard, failCall, tolerate } from "./calls.ts";
 import { type Conn, readerOf, wireOf } from "./conn.ts";
 import type { ReadHalf, ReadWaiter } from "./read_half.ts";
+import type { Watcher } from "./wire.ts";
 
 /**
  * The reading half of `conn` as a byte stream: it waits for bytes while
@@ -19,32 +20,52 @@ export function readableOf(
   stream.getReader = ((options) => {
     const reader = getReader(options);
     source.byob = options?.mode === "byob";
+    let holds = true;
     const releaseLock = reader.releaseLock.bind(reader);
     reader.releaseLock = () => {
       releaseLock();
-      source.letGo();
+      if (holds) source.letGo();
+      holds = false;
     };
     const read = reader.read.bind(reader) as (...args: unknown[]) => never;
     reader.read = (...args: unknown[]) => {
+      const [view] = args;
+      const room = holds && ArrayBuffer.isView(view) ? view.byteLength : 0;
+      const forgotten = room > 0 && source.forgotten;
       const reading = read(...args);
-      source.resume();
+      if (forgotten) source.pullFor(room);
       return reading;
     };
     return unawaited(reader, over, "read", "cancel");
   }) as typeof getReader;
   const pipeTo = stream.pipeTo.bind(stream);
   stream.pipeTo = (to, options) => {
-    // Everybody hears of a pipe's end that closes the connection, and of no
-    // other: that it could not start is for the caller alone.
-    const starts = to instanceof WritableStream && !to.locked && !stream.locked;
+    const starts = isFree(to) && !stream.locked;
     const piped = pipeTo(to, options);
     if (!starts) return piped;
+    // Everybody hears of a pipe's end that closes the connection, and of no
+    // other: that it could not start is for the caller alone.
+    const heard = !options?.preventCancel;
+    const unwatch = heard ? watches.get(to)?.() : undefined;
     const ended = piped.finally(() => {
+      unwatch?.();
       if (!stream.locked) source.letGo(); // or somebody reads already
     });
-    return options?.preventCancel ? ended : tolerate(ended);
+    return heard ? tolerate(ended) : ended;
+  };
+  const pipeThrough = stream.pipeThrough.bind(stream);
+  stream.pipeThrough = (transform, options) => {
+    if (!isFree(transform?.writable) || stream.locked) {
+      return pipeThrough(transform, options); // which says what is wrong
+    }
+    tolerate(stream.pipeTo(transform.writable, options));
+    return transform.readable;
   };
   return unawaited(stream, over, "cancel");
+}
+
+function isFree(stream: unknown): boolean {
+  return stream instanceof WritableStream && !stream.locked;
 }
 
 /** Where the readable stream of a connection has its bytes from. */
@@ -58,11 +79,10 @@ class Source implements UnderlyingByteSource {
   readonly #conn: Conn;
   #controller!: ReadableByteStreamController;
   #call: PullCall | null = null;
-  /**
-   * Memory waits of somebody who has let go: until it is answered, the platform
-   * does not pull for a reader that brings more.
-   */
-  #orphaned = false;
+  /** How much the one has room for whom we pull in place of the platform. */
+  #room = Infinity;
+  /** A call has failed, and so will the stream, in this tick or the next. */
+  #failed = false;
 
   constructor(conn: Conn) {
     this.#conn = conn;
@@ -73,6 +93,7 @@ class Source implements UnderlyingByteSource {
   }
 
   pull(): Promise<void> {
+    if (this.#call !== null) return this.#call.promise;
     const reader = readerOf(this.#conn);
     const refusal = reader.refusal();
     if (refusal) return Promise.reject(refusal);
@@ -88,8 +109,9 @@ class Source implements UnderlyingByteSource {
   /** Takes all that there is, or what whoever reads has room for. */
   take(half: ReadHalf): void {
     const controller = this.#controller;
+    const most = this.#room;
     this.#call = null;
-    this.#orphaned = false;
+    this.#room = Infinity;
     if (half.unread === 0) {
       this.ended = true;
       controller.close();
@@ -98,7 +120,9 @@ class Source implements UnderlyingByteSource {
     }
     const request = this.byob ? controller.byobRequest : null;
     if (request === null) return controller.enqueue(half.takeChunk());
-    request.respond(half.copyTo(request.view as Uint8Array));
+    const view = request.view as Uint8Array;
+    // More than that would stay in the stream.
+    request.respond(half.copyTo(view.subarray(0, most)));
   }
 
   /** Nobody waits for the stream any more: what comes is for whoever does. */
@@ -107,14 +131,27 @@ class Source implements UnderlyingByteSource {
       readerOf(this.#conn).abandon(this.#call);
       this.#call.end();
       this.#call = null;
-      this.#orphaned ||= this.byob;
     }
     this.byob = false;
   }
 
-  /** Somebody reads, for whom the platform may not pull. */
-  resume(): void {
-    if (!this.#orphaned || !this.byob || this.#call !== null) return;
+  /** No more will come. */
+  fail(): void {
+    this.#failed = true;
+  }
+
+  /**
+   * Whether memory waits for bytes, somebody's who has let go. The platform
+   * pulls for nobody who brings more until that has been answered.
+   */
+  get forgotten(): boolean {
+    return this.#call === null && !this.#failed &&
+      this.#controller.byobRequest !== null;
+  }
+
+  /** Pulls in place of the platform, for who has room for so many bytes. */
+  pullFor(room: number): void {
+    this.#room = room;
     this.pull().catch((error) => this.#controller.error(error));
   }
 }
@@ -150,9 +187,17 @@ class PullCall implements ReadWaiter {
   }
 
   fail(error: unknown, atOnce = false): void {
+    this.#source.fail();
     failCall(this.promise, this.#resolve, this.#reject, error, null, atOnce);
   }
 }
+
+/**
+ * How a pipe hears of the end of the connection that it writes to while it
+ * waits at its source. One from elsewhere must not: if nobody awaited it, a
+ * connection's normal end would be an unhandled rejection, and end the process.
+ */
+const watches = new WeakMap<WritableStream, () => () => void>();
 
 /** The writing half of `conn` as a stream. */
 export function writableOf(conn: Conn): WritableStream<Uint8Array> {
@@ -165,6 +210,8 @@ export function writableOf(conn: Conn): WritableStream<Uint8Array> {
       throw error;
     }
   };
+  const wire = wireOf(conn);
+  let watcher: Watcher;
   const stream = new WritableStream<Uint8Array>({
     start(controller) {
       const { signal } = controller;
@@ -173,16 +220,19 @@ export function writableOf(conn: Conn): WritableStream<Uint8Array> {
         failed = true;
         discard(conn);
       });
-      // A pipe waits at its source, and would not hear of this end.
-      wireOf(conn).watch({
+      watcher = {
         over(wire, cause) {
           failed = true;
           if (!signal.aborted) controller.error(wire.error("write", cause));
         },
-      });
+      };
     },
     write: (chunk) => sent(conn.write(chunk)),
     close: () => sent(conn.closeWrite()),
+  });
+  watches.set(stream, () => {
+    wire.watch(watcher);
+    return () => wire.unwatch(watcher);
   });
   const over = () => failed;
   const getWriter = stream.getWriter.bind(stream);

@@ -397,6 +397,25 @@ const LETTING_GO: Record<string, (conn: Conn) => Promise<unknown>> = {
     controller.abort();
     await gone;
   },
+  "a pipe through": async ({ readable }) => {
+    const controller = new AbortController();
+    const { signal } = controller;
+    const options = { preventCancel: true, signal };
+    const through = readable.pipeThrough(new TransformStream(), options);
+    const gone = failure(through.getReader().read());
+    await jobs();
+    controller.abort();
+    await gone;
+    await jobs();
+  },
+  "a BYOB reader, twice": async ({ readable }) => {
+    const reader = readable.getReader({ mode: "byob" });
+    const gone = [new Uint8Array(2), new Uint8Array(9)]
+      .map((p) => failure(reader.read(p)));
+    await jobs();
+    reader.releaseLock();
+    await Promise.all(gone);
+  },
 };
 
 Deno.test("readable leaves what comes to others once it is let go of", async (t) => {
@@ -440,6 +459,156 @@ Deno.test("readable serves whoever takes the place of those that let go", async 
       });
     }
   }
+});
+
+Deno.test("readable keeps no bytes that a small view after a large one has no room for", async () => {
+  const { inner, conn } = setUp();
+  const large = conn.readable.getReader({ mode: "byob" });
+  const gone = failure(large.read(new Uint8Array(1000)));
+  await jobs();
+  large.releaseLock();
+  await gone;
+  const small = conn.readable.getReader({ mode: "byob" });
+  const reading = small.read(new Uint8Array(4));
+  await inner.deliver(bytes("0123456789"));
+  assertEquals((await reading).value, bytes("0123"));
+  small.releaseLock();
+  const p = new Uint8Array(8);
+  assertEquals(await conn.read(p), 6);
+  assertEquals(text(p.subarray(0, 6)), "456789");
+  const other = conn.readable.getReader({ mode: "byob" });
+  const all = [new Uint8Array(10), new Uint8Array(1)]
+    .map((view) => other.read(view));
+  await inner.deliver(bytes("9876543210"));
+  assertEquals((await all[0]!).value, bytes("9876543210"));
+  conn.close();
+});
+
+Deno.test("readable gives a BYOB reader all there is, however small the next view", async () => {
+  const { inner, conn } = setUp();
+  await LETTING_GO["a BYOB reader"]!(conn);
+  const reader = conn.readable.getReader({ mode: "byob" });
+  const first = reader.read(new Uint8Array(10));
+  reader.read(new Uint8Array(1)); // fails with the close
+  await inner.deliver(bytes("ab"));
+  assertEquals((await first).value, bytes("ab"));
+  conn.close();
+});
+
+Deno.test("readable does not read for a call that is refused", async (t) => {
+  const refused = async (readable: Conn["readable"], view: Uint8Array) => {
+    const reader = readable.getReader({ mode: "byob" });
+    await reader.read(view).finally(() => reader.releaseLock());
+  };
+  const REFUSED: Record<string, (conn: Conn) => Promise<unknown>> = {
+    "no view": ({ readable }) => refused(readable, "x" as never),
+    "an empty one": ({ readable }) => refused(readable, new Uint8Array(0)),
+    "one of a reader that has let go": ({ readable }) => {
+      const former = readable.getReader({ mode: "byob" });
+      former.releaseLock();
+      const reader = readable.getReader({ mode: "byob" });
+      return former.read(new Uint8Array(1)).finally(() => reader.releaseLock());
+    },
+  };
+  for (const [name, way] of Object.entries(REFUSED)) {
+    await t.step(name, async () => {
+      const { inner, conn } = setUp();
+      await LETTING_GO["a BYOB reader"]!(conn);
+      await inner.deliver(bytes("x"));
+      assert(await failure(way(conn)) instanceof TypeError);
+      const p = new Uint8Array(8);
+      const reading = conn.read(p);
+      assertEquals([await reading, text(p.subarray(0, 1))], [1, "x"]);
+      assertEquals(inner.reads, []);
+      const stillReads = conn.readable.getReader().read();
+      await inner.deliver(bytes("y"));
+      assertEquals((await stillReads).value, bytes("y"));
+      conn.close();
+    });
+  }
+});
+
+Deno.test("readable goes on for who waits when a former reader lets go again", async () => {
+  const { inner, conn } = setUp();
+  const former = conn.readable.getReader();
+  former.releaseLock();
+  const reading = conn.readable.getReader().read();
+  await jobs(); // it pulls
+  former.releaseLock();
+  await inner.deliver(bytes("hello"));
+  assertEquals((await reading).value, bytes("hello"));
+  conn.close();
+});
+
+Deno.test("readable goes on for who takes a pipe's place at once", async () => {
+  const { inner, conn } = setUp();
+  const controller = new AbortController();
+  const { signal } = controller;
+  const options = { preventCancel: true, signal };
+  const gone = failure(conn.readable.pipeTo(new WritableStream(), options));
+  await jobs();
+  controller.abort();
+  while (conn.readable.locked) await null;
+  const reader = conn.readable.getReader({ mode: "byob" });
+  const reading = reader.read(new Uint8Array(2));
+  await gone;
+  await inner.deliver(bytes("hello"));
+  assertEquals((await reading).value, bytes("he"));
+  reader.releaseLock();
+  assertEquals(await conn.read(new Uint8Array(8)), 3);
+  conn.close();
+});
+
+Deno.test("readable serves a BYOB reader after one that never waited, or was served", async (t) => {
+  const WAYS: Record<
+    string,
+    (setUp: { inner: InnerConn; conn: Conn }) => Promise<void>
+  > = {
+    "let go in the tick in which the stream was made": async ({ conn }) => {
+      const reader = conn.readable.getReader({ mode: "byob" });
+      const gone = failure(reader.read(new Uint8Array(4)));
+      reader.releaseLock();
+      await gone;
+    },
+    "let go when the first of two was answered": async ({ conn, inner }) => {
+      const reader = conn.readable.getReader({ mode: "byob" });
+      const first = reader.read(new Uint8Array(4));
+      const gone = failure(reader.read(new Uint8Array(4)));
+      first.then(() => reader.releaseLock());
+      await jobs();
+      await inner.deliver(bytes("abcd"));
+      await gone;
+    },
+  };
+  for (const [name, way] of Object.entries(WAYS)) {
+    await t.step(name, async () => {
+      const { conn, inner } = setUp();
+      await way({ conn, inner });
+      const reader = conn.readable.getReader({ mode: "byob" });
+      const reading = reader.read(new Uint8Array(4));
+      await inner.deliver(bytes("efgh"));
+      assertEquals((await reading).value, bytes("efgh"));
+      conn.close();
+    });
+  }
+});
+
+Deno.test("readable that fails takes no bytes any more for who comes next", async () => {
+  const { inner, conn, clock } = setUp();
+  conn.setReadDeadline(clock.now() + 10);
+  const former = conn.readable.getReader({ mode: "byob" });
+  const gone = failure(former.read(new Uint8Array(8)));
+  await jobs();
+  conn.setReadDeadline(0); // it fails, and the stream will
+  former.releaseLock();
+  const reader = conn.readable.getReader({ mode: "byob" });
+  conn.setReadDeadline(null);
+  assert(isTimeout(await failure(reader.read(new Uint8Array(8)))));
+  await failure(reader.closed);
+  await gone;
+  await inner.deliver(bytes("usable"));
+  assertEquals(await conn.read(new Uint8Array(8)), 6);
+  conn.close();
 });
 
 Deno.test("readable reads for nobody after a BYOB reader has let go", async (t) => {
@@ -549,16 +718,36 @@ Deno.test("writable that fails does not close the connection", async () => {
 });
 
 Deno.test("writable ends a pipe that waits at its source", async () => {
-  const { conn } = setUp();
-  let reason: unknown;
-  const source = new ReadableStream({ cancel: (why) => void (reason = why) });
-  const piping = failure(source.pipeTo(conn.writable));
+  const [from, to] = [setUp(), setUp()];
+  const piping = failure(from.conn.readable.pipeTo(to.conn.writable));
   await turn();
-  conn.close();
+  to.conn.close();
   const error = await piping as OpError;
   assert(isClosed(error));
   assertEquals(error.op, "write");
-  assertStrictEquals(reason, error);
+  assertEquals(from.inner.closes, 1);
+  const unhandled = await unhandledIn(() => {
+    to.conn.writable.getWriter().close();
+  });
+  assertEquals(unhandled, []);
+});
+
+Deno.test("writable ends no other stream's pipe that nobody awaits", async () => {
+  const [{ conn }, from] = [setUp(), setUp()];
+  const piped = from.conn.readable.pipeTo(conn.writable, {
+    preventClose: true,
+  });
+  await jobs();
+  await from.inner.deliver(null);
+  await piped;
+  let cancelled = false;
+  const source = new ReadableStream({ cancel: () => void (cancelled = true) });
+  const unhandled = await unhandledIn(async () => {
+    source.pipeTo(conn.writable);
+    await turn();
+    conn.close();
+  });
+  assertEquals([unhandled, cancelled], [[], false]);
 });
 
 Deno.test("writable takes bytes only", async () => {
