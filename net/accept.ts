@@ -23,7 +23,7 @@ import { type Addr, toAddr } from "./addr.ts";
 import { discard, onAbort, tolerate } from "./calls.ts";
 import { checkAddress } from "./check.ts";
 import { Alarm, type Clock, systemClock } from "./clock.ts";
-import { Conn } from "./conn.ts";
+import { Conn, wireOf } from "./conn.ts";
 import { ClosedError, OpError } from "./errors.ts";
 import { Queue } from "./queue.ts";
 import { setSocketOptions } from "./socket_options.ts";
@@ -83,7 +83,7 @@ export class Listener implements AsyncIterable<Conn>, AsyncDisposable {
         throw signal.reason;
       }
       const listener = new Listener(inner, options);
-      listener.#ipv6Only = ipv6Only;
+      listener.#bound = { ipv6Only };
       if (signal) {
         listener.#unfollow = onAbort(signal, () => listener.#closeUnasked());
       }
@@ -98,7 +98,8 @@ export class Listener implements AsyncIterable<Conn>, AsyncDisposable {
   readonly #clock: Clock;
   readonly #callers = new Queue<AcceptWaiter>();
   #retry: Alarm;
-  #ipv6Only = false;
+  /** What listen() has bound; somebody's own listener is not. */
+  #bound: { ipv6Only: boolean } | null = null;
   #unfollow: (() => void) | null = null;
   /** The accept under way, settled when it is over; one at most. */
   #pending: Promise<void> | null = null;
@@ -256,8 +257,10 @@ export class Listener implements AsyncIterable<Conn>, AsyncDisposable {
       this.#badPeer(error); // which has reset it
       return null;
     }
+    if (this.#bound) wireOf(conn).plain = true;
     // What came to us as ::ffff:127.0.0.1 is 127.0.0.1 here.
-    if (!this.#ipv6Only || String(conn.remoteAddr).startsWith("[")) return conn;
+    const { ipv6Only } = this.#bound ?? {};
+    if (!ipv6Only || String(conn.remoteAddr).startsWith("[")) return conn;
     conn.close();
     this.#passOver();
     return null;
@@ -301,14 +304,10 @@ export class Listener implements AsyncIterable<Conn>, AsyncDisposable {
     if (begins) this.#report(error, "capacity", MIN_RETRY_MS);
   }
 
-  #report(
-    cause: unknown,
-    kind: AcceptErrorEvent["kind"],
-    retryMs: number,
-  ): void {
+  #report(cause: unknown, kind: AcceptErrorEvent["kind"], ms: number): void {
     const { onAcceptError } = this.#options;
     if (!onAcceptError) return;
-    const event = { error: this.#error(cause), kind, retryMs };
+    const event = { error: this.#error(cause), kind, retryMs: ms };
     tell("onAcceptError", () => onAcceptError(event));
   }
 

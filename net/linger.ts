@@ -20,9 +20,11 @@ const sink = new Uint8Array(64 * 1024);
  * (RFC 9112, section 9.6). `close()` cuts it short.
  */
 export function closeGently(conn: Conn): Promise<void> | void {
-  if (wireOf(conn).closed) return;
-  if (readerOf(conn).eof && !writerOf(conn).waiting) return conn.close();
-  return linger(conn);
+  const { closed, plain } = wireOf(conn);
+  if (closed) return;
+  // What is not the platform's may flush, and take its leave, in closeWrite().
+  const short = plain && readerOf(conn).eof && !writerOf(conn).waiting;
+  return short ? conn.close() : linger(conn);
 }
 
 async function linger(conn: Conn): Promise<void> {

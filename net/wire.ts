@@ -46,6 +46,8 @@ export class Wire implements Watcher {
   readonly clock: Clock;
   /** Once true, always true; no call starts an operation any more. */
   closed = false;
+  /** The platform's own socket, whose close() sends FIN behind all writes. */
+  plain = false;
   /** It is being closed: what ends a handler's calls has no say any more. */
   lingering = false;
   /**

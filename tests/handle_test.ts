@@ -385,6 +385,18 @@ Deno.test("handle() delivers what was written after EOF, awaited or not", async 
   assertEquals(got, size);
 });
 
+Deno.test("handle() tells an adapter of the end before it closes it, after EOF, too", async () => {
+  const inner = new InnerConn();
+  const handled = handle(new Conn(inner), async (conn) => {
+    assertEquals(await conn.read(new Uint8Array(1)), null);
+  });
+  await inner.deliver(null);
+  assertEquals([inner.fins.length, inner.closes], [1, 0]); // it may flush
+  inner.fins[0]!.resolve();
+  await handled;
+  assertEquals([inner.reads, inner.closes], [[], 1]);
+});
+
 Deno.test("handle() closes 5 s after its FIN if the peer does not", async () => {
   const clock = new FakeClock();
   const [client, server] = await pairOn(clock);

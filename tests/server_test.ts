@@ -374,6 +374,7 @@ Deno.test("serve() tells onError of a connection that cannot be closed", async (
     throw cause;
   };
   inner.read = () => Promise.resolve(null);
+  inner.closeWrite = () => Promise.resolve();
   const fake = new FakeListener();
   const failed = Promise.withResolvers<unknown>();
   serve(
