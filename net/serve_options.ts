@@ -29,13 +29,14 @@ export interface ServeOptions {
   /**
    * Milliseconds, at least 1. After so long without a byte in either direction
    * all calls of the handler on its connection fail as timed out, and so does
-   * a copy or a pipe that waits at another one; a large write under way ends
-   * the connection, as with a deadline set late. A process that stood still
-   * meanwhile first looks for what has come. Bytes that came count when the
-   * handler reads them: a handler that works for longer between two calls is
-   * timed out. Written ones count when the kernel takes them: for a slow reader
-   * it takes none until a good part of its own buffer, megabytes on Linux, is
-   * free again. The close after the handler has a limit of its own, 5 s.
+   * a copy, or a pipe from another one's `readable`; a large write under way
+   * ends the connection, as with a deadline set late. A process that stood
+   * still meanwhile first looks for what has come. Bytes that came count when
+   * the handler reads them: a handler that works for longer between two calls
+   * is timed out. Written ones count when the kernel takes them: for a slow
+   * reader it takes none until a good part of its own buffer, megabytes on
+   * Linux, is free again. The close after the handler has a limit of its own,
+   * 5 s.
    *
    * @default {Infinity}
    */

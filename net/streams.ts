@@ -40,32 +40,19 @@ export function readableOf(
   }) as typeof getReader;
   const pipeTo = stream.pipeTo.bind(stream);
   stream.pipeTo = (to, options) => {
-    const starts = isFree(to) && !stream.locked;
+    const starts = to instanceof WritableStream && !to.locked && !stream.locked;
     const piped = pipeTo(to, options);
     if (!starts) return piped;
-    // Everybody hears of a pipe's end that closes the connection, and of no
-    // other: that it could not start is for the caller alone.
-    const heard = !options?.preventCancel;
-    const unwatch = heard ? watches.get(to)?.() : undefined;
+    const unwatch = watches.get(to)?.();
     const ended = piped.finally(() => {
       unwatch?.();
       if (!stream.locked) source.letGo(); // or somebody reads already
     });
-    return heard ? tolerate(ended) : ended;
-  };
-  const pipeThrough = stream.pipeThrough.bind(stream);
-  stream.pipeThrough = (transform, options) => {
-    if (!isFree(transform?.writable) || stream.locked) {
-      return pipeThrough(transform, options); // which says what is wrong
-    }
-    tolerate(stream.pipeTo(transform.writable, options));
-    return transform.readable;
+    // Everybody hears of a pipe's end that closes the connection, and of no
+    // other: that it could not start is for the caller alone.
+    return options?.preventCancel ? ended : tolerate(ended);
   };
   return unawaited(stream, over, "cancel");
-}
-
-function isFree(stream: unknown): boolean {
-  return stream instanceof WritableStream && !stream.locked;
 }
 
 /** Where the readable stream of a connection has its bytes from. */
@@ -211,7 +198,7 @@ export function writableOf(conn: Conn): WritableStream<Uint8Array> {
     }
   };
   const wire = wireOf(conn);
-  let watcher: Watcher;
+  let fail: Watcher["over"];
   const stream = new WritableStream<Uint8Array>({
     start(controller) {
       const { signal } = controller;
@@ -220,21 +207,19 @@ export function writableOf(conn: Conn): WritableStream<Uint8Array> {
         failed = true;
         discard(conn);
       });
-      watcher = {
-        over(wire, cause) {
-          failed = true;
-          if (!signal.aborted) controller.error(wire.error("write", cause));
-        },
+      fail = (wire, cause) => {
+        if (!signal.aborted) controller.error(wire.error("write", cause));
       };
     },
     write: (chunk) => sent(conn.write(chunk)),
     close: () => sent(conn.closeWrite()),
   });
   watches.set(stream, () => {
+    const watcher: Watcher = { over: fail };
     wire.watch(watcher);
     return () => wire.unwatch(watcher);
   });
-  const over = () => failed;
+  const over = () => failed || wire.closed || wire.ended !== null;
   const getWriter = stream.getWriter.bind(stream);
   stream.getWriter = () =>
     unawaited(getWriter(), over, "write", "close", "abort");

@@ -46,7 +46,9 @@ export class Wire implements Watcher {
   readonly clock: Clock;
   /** Once true, always true; no call starts an operation any more. */
   closed = false;
-  /** The platform's own socket, whose close() sends FIN behind all writes. */
+  /** Why no call can succeed any more, although it is not closed. */
+  ended: Error | null = null;
+  /** Accepted by listen(): a socket whose close() sends FIN behind all writes. */
   plain = false;
   /** It is being closed: what ends a handler's calls has no say any more. */
   lingering = false;
@@ -64,8 +66,6 @@ export class Wire implements Watcher {
   /** The writing half, once somebody has written. */
   writer: Half | null = null;
   #watchers: Set<Watcher> | null = null;
-  /** Why no call can succeed any more, although it is not closed. */
-  #ended: Error | null = null;
   #local: Addr | null = null;
   #remote: Addr | null = null;
   /** As they were: a `node:net` socket that is closed has none. */
@@ -113,7 +113,7 @@ export class Wire implements Watcher {
 
   /** Tells `watcher` when it is over, at once if it is, until `unwatch()`. */
   watch(watcher: Watcher): void {
-    const cause = this.closed ? new ClosedError() : this.#ended;
+    const cause = this.closed ? new ClosedError() : this.ended;
     if (cause) watcher.over(this, cause);
     else (this.#watchers ??= new Set()).add(watcher);
   }
@@ -125,7 +125,7 @@ export class Wire implements Watcher {
 
   /** All calls have failed of `cause`, and so will all to come. */
   end(cause: Error): void {
-    this.#ended = cause;
+    this.ended = cause;
     for (const watcher of this.#watchers ?? []) watcher.over(this, cause);
   }
 
