@@ -7,17 +7,18 @@ import { closedInner, errno, FakeConn, FakeListener } from "./fake_listener.ts";
 import {
   connect,
   installed,
+  ownAddr,
   preload,
   runChild,
   STUCK_MS,
   turn,
 } from "./support.ts";
 
-/** One on each host, on ports of their own. */
+/** One on each address. */
 function listenBoth(
-  hosts = ["::1", "127.0.0.1"],
+  addrs = [{ hostname: "::1", port: 0 }, { hostname: "127.0.0.1", port: 0 }],
 ): { sides: Deno.TcpListener[]; listener: Listener } {
-  const sides = hosts.map((hostname) => Deno.listen({ hostname, port: 0 }));
+  const sides = addrs.map((addr) => Deno.listen(addr));
   return { sides, listener: new Listener(bothFamilies(sides[0]!, sides[1]!)) };
 }
 
@@ -44,32 +45,26 @@ Deno.test("bothFamilies() brings the clients of both", {
 });
 
 Deno.test("bothFamilies() frees both ports when it is closed", async (t) => {
-  // Where no other test has a client: the system may give it a port that has
-  // just become free.
-  const hosts = ["127.0.0.2", "127.0.0.3"];
-  const free = (sides: Deno.TcpListener[]) => {
-    for (const { addr: { hostname, port } } of sides) {
-      Deno.listen({ hostname, port }).close();
-    }
-  };
+  const addrs = [ownAddr(20_000), ownAddr(20_001)];
+  const free = () => addrs.forEach((addr) => Deno.listen(addr).close());
   await t.step("while somebody waits", async () => {
-    const { sides, listener } = listenBoth(hosts);
+    const { listener } = listenBoth(addrs);
     const waiting = assertRejects(() => listener.accept());
     await listener.close();
     await waiting;
-    free(sides);
+    free();
   });
   await t.step("while the slower one is asked still", async () => {
-    const { sides, listener } = listenBoth(hosts);
+    const { sides, listener } = listenBoth(addrs);
     using _client = await connect({ addr: sides[1]!.addr });
     (await listener.accept()).close();
     await listener.close();
-    free(sides);
+    free();
   });
   await t.step("when nobody has asked", async () => {
-    const { sides, listener } = listenBoth(hosts);
+    const { listener } = listenBoth(addrs);
     await listener.close();
-    free(sides);
+    free();
   });
 });
 

@@ -20,6 +20,7 @@ import {
   bytes,
   connect,
   installed,
+  ownAddr,
   preload,
   reset,
   runChild,
@@ -103,17 +104,14 @@ Deno.test("close() twice is refused by Deno, and nothing to us", async () => {
 });
 
 Deno.test("the port is free when close() settles, not when Deno's returns", async () => {
-  const raw = rawListen();
-  const { port } = raw.addr;
+  const addr = ownAddr(20_002);
+  const raw = Deno.listen(addr);
   const accepted = raw.accept().catch(() => {});
   raw.close();
-  assertThrows(
-    () => Deno.listen({ hostname: "127.0.0.1", port }),
-    Deno.errors.AddrInUse,
-  );
+  assertThrows(() => Deno.listen(addr), Deno.errors.AddrInUse);
   await accepted;
 
-  const listener = await listen("tcp", "127.0.0.1:0");
+  const listener = await listen("tcp", `${addr.hostname}:${addr.port}`);
   const ended = assertRejects(() => listener.accept());
   await listener.close();
   await using _again = await listen("tcp", String(listener.addr));

@@ -23,6 +23,7 @@ import {
   bytes,
   connect,
   countedSignal,
+  ownAddr,
   runChild,
   STUCK_MS,
   textOf,
@@ -831,7 +832,8 @@ Deno.test(
 );
 
 Deno.test("shutdown() frees the port", async () => {
-  const { server } = await scene(echo, { count: 0 });
+  const { hostname, port } = ownAddr(20_003);
+  const server = serve(await listen("tcp", `${hostname}:${port}`), echo);
   await server.shutdown();
   await (await listen("tcp", String(server.addr))).close();
 });

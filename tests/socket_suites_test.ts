@@ -8,7 +8,7 @@ import { listen } from "../listener.ts";
 import { Conn } from "../net/conn.ts";
 import { connSuite } from "./suites/conn_suite.ts";
 import { listenerSuite, type ListenerWorld } from "./suites/listener_suite.ts";
-import { connect, pair, reset } from "./support.ts";
+import { connect, ownAddr, pair, reset } from "./support.ts";
 
 connSuite("conn over IPv4", async () => {
   const [a, b] = await pair();
@@ -69,8 +69,13 @@ connSuite("conn over TLS", async () => {
   return { a, b };
 });
 
-function tcp(network: "tcp4" | "tcp6", host: string): ListenerWorld {
+function tcp(
+  network: "tcp4" | "tcp6",
+  host: string,
+  own: string,
+): ListenerWorld {
   return {
+    own,
     listen: (options, address = `${host}:0`) =>
       listen(network, address, options),
     connect,
@@ -78,8 +83,9 @@ function tcp(network: "tcp4" | "tcp6", host: string): ListenerWorld {
   };
 }
 
-listenerSuite("tcp4", tcp("tcp4", "127.0.0.1"));
-listenerSuite("tcp6", tcp("tcp6", "[::1]"));
+const { hostname, port } = ownAddr(20_004);
+listenerSuite("tcp4", tcp("tcp4", "127.0.0.1", `${hostname}:${port}`));
+listenerSuite("tcp6", tcp("tcp6", "[::1]", "[::1]:20005"));
 
 const folder = Deno.makeTempDirSync({ prefix: "listener" });
 let sockets = 0;

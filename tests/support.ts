@@ -32,6 +32,20 @@ export async function connect(listener: { addr: Deno.Addr }): Promise<Conn> {
   return new Conn(await Deno.connect({ hostname, port }));
 }
 
+/**
+ * Where a test binds anew right after a close. A port that the system has
+ * chosen may go to any client beside us as soon as it is free; one below those
+ * that it chooses from goes to nobody, and on Linux the host is this process's.
+ *
+ * @param port From 20,000 to 30,000, another one in each test.
+ */
+export function ownAddr(port: number): { hostname: string; port: number } {
+  const { build, pid } = Deno;
+  const [a, b, c] = [pid >> 16 & 63, pid >> 8 & 255, pid & 255];
+  const own = build.os === "linux" ? `127.${64 + a}.${b}.${c}` : "127.0.0.1";
+  return { hostname: own, port };
+}
+
 /** Two ends of one TCP connection: the client's, the server's. */
 export async function pair(): Promise<[client: Conn, server: Conn]> {
   await using listener = await listen("tcp", "127.0.0.1:0");

@@ -21,6 +21,8 @@ import { bytes, countedSignal, STUCK_MS, turn } from "../support.ts";
 export interface ListenerWorld {
   /** Listens; at `address`, if given, where an earlier listener has been. */
   listen(options?: ListenOptions, address?: string): Promise<Listener>;
+  /** An address that is free, and stays so unless the test takes it. */
+  own?: string;
   /** A client, connected. */
   connect(listener: Listener): Promise<Conn>;
   /** Leaves a client in the queue that has reset already, if there is such. */
@@ -199,7 +201,7 @@ export function listenerSuite(name: string, world: ListenerWorld): void {
   });
 
   test("the address is free when close() settles", async () => {
-    const first = await listen();
+    const first = await listen({}, world.own);
     const address = String(first.addr);
     const pending = first.accept();
     await using client = await world.connect(first);
