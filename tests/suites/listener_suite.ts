@@ -294,7 +294,7 @@ export function listenerSuite(name: string, world: ListenerWorld): void {
   });
 
   test("break closes it", async () => {
-    const listener = await listen();
+    const listener = await listen({}, world.own);
     await using _client = await world.connect(listener);
     for await (const conn of listener) {
       conn.close();
@@ -305,7 +305,7 @@ export function listenerSuite(name: string, world: ListenerWorld): void {
   });
 
   test("a throw in the loop closes it", async () => {
-    const listener = await listen();
+    const listener = await listen({}, world.own);
     await using _client = await world.connect(listener);
     const boom = new Error("boom");
     const loop = async () => {
@@ -360,7 +360,7 @@ export function listenerSuite(name: string, world: ListenerWorld): void {
 
   test("its signal closes it", async () => {
     const { controller, signal, listeners } = countedSignal();
-    const listener = await listen({ signal });
+    const listener = await listen({ signal }, world.own);
     assertEquals(listeners(), 1);
     const call = listener.accept();
     const loop = (async () => {
