@@ -12,6 +12,7 @@ import type { Addr } from "../mod.ts";
 import { discard } from "../net/calls.ts";
 import { Conn } from "../net/conn.ts";
 import { isClosed, isTimeout, OpError } from "../net/errors.ts";
+import { watchIdle } from "../net/idle.ts";
 import { FakeClock } from "../testing/fake_clock.ts";
 import { InnerConn, jobs } from "./conn_inner.ts";
 import { failure, text } from "./suites/conn_suite_kit.ts";
@@ -741,6 +742,21 @@ Deno.test("writable ends a pipe with preventCancel, and the second one, too", as
   assert(isClosed(await second));
   assertEquals(from.inner.closes, 0);
   from.conn.close();
+});
+
+Deno.test("a call on writable after an idle timeout need not be awaited", async () => {
+  const [from, to] = [setUp(), setUp()];
+  const stop = watchIdle(to.conn, 1_000);
+  const piping = failure(from.conn.readable.pipeTo(to.conn.writable));
+  await jobs();
+  await to.clock.advance(1_000);
+  assert(isTimeout(await piping));
+  const unhandled = await unhandledIn(() => {
+    to.conn.writable.getWriter().close();
+  });
+  assertEquals(unhandled, []);
+  stop();
+  to.conn.close();
 });
 
 Deno.test("a call on writable after the end need not be awaited", async () => {
