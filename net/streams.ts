@@ -83,7 +83,10 @@ class Source implements UnderlyingByteSource {
     if (this.#call !== null) return this.#call.promise;
     const reader = readerOf(this.#conn);
     const refusal = reader.refusal();
-    if (refusal) return Promise.reject(refusal);
+    if (refusal) {
+      this.fail();
+      return Promise.reject(refusal);
+    }
     const call = this.#call = new PullCall(this);
     reader.wait(call);
     return call.promise;
@@ -122,7 +125,7 @@ class Source implements UnderlyingByteSource {
     this.byob = false;
   }
 
-  /** No more will come. */
+  /** No more will come: the stream is about to fail. */
   fail(): void {
     this.#failed = true;
   }
@@ -149,8 +152,6 @@ class PullCall implements ReadWaiter {
   next: ReadWaiter | null = null;
   /** What the platform waits for. */
   readonly promise: Promise<void>;
-  /** The stream has all that it gets. */
-  readonly end: () => void;
   readonly #source: Source;
   readonly #resolve: (end: void | Promise<void>) => void;
   readonly #reject: (error: unknown) => void;
@@ -160,17 +161,21 @@ class PullCall implements ReadWaiter {
     this.#source = source;
     this.promise = promise;
     this.#resolve = resolve;
-    this.end = resolve;
     this.#reject = reject;
   }
 
   ready(half: ReadHalf): void {
     try {
       this.#source.take(half);
-      this.#resolve();
+      this.end();
     } catch (error) {
       this.#reject(error); // see over()
     }
+  }
+
+  /** The stream has all that it gets. */
+  end(): void {
+    this.#resolve();
   }
 
   fail(error: unknown, atOnce = false): void {

@@ -583,22 +583,27 @@ Deno.test("readable serves a BYOB reader after one that never waited, or was ser
   }
 });
 
-Deno.test("readable that fails takes no bytes any more for who comes next", async () => {
-  const { inner, conn, clock } = setUp();
-  conn.setReadDeadline(clock.now() + 10);
-  const former = conn.readable.getReader({ mode: "byob" });
-  const gone = failure(former.read(new Uint8Array(8)));
-  await jobs();
-  conn.setReadDeadline(0); // it fails, and the stream will
-  former.releaseLock();
-  const reader = conn.readable.getReader({ mode: "byob" });
-  conn.setReadDeadline(null);
-  assert(isTimeout(await failure(reader.read(new Uint8Array(8)))));
-  await failure(reader.closed);
-  await gone;
-  await inner.deliver(bytes("usable"));
-  assertEquals(await conn.read(new Uint8Array(8)), 6);
-  conn.close();
+Deno.test("readable that fails takes no bytes any more for who comes next", async (t) => {
+  for (const when of ["while it waits", "at once"]) {
+    await t.step(when, async () => {
+      const { inner, conn, clock } = setUp();
+      const former = conn.readable.getReader({ mode: "byob" });
+      await jobs();
+      conn.setReadDeadline(when === "at once" ? 0 : clock.now() + 10);
+      const gone = failure(former.read(new Uint8Array(8)));
+      conn.setReadDeadline(0); // it fails, and the stream will
+      former.releaseLock();
+      conn.setReadDeadline(null);
+      const reader = conn.readable.getReader({ mode: "byob" });
+      assert(isTimeout(await failure(reader.read(new Uint8Array(8)))));
+      await failure(reader.closed);
+      await gone;
+      const reading = conn.read(new Uint8Array(8));
+      await inner.deliver(bytes("usable"));
+      assertEquals(await reading, 6);
+      conn.close();
+    });
+  }
 });
 
 Deno.test("readable reads for nobody after a BYOB reader has let go", async (t) => {
@@ -720,6 +725,14 @@ Deno.test("writable ends a pipe that waits at its source", async () => {
     to.conn.writable.getWriter().close();
   });
   assertEquals(unhandled, []);
+});
+
+Deno.test("writable ends a pipe that begins after the end", async () => {
+  const [from, to] = [setUp(), setUp()];
+  to.conn.close();
+  const piping = from.conn.readable.pipeTo(to.conn.writable);
+  assert(isClosed(await failure(piping)));
+  assertEquals(from.inner.closes, 1);
 });
 
 Deno.test("writable ends a pipe with preventCancel, and the second one, too", async () => {
