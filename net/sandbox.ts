@@ -107,7 +107,6 @@ function unixReason(path: string): string {
   // have some), and what is asked about, too.
   const host = path.startsWith("/") ? `unix:${path}` : `unix:${here()}/${path}`;
   const missing: string[] = [];
-  let rest = "";
   for (
     const [flag, value, descriptor] of [
       ["read", path, { name: "read", path }],
@@ -121,10 +120,9 @@ function unixReason(path: string): string {
     }
     // A flag's values are parted by commas; none can have one (2.9.6).
     const named = value.includes(",") ? "" : `=${value}`;
-    if (state === "granted") continue;
-    missing.push(`--allow-${flag}${named}`);
-    if (!named) rest = UNLISTED;
+    if (state !== "granted") missing.push(`--allow-${flag}${named}`);
   }
+  const rest = missing.every((flag) => flag.includes("=")) ? "" : UNLISTED;
   return `run again with ${missing.join(" ")}${rest}`;
 }
 
