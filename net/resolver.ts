@@ -173,7 +173,6 @@ const NO_ADDRESS = "no address found";
 
 function systemError(hostname: string, cause: unknown): DnsError {
   const { code, errno } = cause as { code?: unknown; errno?: unknown };
-  if (code === "EPERM") return denied(hostname);
   if (code === "EAI_AGAIN") {
     const reason = "temporary failure in name resolution";
     return new DnsError({ hostname, temporary: true, reason, cause });
