@@ -372,20 +372,17 @@ Deno.test("new Listener() takes a TLS listener", async (t) => {
   const asset = (name: string) =>
     Deno.readTextFileSync(new URL(`assets/${name}`, import.meta.url));
   const cert = asset("cert.pem");
+  const addr = ownAddr(20_006);
   const listener = new Listener(
-    Deno.listenTls({
-      hostname: "127.0.0.1",
-      port: 0,
-      cert,
-      key: asset("key.pem"),
-    }),
+    Deno.listenTls({ ...addr, cert, key: asset("key.pem") }),
   );
-  const { hostname, port } = listener.addr as Deno.NetAddr;
   const served = echoAll(listener);
+  const connectTls = async () => {
+    const options = { hostname: "127.0.0.1", caCerts: [cert] };
+    return new Conn(await Deno.startTls(await Deno.connect(addr), options));
+  };
   await t.step("which speaks TLS", async () => {
-    await using client = new Conn(
-      await Deno.connectTls({ hostname, port, caCerts: [cert] }),
-    );
+    await using client = await connectTls();
     await client.write(bytes("secret"));
     const p = new Uint8Array(16);
     assertEquals(await client.read(p), 6);
@@ -395,17 +392,14 @@ Deno.test("new Listener() takes a TLS listener", async (t) => {
     await using stranger = await connect(listener);
     await stranger.write(bytes("GET / HTTP/1.1\r\n\r\n"));
     await reset(listener);
-    await using client = new Conn(
-      await Deno.connectTls({ hostname, port, caCerts: [cert] }),
-    );
+    await using client = await connectTls();
     await client.write(bytes("secret"));
     assertEquals(await client.read(new Uint8Array(16)), 6);
   });
   await t.step("and closes like any other", async () => {
     await listener.close();
     await served;
-    const again = Deno.listen({ hostname, port });
-    again.close();
+    Deno.listen(addr).close();
   });
 });
 
