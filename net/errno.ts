@@ -69,11 +69,20 @@ export function errorCode(error: unknown): string | undefined {
     TEXT_CODES.get(strerror(error) ?? "");
 }
 
-/** What Go says of the errno that an error has; `undefined` if it has none. */
+/**
+ * What Go says of the errno that an error has: `undefined` if it has none, or
+ * words of its own (a proxy's answer, a policy's), which say more.
+ */
 export function errnoText(error: Error): string | undefined {
   const code = errorCode(error);
-  if (code && Object.hasOwn(ERRNO_TEXT, code)) return ERRNO_TEXT[code];
-  return strerror(error);
+  if (code === undefined || !Object.hasOwn(ERRNO_TEXT, code)) {
+    return strerror(error);
+  }
+  const { message } = error;
+  // Deno's "(os error 111)", node:net's "connect ECONNREFUSED 127.0.0.1:1".
+  const platforms = message === "" || message.includes("(os error ") ||
+    message.includes(code);
+  return platforms ? ERRNO_TEXT[code] : undefined;
 }
 
 /** The system's own words, without the runtime's `(os error 111)`. */

@@ -200,7 +200,7 @@ export function lookupFailure(
   const text = LOOKUP_FAILED.exec((cause as Error).message)?.[1];
   if (text === undefined) return undefined;
   if (parseIp(hostname) !== null) {
-    const error = new Error(`no such zone: ${hostname}`, { cause });
+    const error = new Error("no such zone", { cause });
     return Object.assign(error, { code: "EINVAL" });
   }
   // EAI_NONAME, in the words of glibc, macOS and Windows: the only one that

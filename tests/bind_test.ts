@@ -271,7 +271,7 @@ Deno.test("listen() says which address the kernel refuses", async (t) => {
     const error = await refusal("tcp", "[fe80::1%nosuch0]:0");
     assertEquals(
       [error.code, error.message],
-      ["EINVAL", "listen tcp [fe80::1%nosuch0]:0: invalid argument"],
+      ["EINVAL", "listen tcp [fe80::1%nosuch0]:0: no such zone"],
     );
   });
 });

@@ -164,7 +164,9 @@ Deno.test("Conn passes socket options on, and says what failed", () => {
     setNoDelay: (on: boolean) => calls.push("noDelay", on),
     setKeepAlive: (on: boolean) => {
       calls.push("keepAlive", on);
-      if (!on) throw Object.assign(new Error("invalid"), { code: "EINVAL" });
+      if (on) return;
+      const error = new Error("Invalid argument (os error 22)");
+      throw Object.assign(error, { code: "EINVAL" });
     },
   });
   const conn = new Conn(inner);

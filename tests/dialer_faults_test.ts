@@ -40,7 +40,9 @@ function counted(): { conn: Deno.Conn; closed: () => number } {
 }
 
 const refuse: Connector = () =>
-  Promise.reject(new Deno.errors.ConnectionRefused("no"));
+  Promise.reject(
+    new Deno.errors.ConnectionRefused("Connection refused (os error 111)"),
+  );
 
 function failureOf(options: DialOptions, address = "db.test:1") {
   return dial("tcp", address, options).then(

@@ -227,7 +227,7 @@ Deno.test("dial() knows zones", { ignore: !linux }, async (t) => {
     assertInstanceOf(error, DialError);
     assertEquals(
       error.message,
-      "dial tcp [fe80::1%nosuch0]:80: invalid argument",
+      "dial tcp [fe80::1%nosuch0]:80: no such zone",
     );
     assertEquals(error.code, "EINVAL");
   });

@@ -334,6 +334,17 @@ Deno.test("reasonText() makes something of whatever was thrown", async (t) => {
     [null, "null"],
     ["text", "text"],
     [new TypeError(), "TypeError"],
+    // Own words, of a proxy or a policy, say more than the errno's.
+    [
+      Object.assign(new Error("proxy: 503 refused"), { code: "ECONNREFUSED" }),
+      "proxy: 503 refused",
+    ],
+    [new Deno.errors.PermissionDenied("not by policy"), "not by policy"],
+    [new Deno.errors.ConnectionRefused(), "connection refused"],
+    [
+      Object.assign(new Error("read ECONNRESET"), { code: "ECONNRESET" }),
+      "connection reset by peer", // node:net's words
+    ],
     [Object.assign(new Error("said"), { code: "" }), "said"],
     [Object.assign(new Error("said"), { code: "toString" }), "said"],
     [errno("ENOTDIR", "Not a directory"), "not a directory"],

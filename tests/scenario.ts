@@ -68,7 +68,11 @@ export class Scenario {
     const timer = outcome === "hang" ? null : this.clock.setTimeout(() => {
       this.#running.delete(promise);
       if (outcome === "refused") {
-        return reject(new Deno.errors.ConnectionRefused("refused"));
+        return reject(
+          new Deno.errors.ConnectionRefused(
+            "Connection refused (os error 111)",
+          ),
+        );
       }
       const conn = new FakeConn(hostname, port);
       this.#conns.push(conn);
