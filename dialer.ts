@@ -62,6 +62,8 @@ export interface DialOptions {
   /**
    * Milliseconds for one address, more than 0. Not in trace mode "native",
    * where the sandbox leaves the addresses to the runtime: set `timeout`, too.
+   * With more than 128 dials in flight the runtime leaves some waiting although
+   * their answer is there (docs/operating.md).
    *
    * @default {Infinity}
    */

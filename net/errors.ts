@@ -60,7 +60,8 @@ export function isNamed(
  * `AbortSignal.timeout()`, ETIMEDOUT, or a name server that did not answer
  * {@linkcode dnsResolver} (the system's resolver does not tell).
  *
- * After a deadline a connection is as good as before. With `code` ETIMEDOUT it
+ * After a deadline a connection is as good as before, but for a write deadline
+ * that was set too late (see {@linkcode Conn.write}). With `code` ETIMEDOUT it
  * was the kernel that gave up on the peer: the connection is gone.
  *
  * @param error Anything that was thrown; its causes are looked at too.
