@@ -18,6 +18,7 @@ import { Alarm, type Clock, systemClock } from "./clock.ts";
 import type { Conn } from "./conn.ts";
 import { Drain, type Drainable, type ShutdownReport } from "./drain.ts";
 import { isClosed, OpError, someCause } from "./errors.ts";
+import { HostLimit } from "./host_limit.ts";
 import { watchIdle } from "./idle.ts";
 import { Context, type Handler, live } from "./life.ts";
 import { type Entry, Roster } from "./roster.ts";
@@ -50,14 +51,12 @@ export class Server implements AsyncDisposable {
   readonly #listener: Listener;
   readonly #handler: Handler;
   readonly #maxConnections: number;
-  readonly #maxConnectionsPerHost: number;
   readonly #idleTimeout: number;
   readonly #onError: (error: unknown, conn?: Conn) => void;
   readonly #signal: AbortSignal | undefined;
   readonly #clock: Clock;
   readonly #sessions = new Roster<Session>();
-  /** How many sessions each host has, where hosts are limited; never 0. */
-  readonly #hosts = new Map<string, number>();
+  readonly #hosts: HostLimit;
   /** Those of `#sessions`; kept up to date once somebody has asked for it. */
   #connections: Set<Conn> | null = null;
   readonly #unfollow: (() => void) | undefined;
@@ -100,7 +99,7 @@ export class Server implements AsyncDisposable {
     this.#listener = listener;
     this.#handler = handler;
     this.#maxConnections = maxConnections;
-    this.#maxConnectionsPerHost = maxConnectionsPerHost;
+    this.#hosts = new HostLimit(maxConnectionsPerHost);
     this.#idleTimeout = idleTimeout;
     this.#onError = onError;
     this.#signal = signal;
@@ -278,25 +277,21 @@ export class Server implements AsyncDisposable {
 
   /** The host to be counted, where hosts are limited. */
   #hostOf(conn: Conn): string | undefined {
-    if (this.#maxConnectionsPerHost === Infinity) return undefined;
+    if (this.#hosts.most === Infinity) return undefined;
     const { remoteAddr } = conn;
     return remoteAddr.transport === "tcp" ? remoteAddr.hostname : undefined;
   }
 
   #admit(conn: Conn, host: string): boolean {
-    const count = this.#hosts.get(host) ?? 0;
-    const limit = this.#maxConnectionsPerHost;
-    if (count < limit) {
-      this.#hosts.set(host, count + 1);
-      return true;
-    }
+    if (this.#hosts.enter(host)) return true;
     discard(conn);
     this.#report(
       new OpError({
         op: "accept",
         network: conn.network,
         addr: conn.remoteAddr,
-        reason: `too many connections from ${host}, the limit is ${limit}`,
+        reason: `too many connections from ${host}, the limit is ` +
+          this.#hosts.most,
       }),
       conn,
     );
@@ -309,12 +304,7 @@ export class Server implements AsyncDisposable {
     if (!this.#sessions.delete(session)) return;
     this.#connections?.delete(session.conn);
     session.context.unwatch?.();
-    const { host } = session;
-    if (host !== undefined) {
-      const count = this.#hosts.get(host)! - 1;
-      if (count === 0) this.#hosts.delete(host);
-      else this.#hosts.set(host, count);
-    }
+    if (session.host !== undefined) this.#hosts.leave(session.host);
     this.#wake();
     this.#checkEnd();
   }

@@ -1,5 +1,6 @@
 /** What connections and listeners keep things in: a line, a list, a pool. */
 import { assert, assertEquals, assertStrictEquals } from "@std/assert";
+import { HostLimit } from "../net/host_limit.ts";
 import { giveMemory, MAX_SIZE, MIN_SIZE, takeMemory } from "../net/pool.ts";
 import { type Link, Queue } from "../net/queue.ts";
 import { type Entry, Roster } from "../net/roster.ts";
@@ -76,6 +77,16 @@ Deno.test("Roster holds what was added and not let go", () => {
   assertEquals([roster.size, names()], [1, "b"]);
   assertEquals(roster.delete(b!), true);
   assertEquals([roster.size, names()], [0, ""]);
+});
+
+Deno.test("HostLimit keeps nothing of a host that has gone", () => {
+  const hosts = new HostLimit(2);
+  const entered = ["a", "a", "a", "b"].map((host) => hosts.enter(host));
+  assertEquals([entered, hosts.size], [[true, true, false, true], 2]);
+  hosts.leave("a");
+  assertEquals([hosts.enter("a"), hosts.enter("a")], [true, false]);
+  for (const host of ["a", "b", "a"]) hosts.leave(host);
+  assertEquals(hosts.size, 0);
 });
 
 const KiB = 1024;
