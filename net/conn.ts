@@ -10,7 +10,7 @@
 import type { Addr } from "./addr.ts";
 import { failCall, tolerate } from "./calls.ts";
 import { checkType } from "./check.ts";
-import { type Clock, systemClock } from "./clock.ts";
+import type { Clock } from "./clock.ts";
 import { deadlineTime } from "./deadline.ts";
 import type { DialTrace } from "./dial_trace.ts";
 import { ClosedError, OpError } from "./errors.ts";
@@ -32,7 +32,7 @@ export interface IoOptions {
 
 /** Options of `new Conn()`. */
 export interface ConnOptions {
-  /** Time source, for tests. Default: the system's. */
+  /** Time source, for tests. Default: a `Conn`'s own, or the system's. */
   clock?: Clock;
   /** What the dialer tried, if it was dialled; see {@linkcode DialTrace}. */
   dialTrace?: DialTrace;
@@ -109,8 +109,8 @@ export class Conn
    * @throws {Deno.errors.NotConnected} If it has no address any more.
    */
   constructor(inner: Deno.Conn, options: ConnOptions = {}) {
-    this.#wire = new Wire(inner, options.clock ?? systemClock);
-    if (inner instanceof Conn) inner.#wire.watch(this.#wire);
+    const inside = inner instanceof Conn ? inner.#wire : null;
+    this.#wire = new Wire(inner, inside, options.clock);
     if (options.dialTrace) this.dialTrace = options.dialTrace;
   }
 

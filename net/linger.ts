@@ -2,6 +2,7 @@ import { discard } from "./calls.ts";
 import { type Conn, readerOf, wireOf, writerOf } from "./conn.ts";
 import { OpError } from "./errors.ts";
 import { Patience } from "./patience.ts";
+import type { Wire } from "./wire.ts";
 
 /** How long a peer may take to close its side after we have closed ours. */
 const LINGER_MS = 5_000;
@@ -31,7 +32,7 @@ async function linger(conn: Conn): Promise<void> {
   const wire = wireOf(conn);
   // No deadline: what the handler has left running may move it, either way.
   const patience = new Patience(wire.clock, LINGER_MS, () => discard(conn));
-  wire.lingering = true;
+  for (let w: Wire | null = wire; w; w = w.inside) w.lingering = true;
   try {
     readerOf(conn).deadline.lift();
     writerOf(conn).deadline.lift();

@@ -1,7 +1,7 @@
 import { type Addr, toAddr } from "./addr.ts";
 import { forget } from "./calls.ts";
 import { checkStream } from "./check.ts";
-import type { Clock } from "./clock.ts";
+import { type Clock, systemClock } from "./clock.ts";
 import { errorCode } from "./errno.ts";
 import { ClosedError, OpError } from "./errors.ts";
 
@@ -42,6 +42,8 @@ const LOST: ReadonlySet<string | undefined> = new Set([
 export class Wire implements Watcher {
   /** The platform's connection. */
   readonly inner: Deno.Conn;
+  /** The one that it is around, if a `Conn` was made of a `Conn`. */
+  readonly inside: Wire | null;
   /** Whose time counts. */
   readonly clock: Clock;
   /** Once true, always true; no call starts an operation any more. */
@@ -74,16 +76,19 @@ export class Wire implements Watcher {
 
   /**
    * @param inner The platform's connection.
-   * @param clock Whose time counts.
+   * @param inside Its wire, if it is a `Conn`.
+   * @param clock Whose time counts; that of `inside`, or the system's.
    * @throws {TypeError} If it is no connection, TCP or unix: no error could say
    * where it happened, and that would show in a timer.
    */
-  constructor(inner: Deno.Conn, clock: Clock) {
+  constructor(inner: Deno.Conn, inside: Wire | null, clock?: Clock) {
     checkStream(inner);
     this.#localAddr = inner.localAddr;
     this.#remoteAddr = inner.remoteAddr;
     this.inner = inner;
-    this.clock = clock;
+    this.inside = inside;
+    this.clock = clock ?? inside?.clock ?? systemClock;
+    inside?.watch(this);
   }
 
   /** Our address; made when somebody asks. It stays valid after close. */

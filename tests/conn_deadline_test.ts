@@ -52,6 +52,16 @@ Deno.test("a deadline fires at its time, to the millisecond", async () => {
   conn.close();
 });
 
+Deno.test("a Conn around a Conn has that one's time", async () => {
+  const clock = new FakeClock();
+  const conn = new Conn(new Conn(new InnerConn(), { clock }));
+  conn.setReadDeadline(clock.now() + 50);
+  const reading = failure(conn.read(new Uint8Array(1)));
+  await clock.advance(50);
+  assert(isTimeout(await reading));
+  conn.close();
+});
+
 Deno.test("a deadline that nobody waits for sets no timer", async () => {
   const { inner, conn, clock } = setUp();
   conn.setDeadline(clock.now() + 1000);

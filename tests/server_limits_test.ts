@@ -289,6 +289,8 @@ Deno.test(
 const ANSWERED: Record<string, (answer: Handler) => Handler> = {
   "has returned": (answer) => answer,
   "was one of handle()": (answer) => (conn) => handle(conn, answer),
+  "was one of handle(), of a Conn around it": (answer) => (conn) =>
+    handle(new Conn(conn), answer),
   "reads on, and is timed out": (answer) => async (conn, context) => {
     await answer(conn, context);
     await conn.read(new Uint8Array(1));
