@@ -385,7 +385,19 @@ Deno.test("a loss that a write was told of is no EOF, once", async (t) => {
     // ICMP's word for it, when the kernel gives up (icmp(7)).
     [new Error("Host is down (os error 112)"), "EHOSTDOWN"],
     [new Error("Protocol error (os error 71)"), "EPROTO"],
-    [Object.assign(new Error("admin"), { code: "EACCES" }), "EACCES"],
+    ...[
+      "EACCES",
+      "ECONNABORTED",
+      "ECONNREFUSED",
+      "ENETDOWN",
+      "ENETUNREACH",
+      "ENONET",
+      "ENOPROTOOPT",
+      "ENOTSUP",
+    ].map((code): [Error, string] => [
+      Object.assign(new Error(code), { code }),
+      code,
+    ]),
     [new BrokenPipe("the peer had finished"), null],
     [Object.assign(new Error("full"), { code: "ENOBUFS" }), null],
   ];
@@ -731,6 +743,16 @@ Deno.test("Conn.close() with a write under way waits for nothing, and starts not
   assert(isClosed(await writing) && isClosed(await behind));
   await inner.failWrite(new Deno.errors.Interrupted("operation canceled"));
   assertEquals([inner.writeSizes.length, inner.closes], [1, 1]);
+});
+
+Deno.test("Conn.close() tells a write how much of it is out", async () => {
+  const { inner, conn } = setUp();
+  const writing = opError(conn.write(new Uint8Array(3_000)));
+  await jobs();
+  await inner.take(1_000); // the rest is under way
+  conn.close();
+  assertEquals((await writing).bytesWritten, 1_000);
+  await inner.failWrite(new Deno.errors.Interrupted("operation canceled"));
 });
 
 Deno.test("Conn.close() before the tick is over starts nothing", async () => {

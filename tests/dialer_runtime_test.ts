@@ -78,6 +78,39 @@ Deno.test("dial() that is left to the runtime tells it the attemptDelay", async 
   assertEquals(stdout, "250\n300\n10\n2147483647\n");
 });
 
+Deno.test("dial() that is left to the runtime sets the socket's options", async () => {
+  const { stdout } = await runChild(
+    `
+    import { dial } from "./mod.ts";
+    const addr = (port) => ({ transport: "tcp", hostname: "127.0.0.1", port });
+    let calls;
+    Deno.connect = () => Promise.resolve({
+      localAddr: addr(1),
+      remoteAddr: addr(2),
+      read() {},
+      write() {},
+      close() {},
+      setNoDelay: (on) => calls.push("noDelay", on),
+      setKeepAlive: (on) => calls.push("keepAlive", on),
+    });
+    for (const options of [{}, { noDelay: false }, { keepAlive: false }]) {
+      calls = [];
+      const conn = await dial("tcp", "localhost:1", options);
+      console.log(conn.dialTrace.mode, ...calls);
+    }
+    `,
+    { flags: ["--allow-net=localhost:1"] },
+  );
+  assertEquals(
+    stdout,
+    [
+      "native noDelay true keepAlive true\n",
+      "native keepAlive true\n",
+      "native noDelay true\n",
+    ].join(""),
+  );
+});
+
 Deno.test("dial() of a name that alone is granted: the runtime dials", async (t) => {
   await using listener = await listen("tcp4", "127.0.0.1:0");
   const { port } = listener.addr as Deno.NetAddr;

@@ -370,10 +370,9 @@ async function assertSystemAnswers(t: Deno.TestContext, found: Found) {
     });
   });
   await t.step("both families", () => {
-    assertEquals(
-      found.both.addresses.toSorted(),
-      ["192.0.2.1", "2001:db8::1"],
-    );
+    // As the system has them: with a route to neither IPv6 leads (RFC 6724,
+    // section 2.1).
+    assertEquals(found.both.addresses, ["2001:db8::1", "192.0.2.1"]);
   });
   await t.step("one family", () => {
     assertEquals(found.four.addresses, ["192.0.2.1"]);
@@ -403,18 +402,18 @@ async function assertSystemAnswers(t: Deno.TestContext, found: Found) {
   // getaddrinfo gives these after 15, 10 and 5 s.
   await t.step("AAAA is never answered", () => {
     assertEquals(found.half.addresses, ["192.0.2.1"]);
-    assert(found.half.ms < 5_000, `${found.half.ms}`);
+    assert(found.half.ms < 1_500, `${found.half.ms}`);
   });
   await t.step("A is never answered", () => {
     assertEquals(found.otherHalf.addresses, ["2001:db8::1"]);
-    assert(found.otherHalf.ms < 5_000, `${found.otherHalf.ms}`);
+    assert(found.otherHalf.ms < 1_500, `${found.otherHalf.ms}`);
   });
   await t.step("a lost packet", () => {
     assertEquals(
       found.lost.addresses.toSorted(),
       ["192.0.2.1", "2001:db8::1"],
     );
-    assert(found.lost.ms < 5_000, `${found.lost.ms}`);
+    assert(found.lost.ms < 1_500, `${found.lost.ms}`);
   });
   await t.step("listen() does not ask again after 250 ms", () => {
     assertEquals(found.bound.hostname, "127.0.0.1");

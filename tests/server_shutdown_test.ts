@@ -15,7 +15,7 @@ import {
 } from "../handler.ts";
 import { listen, Listener } from "../listener.ts";
 import type { Conn } from "../net/conn.ts";
-import { isClosed, OpError } from "../net/errors.ts";
+import { OpError } from "../net/errors.ts";
 import { FakeClock } from "../testing/fake_clock.ts";
 import { inMemory } from "../testing/in_memory.ts";
 import { closedInner, FakeConn, FakeListener } from "./fake_listener.ts";
@@ -359,23 +359,17 @@ Deno.test(
   }),
 );
 
-Deno.test("shutdown() has stopped accepting when it tells the handlers", {
-  timeout: STUCK_MS,
-}, async () => {
-  const listener = await listen("tcp", "127.0.0.1:0");
-  const heard = Promise.withResolvers<unknown>();
-  const server = serve(listener, async (_conn, context) => {
-    await told(context);
-    let refused: unknown;
-    listener.accept().catch((error) => refused = error);
-    await turn();
-    heard.resolve(refused);
+Deno.test("shutdown() has stopped accepting when it tells the handlers", async () => {
+  const fake = new FakeListener();
+  const heard = Promise.withResolvers<string[]>();
+  const server = serve(new Listener(fake.inner), async (_conn, { signal }) => {
+    signal.addEventListener("abort", () => heard.resolve([...fake.calls]));
+    await heard.promise;
   });
-  const client = await connect(server);
-  while (server.connections.size === 0) await turn();
+  await fake.settle(new FakeConn());
   const done = server.shutdown();
-  assert(isClosed(await heard.promise));
-  client.close();
+  assertEquals(await heard.promise, ["close"]);
+  await fake.settle(closedInner);
   await done;
 });
 

@@ -611,6 +611,19 @@ Deno.test("the most specific fault counts", async (t) => {
         await outcome(net.dial("tcp", "10.0.0.2:80")),
         "ECONNREFUSED",
       );
+      const connect = net.connectFrom("192.0.2.1");
+      net.fault("*", null);
+      for (const [i, address] of order.entries()) {
+        net.fault(address, { connect: i % 2 ? "refuse" : "unreachable" });
+      }
+      for (const [i, address] of order.entries()) {
+        assertEquals(
+          await outcome(net.dial("tcp", ADDRESS, { connect })),
+          i % 2 ? "ECONNREFUSED" : "EHOSTUNREACH",
+          address,
+        );
+        net.fault(address, null);
+      }
     }),
   );
 });
