@@ -418,6 +418,25 @@ Deno.test("shutdown() and close() may be called by who is told of it", async (t)
   });
 });
 
+Deno.test("shutdown() by force lets a handler that hears of it clean up first", async () => {
+  const order: string[] = [];
+  const { clock, server, clients } = await scene(async (conn) => {
+    try {
+      await conn.read(new Uint8Array(1));
+    } finally {
+      for (let jobs = 0; jobs < 100; jobs++) await Promise.resolve();
+      order.push("clean");
+    }
+  });
+  const done = server.shutdown({ timeout: 1_000 });
+  const reported = done.then(() => void order.push("reported"));
+  await clock.advance(1_000);
+  await reported;
+  assertEquals(order, ["clean", "reported"]);
+  assertEquals(counts(await done), [0, 1, 0]);
+  clients[0]!.close();
+});
+
 Deno.test("shutdown() leaves a handler that goes on although it was forced", async (t) => {
   const late: Record<string, { end: (conn: Conn) => unknown; told: number }> = {
     "returns": { end: () => {}, told: 0 },
