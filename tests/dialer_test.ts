@@ -26,7 +26,7 @@ import {
 } from "../net/errors.ts";
 import { FakeClock } from "../testing/mod.ts";
 import { Scenario } from "./scenario.ts";
-import { blackHole, bytes, countedSignal, textOf } from "./support.ts";
+import { blackHole, bytes, countedSignal, textOf, turn } from "./support.ts";
 
 type ErrorClass = new (...args: never[]) => Error;
 
@@ -504,17 +504,20 @@ Deno.test("dial() [hangs, refuses, works] on real sockets takes one delay", {
   await using good = await listen("tcp", `127.0.0.3:${port}`);
   const resolve = () =>
     Promise.resolve(["127.0.0.1", "127.0.0.2", "127.0.0.3"]);
-  const dialer = new Dialer({ resolve });
+  const clock = new FakeClock();
+  const dialer = new Dialer({ resolve, clock });
   const platform = Deno.connect;
   let dialling = 0;
   Deno.connect = ((options: Deno.ConnectOptions) => {
     dialling++;
     return platform(options).finally(() => dialling--);
   }) as typeof Deno.connect;
-  {
-    using conn = await dialer.dial("tcp", `db.test:${port}`);
+  try {
+    const connecting = dialer.dial("tcp", `db.test:${port}`);
+    await clock.advance(250);
+    await clock.advance(10); // the least time between two attempts
+    using conn = await connecting;
     assertEquals(dialling, 0, "the losers have ended, too");
-    Deno.connect = platform;
     const { attempts, totalMs } = conn.dialTrace!;
     assertEquals(attempts.map(({ addr, outcome }) => [addr, outcome]), [
       [`127.0.0.1:${port}`, "canceled"],
@@ -522,7 +525,9 @@ Deno.test("dial() [hangs, refuses, works] on real sockets takes one delay", {
       [`127.0.0.3:${port}`, "connected"],
     ]);
     // The runtime's own dial waits for a second delay: 506 ms.
-    assert(totalMs >= 250 && totalMs < 500, `${totalMs} ms`);
+    assertEquals(totalMs, 260);
+  } finally {
+    Deno.connect = platform;
   }
   // The second dial begins with what worked.
   using again = await dialer.dial("tcp", `db.test:${port}`);
@@ -540,7 +545,8 @@ Deno.test("dial() aborted while a real connect hangs leaves nothing", {
   await using hole = await blackHole();
   const { controller, listeners, signal } = countedSignal();
   const dialling = dial("tcp", `127.0.0.1:${hole.port}`, { signal });
-  setTimeout(() => controller.abort("enough"), 5);
+  await turn();
+  controller.abort("enough");
   assertEquals(await dialling.catch((e) => e), "enough");
   assertEquals(listeners(), 0);
   const error = await dial("tcp", `127.0.0.1:${hole.port}`, { timeout: 20 })

@@ -20,7 +20,7 @@ import {
 /** Long enough to see a call wait, short enough for a test. */
 const SOON = 10;
 /** Not over before the next line, on a machine that is busy with others. */
-const BRIEF = 25;
+const BRIEF = 100;
 /** Never, as far as a test is concerned. */
 const LATE = 3_600_000;
 

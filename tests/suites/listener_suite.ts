@@ -331,7 +331,7 @@ export function listenerSuite(name: string, world: ListenerWorld): void {
   test("await using closes it", async () => {
     let address: string;
     {
-      await using listener = await listen();
+      await using listener = await listen({}, world.own);
       address = String(listener.addr);
     }
     await using _again = await listen({}, address);
