@@ -2,8 +2,14 @@
  * The time rules of the resolvers, on a script and a clock that is moved by
  * hand: what each question is answered, how long after it was asked.
  */
-import { assertEquals, assertStrictEquals } from "@std/assert";
+import {
+  assertEquals,
+  assertInstanceOf,
+  assertStrictEquals,
+} from "@std/assert";
+import { DnsError } from "../net/errors.ts";
 import { type Family, hedged, type LookupInit, paired } from "../net/lookup.ts";
+import { lookupFailure } from "../net/resolver.ts";
 import { FakeClock } from "../testing/mod.ts";
 import { countedSignal } from "./support.ts";
 
@@ -415,4 +421,27 @@ Deno.test("the rules ask nobody when the signal has aborted already", async (t) 
       assertStrictEquals(await batches.next().catch((e) => e), reason);
     });
   }
+});
+
+Deno.test("lookupFailure() knows getaddrinfo's words, in each system's", async (t) => {
+  const cases: [words: string, notFound: boolean, temporary: boolean][] = [
+    ["Name or service not known", true, false], // glibc
+    ["nodename nor servname provided, or not known", true, false], // macOS
+    ["No such host is known. (os error 11001)", true, false], // Windows
+    ["Temporary failure in name resolution", false, true],
+    ["Name does not resolve", false, false], // musl, of all that can fail
+  ];
+  for (const [words, notFound, temporary] of cases) {
+    await t.step(words, () => {
+      const cause = new Error(`failed to lookup address information: ${words}`);
+      const error = lookupFailure("db.test", cause);
+      assertInstanceOf(error, DnsError);
+      assertEquals([error.notFound, error.temporary], [notFound, temporary]);
+      assertStrictEquals(error.cause, cause);
+    });
+  }
+  await t.step("what is something else", () => {
+    const refused = new Deno.errors.ConnectionRefused("refused");
+    assertEquals(lookupFailure("db.test", refused), undefined);
+  });
 });
