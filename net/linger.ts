@@ -1,8 +1,7 @@
 import { discard } from "./calls.ts";
-import { type Conn, readerOf, wireOf, writerOf } from "./conn.ts";
+import { Conn, readerOf, wireOf, writerOf } from "./conn.ts";
 import { OpError } from "./errors.ts";
 import { Patience } from "./patience.ts";
-import type { Wire } from "./wire.ts";
 
 /** How long a peer may take to close its side after we have closed ours. */
 const LINGER_MS = 5_000;
@@ -32,10 +31,13 @@ async function linger(conn: Conn): Promise<void> {
   const wire = wireOf(conn);
   // No deadline: what the handler has left running may move it, either way.
   const patience = new Patience(wire.clock, LINGER_MS, () => discard(conn));
-  for (let w: Wire | null = wire; w; w = w.inside) w.lingering = true;
   try {
-    readerOf(conn).deadline.lift();
-    writerOf(conn).deadline.lift();
+    // Those that it is around have limits, too.
+    for (let c: Deno.Conn = conn; c instanceof Conn; c = wireOf(c).inner) {
+      wireOf(c).lingering = true;
+      readerOf(c).deadline.lift();
+      writerOf(c).deadline.lift();
+    }
     if (writerOf(conn).waiting) {
       // Not awaited by the handler. A slow reader may take its time for it.
       const { activity } = wire;

@@ -42,8 +42,6 @@ const LOST: ReadonlySet<string | undefined> = new Set([
 export class Wire implements Watcher {
   /** The platform's connection. */
   readonly inner: Deno.Conn;
-  /** The one that it is around, if a `Conn` was made of a `Conn`. */
-  readonly inside: Wire | null;
   /** Whose time counts. */
   readonly clock: Clock;
   /** Once true, always true; no call starts an operation any more. */
@@ -76,7 +74,7 @@ export class Wire implements Watcher {
 
   /**
    * @param inner The platform's connection.
-   * @param inside Its wire, if it is a `Conn`.
+   * @param inside Its wire, if it is a `Conn` itself.
    * @param clock Whose time counts; that of `inside`, or the system's.
    * @throws {TypeError} If it is no connection, TCP or unix: no error could say
    * where it happened, and that would show in a timer.
@@ -86,7 +84,6 @@ export class Wire implements Watcher {
     this.#localAddr = inner.localAddr;
     this.#remoteAddr = inner.remoteAddr;
     this.inner = inner;
-    this.inside = inside;
     this.clock = clock ?? inside?.clock ?? systemClock;
     inside?.watch(this);
   }

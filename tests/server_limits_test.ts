@@ -291,11 +291,22 @@ const ANSWERED: Record<string, (answer: Handler) => Handler> = {
   "was one of handle()": (answer) => (conn) => handle(conn, answer),
   "was one of handle(), of a Conn around it": (answer) => (conn) =>
     handle(new Conn(conn), answer),
-  "reads on, and is timed out": (answer) => async (conn, context) => {
+  "reads on, and is timed out": readingOn,
+  "reads on, and is timed out, of a Conn around it": (answer) => (conn) =>
+    handle(new Conn(conn), readingOn(answer)),
+  "was one of handle(), under a deadline of the one inside":
+    (answer) => (conn) => {
+      conn.setDeadline(2_000); // of a clock that begins at 0
+      return handle(new Conn(conn), answer);
+    },
+};
+
+function readingOn(answer: Handler): Handler {
+  return async (conn, context) => {
     await answer(conn, context);
     await conn.read(new Uint8Array(1));
-  },
-};
+  };
+}
 
 for (const [what, handlerOf] of Object.entries(ANSWERED)) {
   Deno.test(
@@ -304,7 +315,7 @@ for (const [what, handlerOf] of Object.entries(ANSWERED)) {
       timeout: STUCK_MS,
     },
     async () => {
-      const clock = new FakeClock();
+      const clock = new FakeClock(0);
       const reply = new Uint8Array(1024 * 1024); // the kernel takes it at once
       const written = Promise.withResolvers<void>();
       const handler = handlerOf(async (conn) => {
