@@ -183,8 +183,12 @@ function systemError(hostname: string, cause: unknown): DnsError {
     : new DnsError({ hostname, reason: NO_ADDRESS, cause });
 }
 
-/** What the runtime says when getaddrinfo fails; there is no code. */
-const LOOKUP_FAILED = /^failed to lookup address information: (.*)/;
+/**
+ * What the runtime says when getaddrinfo fails; there is no code. Windows gives
+ * WSAHOST_NOT_FOUND and the three behind it, as any other error.
+ */
+const LOOKUP_FAILED =
+  /^failed to lookup address information: (.*)|^(.*) \(os error 1100[1-4]\)$/;
 
 /**
  * The failed lookup behind an error of `Deno.connect` or `Deno.listen`, if that
@@ -197,8 +201,9 @@ export function lookupFailure(
 ): Error | undefined {
   // A name that no grant could be written for.
   if (cause instanceof URIError) return new DnsError({ hostname, cause });
-  const text = LOOKUP_FAILED.exec((cause as Error).message)?.[1];
-  if (text === undefined) return undefined;
+  const match = LOOKUP_FAILED.exec((cause as Error).message);
+  if (match === null) return undefined;
+  const text = (match[1] ?? match[2])!;
   if (parseIp(hostname) !== null) {
     const error = new Error("no such zone", { cause });
     return Object.assign(error, { code: "EINVAL" });

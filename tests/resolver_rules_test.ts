@@ -424,16 +424,21 @@ Deno.test("the rules ask nobody when the signal has aborted already", async (t) 
 });
 
 Deno.test("lookupFailure() knows getaddrinfo's words, in each system's", async (t) => {
+  const failed = "failed to lookup address information: ";
   const cases: [words: string, notFound: boolean, temporary: boolean][] = [
-    ["Name or service not known", true, false], // glibc
-    ["nodename nor servname provided, or not known", true, false], // macOS
+    [`${failed}Name or service not known`, true, false], // glibc
+    // macOS
+    [`${failed}nodename nor servname provided, or not known`, true, false],
     ["No such host is known. (os error 11001)", true, false], // Windows
-    ["Temporary failure in name resolution", false, true],
-    ["Name does not resolve", false, false], // musl, of all that can fail
+    [`${failed}Temporary failure in name resolution`, false, true],
+    // Windows
+    ["This is usually a temporary error. (os error 11002)", false, true],
+    // musl, of all that can fail
+    [`${failed}Name does not resolve`, false, false],
   ];
   for (const [words, notFound, temporary] of cases) {
     await t.step(words, () => {
-      const cause = new Error(`failed to lookup address information: ${words}`);
+      const cause = new Error(words);
       const error = lookupFailure("db.test", cause);
       assertInstanceOf(error, DnsError);
       assertEquals([error.notFound, error.temporary], [notFound, temporary]);
