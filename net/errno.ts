@@ -78,11 +78,14 @@ export function errnoText(error: Error): string | undefined {
   if (code === undefined || !Object.hasOwn(ERRNO_TEXT, code)) {
     return strerror(error);
   }
+  const text = ERRNO_TEXT[code]!;
   const { message } = error;
-  // Deno's "(os error 111)", node:net's "connect ECONNREFUSED 127.0.0.1:1".
-  const platforms = message === "" || message.includes("(os error ") ||
-    message.includes(code);
-  return platforms ? ERRNO_TEXT[code] : undefined;
+  // Deno's "(os error 111)", rustls's "connection reset", node:net's
+  // "read ECONNRESET".
+  const platforms = message.includes("(os error ") ||
+    text.includes(message.toLowerCase()) ||
+    /^[a-z]+ [A-Z]+$/.test(message) && message.endsWith(` ${code}`);
+  return platforms ? text : undefined;
 }
 
 /** The system's own words, without the runtime's `(os error 111)`. */

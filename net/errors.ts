@@ -192,7 +192,7 @@ export class ClosedError extends Error {
 
 /**
  * A deadline passed. Its name is the web platform's `TimeoutError`; test for
- * it with {@linkcode isTimeout}. The connection stays usable.
+ * it with {@linkcode isTimeout}, which tells when the connection stays usable.
  */
 export class DeadlineExceededError extends Error {
   /** Always `"TimeoutError"`, as `AbortSignal.timeout()` has it. */
@@ -321,7 +321,8 @@ export function reasonText(cause: unknown): string {
     const says = cause.op === "dial" || cause.cause === undefined;
     return says ? cause.message : reasonText(cause.cause);
   }
-  return errnoText(cause) || cause.message || cause.name;
+  const words = errnoText(cause) || cause.message || cause.name;
+  return words.replace(/\s*\n\s*/g, " ");
 }
 
 /** A cause that there is not shall not be printed as `[cause]: undefined`. */

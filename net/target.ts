@@ -29,10 +29,11 @@ import { setSocketOptions, type SocketOptions } from "./socket_options.ts";
  * only where single hosts at most are granted and there is no `resolve` option.
  * Rejects if there is no connection: the error's `code`, or its class as
  * `Deno.errors.ConnectionRefused`, makes the outcome in the trace, and its
- * message the end of ours. Should reject soon after `signal` aborts; whatever
- * it still delivers then is closed. `Deno.connect` is better left to finish
- * than given the signal: it loses a connection that came up just before an
- * abort, and what is delivered late is closed anyway.
+ * message the end of ours (what the system says of an errno: in Go's words).
+ * Should reject soon after `signal` aborts; whatever it still delivers then is
+ * closed. `Deno.connect` is better left to finish than given the signal: it
+ * loses a connection that came up just before an abort, and what is delivered
+ * late is closed anyway.
  *
  * A connection whose two addresses are the same, port included, is one that was
  * connected to itself (RFC 9293, section 3.5): it is closed and asked for again,

@@ -26,7 +26,14 @@ import {
 } from "../net/errors.ts";
 import { FakeClock } from "../testing/mod.ts";
 import { Scenario } from "./scenario.ts";
-import { blackHole, bytes, countedSignal, textOf, turn } from "./support.ts";
+import {
+  blackHole,
+  bytes,
+  countedSignal,
+  STUCK_MS,
+  textOf,
+  turn,
+} from "./support.ts";
 
 type ErrorClass = new (...args: never[]) => Error;
 
@@ -268,7 +275,7 @@ Deno.test("new DialError() has the first address's cause, if it is given none", 
 
 Deno.test("DialError says what failed in Go's words", async (t) => {
   const fails = (code: string) => {
-    const error = Object.assign(new Error(`os error ${code}`), { code });
+    const error = Object.assign(new Error(`connect ${code}`), { code });
     return () => Promise.reject(error);
   };
   const resolve = () => Promise.resolve(["10.0.0.1"]);
@@ -300,6 +307,19 @@ Deno.test("DialError says what failed in Go's words", async (t) => {
       assertEquals(error.errors.length, 1);
     });
   }
+  await t.step({
+    name: "a path that is too long: the runtime's words say more",
+    ignore: Deno.build.os === "windows",
+    fn: async () => {
+      const path = `/tmp/${"x".repeat(200)}`;
+      const error = await dial("unix", path).catch((e) => e);
+      assertEquals(error.code, "EINVAL");
+      assertEquals(
+        error.message,
+        `dial unix ${path}: path must be shorter than SUN_LEN`,
+      );
+    },
+  });
   await t.step("several: all of them, the cause is the first's", async () => {
     const error = await dial("tcp", "db.test:5432", {
       resolve: () => Promise.resolve(["::1", "10.0.0.1", "10.0.0.2"]),
@@ -498,6 +518,7 @@ Deno.test("dialTrace is plain JSON, exact on a fake clock", async () => {
 
 Deno.test("dial() [hangs, refuses, works] on real sockets takes one delay", {
   ignore: Deno.build.os !== "linux",
+  timeout: STUCK_MS,
 }, async () => {
   await using hole = await blackHole();
   const { port } = hole;

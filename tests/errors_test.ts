@@ -345,6 +345,17 @@ Deno.test("reasonText() makes something of whatever was thrown", async (t) => {
       Object.assign(new Error("read ECONNRESET"), { code: "ECONNRESET" }),
       "connection reset by peer", // node:net's words
     ],
+    [
+      new Deno.errors.ConnectionReset("connection reset"),
+      "connection reset by peer", // rustls's
+    ],
+    [
+      Object.assign(new Error("proxy:1 told ECONNREFUSED"), {
+        code: "ECONNREFUSED",
+      }),
+      "proxy:1 told ECONNREFUSED",
+    ],
+    [new Error("503 Busy\r\nServer: x"), "503 Busy Server: x"],
     [Object.assign(new Error("said"), { code: "" }), "said"],
     [Object.assign(new Error("said"), { code: "toString" }), "said"],
     [errno("ENOTDIR", "Not a directory"), "not a directory"],
