@@ -121,10 +121,8 @@ async function copyBoth(
   // A FIN takes no signal, and it may be stuck behind others' writes.
   const unfollow = signal && onAbort(signal, close);
   try {
-    return await Promise.all([
-      copyThenFin(a, b, options),
-      copyThenFin(b, a, options),
-    ]);
+    signal?.throwIfAborted();
+    return await Promise.all([copyThenFin(a, b), copyThenFin(b, a)]);
   } catch (error) {
     close();
     throw signal?.aborted ? signal.reason : error;
@@ -133,12 +131,8 @@ async function copyBoth(
   }
 }
 
-async function copyThenFin(
-  from: Conn,
-  to: Conn,
-  options?: IoOptions,
-): Promise<number> {
-  const n = await copy(from, to, options);
+async function copyThenFin(from: Conn, to: Conn): Promise<number> {
+  const n = await copy(from, to);
   await to.closeWrite();
   return n;
 }
