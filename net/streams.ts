@@ -1,4 +1,4 @@
-import { discard, failCall, tolerate } from "./calls.ts";
+import { discard, tolerate } from "./calls.ts";
 import { type Conn, readerOf, wireOf } from "./conn.ts";
 import type { ReadHalf, ReadWaiter } from "./read_half.ts";
 import type { Watcher } from "./wire.ts";
@@ -153,7 +153,7 @@ class PullCall implements ReadWaiter {
   /** What the platform waits for. */
   readonly promise: Promise<void>;
   readonly #source: Source;
-  readonly #resolve: (end: void | Promise<void>) => void;
+  readonly #resolve: () => void;
   readonly #reject: (error: unknown) => void;
 
   constructor(source: Source) {
@@ -178,9 +178,10 @@ class PullCall implements ReadWaiter {
     this.#resolve();
   }
 
-  fail(error: unknown, atOnce = false): void {
+  /** With the stack as it is: nobody who waits for a stream is to be seen. */
+  fail(error: unknown): void {
     this.#source.fail();
-    failCall(this.promise, this.#resolve, this.#reject, error, null, atOnce);
+    this.#reject(error);
   }
 }
 

@@ -79,6 +79,16 @@ export function endTests({ test, flood }: Suite): void {
     assertEquals(order, ["1 read", "2 read", "3 write", "4 write", "5 close"]);
   });
 
+  test("a failed stream's stack shows who ended it", async (a) => {
+    const reading = failure(a.readable.getReader().read());
+    await turn();
+    (function endsIt() {
+      a.close();
+    })();
+    const { stack } = await reading as Error;
+    assertMatch(stack!, /at endsIt /);
+  });
+
   test("a signal's reason keeps its own stack", async (a) => {
     const controller = new AbortController();
     const { signal } = controller;
