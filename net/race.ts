@@ -105,8 +105,8 @@ export class Race<T extends Candidate, C> {
   readonly #delay: number;
   readonly #alarm: Alarm;
   readonly #done = Promise.withResolvers<C | undefined>();
-  /** Attempts whose connect() has not settled yet, wanted or not. */
-  readonly #running = new Set<Promise<void>>();
+  /** Each settles with its attempt's connect(), wanted or not. */
+  readonly #settling: Promise<void>[] = [];
   readonly #seen = new Set<string>();
   /** Those of the untried that take no time: they will be refused. */
   readonly #refused = new Set<T>();
@@ -222,9 +222,7 @@ export class Race<T extends Candidate, C> {
     this.#alarm.clear();
     this.#lastStart = now;
     this.#nextStart = now + this.#delay;
-    const run = this.#run(attempt, patience)
-      .finally(() => this.#running.delete(run));
-    this.#running.add(run);
+    this.#settling.push(this.#run(attempt, patience));
   }
 
   /** Whether addresses share the time: a serial dial's, when it has a limit. */
@@ -305,8 +303,8 @@ export class Race<T extends Candidate, C> {
       attempt.abort.abort(error);
     }
     this.#done.resolve(
-      this.#init.settleLosers && this.#running.size > 0
-        ? Promise.all(this.#running).then(() => winner)
+      this.#init.settleLosers
+        ? Promise.all(this.#settling).then(() => winner)
         : winner,
     );
   }
