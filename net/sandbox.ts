@@ -105,7 +105,8 @@ function unixReason(path: string): string {
   }
   // What --allow-net takes has to be absolute, without symbolic links ($PWD may
   // have some), and what is asked about, too.
-  const host = path.startsWith("/") ? `unix:${path}` : `unix:${here()}/${path}`;
+  const start = path.startsWith("/") ? "" : `${Deno.cwd()}/`;
+  const host = `unix:${start}${path}`;
   const missing: string[] = [];
   for (
     const [flag, value, descriptor] of [
@@ -149,13 +150,4 @@ function forbidden(flag: string, what: string): string {
 /** Whether Deno would ask the user; else it answers "no" by itself. */
 export function canPrompt(): boolean {
   return Deno.stdin.isTerminal() && Deno.stderr.isTerminal();
-}
-
-/** The working directory; it is not always ours to know. */
-function here(): string {
-  try {
-    return Deno.cwd();
-  } catch {
-    return "";
-  }
 }
