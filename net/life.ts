@@ -39,8 +39,6 @@ export class Context implements HandlerContext {
   ended = false;
   /** Why the handler was told to end; `undefined` if it was not. */
   reason: unknown;
-  /** Ends the idle timeout, if there is one. */
-  unwatch: (() => void) | undefined;
   readonly #conn: Conn;
   readonly #onDetach: (() => void) | undefined;
   #controller: AbortController | null = null;
@@ -113,6 +111,5 @@ export async function live(
 
 function close(conn: Conn, context: Context): Promise<void> | void {
   context.ended = true;
-  context.unwatch?.(); // the close has a limit of its own
   if (!context.detached) return closeGently(conn);
 }

@@ -38,14 +38,12 @@ async function linger(conn: Conn): Promise<void> {
       readerOf(c).deadline.lift();
       writerOf(c).deadline.lift();
     }
-    if (writerOf(conn).waiting) {
-      // Not awaited by the handler. A slow reader may take its time for it.
-      const { activity } = wire;
-      wire.activity = (direction) => {
-        activity?.(direction);
-        if (direction === "out") patience.renew();
-      };
-    }
+    // A slow reader may take its time for what the handler did not await.
+    const { activity } = wire;
+    wire.activity = (direction) => {
+      activity?.(direction);
+      if (direction === "out") patience.renew();
+    };
     await conn.closeWrite();
     let left = LINGER_BYTES;
     while (left > 0) {

@@ -37,6 +37,8 @@ interface Session extends Drainable, Entry {
   readonly conn: Conn;
   readonly context: Context;
   readonly host: string | undefined;
+  /** Ends its idle timeout, if it has one. */
+  readonly unwatch: (() => void) | undefined;
 }
 
 /** A running server; {@linkcode serve} makes it. */
@@ -241,13 +243,13 @@ export class Server implements AsyncDisposable {
     const host = this.#hostOf(conn);
     if (host !== undefined && !this.#admit(conn, host)) return;
     const context = new Context(conn, () => this.#end(session));
-    if (this.#idleTimeout !== Infinity) {
-      context.unwatch = watchIdle(conn, this.#idleTimeout);
-    }
     const session: Session = {
       conn,
       context,
       host,
+      unwatch: this.#idleTimeout === Infinity
+        ? undefined
+        : watchIdle(conn, this.#idleTimeout),
       outcome: "running",
       index: -1,
     };
@@ -303,7 +305,7 @@ export class Server implements AsyncDisposable {
     if (session.outcome === "running") session.outcome = outcome;
     if (!this.#sessions.delete(session)) return;
     this.#connections?.delete(session.conn);
-    session.context.unwatch?.();
+    session.unwatch?.();
     if (session.host !== undefined) this.#hosts.leave(session.host);
     this.#wake();
     this.#checkEnd();
@@ -343,7 +345,7 @@ export class Server implements AsyncDisposable {
     this.#unfollow?.();
     for (const session of this.#sessions.list()) {
       session.outcome = "forced";
-      session.context.unwatch?.(); // its handler may go on for ever
+      session.unwatch?.(); // its handler may go on for ever
       try {
         session.conn.close();
       } catch (error) {
