@@ -458,3 +458,16 @@ Deno.test("Patience waits until all can have been read when it is over late", as
   assertEquals(ended, [0], "who was not read is not waited for for ever");
   all[0]!.clear();
 });
+
+Deno.test("Patience that is cleared while it waits for its turns never ends", async () => {
+  let ended = 0;
+  const patience = new Patience(systemClock, 10, () => ended++);
+  const rung = turn(); // a timer that is set before the alarm is due
+  const end = performance.now() + 30;
+  while (performance.now() < end);
+  await rung;
+  await turn(); // the alarm has rung, late
+  patience.clear();
+  for (let turns = 0; turns < 10; turns++) await turn();
+  assertEquals(ended, 0);
+});

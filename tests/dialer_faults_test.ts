@@ -647,6 +647,24 @@ Deno.test("attemptTimeout loses no connection that is there to a process that st
   }
 });
 
+Deno.test("attemptTimeout gives who stood still two turns to be told", async () => {
+  const conn = counted().conn;
+  const dialled = await dial("tcp", "db.test:1", {
+    resolve: () => Promise.resolve(["10.0.0.1"]),
+    attemptTimeout: 20,
+    connect: async () => {
+      setTimeout(() => {
+        const end = performance.now() + 60;
+        while (performance.now() < end);
+      }, 0);
+      // It stands still in the first turn, and the alarm rings in the second.
+      for (let turns = 0; turns < 3; turns++) await turn();
+      return conn;
+    },
+  });
+  dialled.close();
+});
+
 Deno.test("a connector that lacks another grant says so itself", async () => {
   const message = 'Requires read access to "/ca.pem", run again with ' +
     "the --allow-read flag";

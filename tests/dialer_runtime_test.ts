@@ -2,9 +2,15 @@
  * What the runtime itself says and does: names under a grant for the name
  * alone, zones, abstract sockets, and sockets that it would leave open.
  */
-import { assert, assertEquals, assertInstanceOf } from "@std/assert";
+import {
+  assert,
+  assertEquals,
+  assertInstanceOf,
+  assertMatch,
+} from "@std/assert";
 import { dial, DialError } from "../dialer.ts";
 import { listen } from "../listener.ts";
+import { DnsServer } from "./dns_server.ts";
 import { blackHole, canUnshare, installed, runChild } from "./support.ts";
 
 const linux = Deno.build.os === "linux";
@@ -210,32 +216,116 @@ Deno.test("a name server out of reach: not found is not certain", {
   );
 });
 
-Deno.test("dial() of [::] over tcp4 does not ask at the prompt for 0.0.0.0", {
-  ignore: !linux || !installed("script"),
-}, async () => {
+/** What a program prints on a terminal at which nobody answers. */
+async function onTerminal(source: string, grant: string): Promise<string> {
   const program = await Deno.makeTempFile({ suffix: ".ts" });
   const module = new URL("../mod.ts", import.meta.url);
-  await Deno.writeTextFile(
-    program,
-    `
-    import { dial } from "${module}";
-    const error = await dial("tcp4", "[::]:1").catch((error) => error);
-    console.log(error.trace.attempts[0].outcome, error.message);
-    `,
-  );
+  await Deno.writeTextFile(program, source.replace("./mod.ts", String(module)));
   const deno = `timeout --foreground 20 ${Deno.execPath()}`;
-  const run = ["run", "--quiet", "--no-config", "--allow-net=[::]", program];
-  // script(1) gives it a terminal, at which nobody answers.
+  const run = ["run", "--quiet", "--no-config", grant, program];
   const { stdout } = await new Deno.Command("script", {
     args: ["-qec", [deno, ...run].join(" "), "/dev/null"],
     env: { NO_COLOR: "1" },
     stdin: "null",
   }).output();
+  await Deno.remove(program);
+  return new TextDecoder().decode(stdout).trim();
+}
+
+Deno.test("dial() of [::] over tcp4 does not ask at the prompt for 0.0.0.0", {
+  ignore: !linux || !installed("script"),
+}, async () => {
+  const said = await onTerminal(
+    `
+    import { dial } from "./mod.ts";
+    const error = await dial("tcp4", "[::]:1").catch((error) => error);
+    console.log(error.trace.attempts[0].outcome, error.message);
+    `,
+    "--allow-net=[::]",
+  );
   assertEquals(
-    new TextDecoder().decode(stdout).trim(),
+    said,
     "denied dial tcp4 127.0.0.1:1: run again with --allow-net=0.0.0.0:1",
   );
-  await Deno.remove(program);
+});
+
+Deno.test("dnsResolver() on a terminal asks a name server that is granted", {
+  ignore: !linux || !installed("script"),
+}, async () => {
+  await using server = await DnsServer.start({ "db.test A": ["127.0.0.1"] });
+  const { port } = server.nameServer;
+  const said = await onTerminal(
+    `
+    import { dnsResolver } from "./mod.ts";
+    const nameServer = { ipAddr: "127.0.0.1", port: ${port} };
+    const { signal } = new AbortController();
+    const addresses = dnsResolver({ nameServer })("db.test", { signal });
+    for await (const batch of addresses) console.log(...batch);
+    `,
+    `--allow-net=127.0.0.1:${port}`,
+  );
+  assertEquals(said, "127.0.0.1");
+});
+
+Deno.test("dnsResolver() without a grant names that of the system's name server", async () => {
+  const { stdout } = await runChild(
+    `
+    import { dial, dnsResolver } from "./mod.ts";
+    const resolve = dnsResolver();
+    const error = await dial("tcp", "nosuch.test:80", { resolve })
+      .catch((error) => error);
+    console.log(error.message);
+    `,
+    { flags: [] },
+  );
+  assertMatch(
+    stdout,
+    /^dial tcp: lookup nosuch.test: run again with --allow-net=\S+:53\n$/,
+  );
+});
+
+Deno.test("dial() keeps the process alive while it waits for a time", async (t) => {
+  const dials = {
+    "to try the next address": {
+      source: `dial("tcp", "db.test:1", { connect, resolve })`,
+      said: "127.0.0.1:2",
+    },
+    "to give up an address": {
+      source: `dial("tcp", "192.0.2.1:1", { connect, attemptTimeout: 20 })`,
+      said: "i/o timeout",
+    },
+  };
+  for (const [name, { source, said }] of Object.entries(dials)) {
+    await t.step(name, async () => {
+      const { code, stdout } = await runChild(
+        `
+        import { dial } from "./mod.ts";
+        const addr = (port) => ({
+          transport: "tcp",
+          hostname: "127.0.0.1",
+          port,
+        });
+        const conn = {
+          localAddr: addr(1),
+          remoteAddr: addr(2),
+          read() {},
+          write() {},
+          close() {},
+        };
+        const resolve = () => Promise.resolve(["192.0.2.1", "192.0.2.2"]);
+        // A connector that waits for nothing of the runtime's.
+        const connect = ({ hostname }) =>
+          hostname === "192.0.2.1" ? new Promise(() => {}) : conn;
+        ${source}.then(
+          (conn) => console.log(String(conn.remoteAddr)),
+          (error) => console.log(error.message.split(": ").at(-1)),
+        );
+        `,
+        { flags: ["--allow-net"] },
+      );
+      assertEquals([code, stdout], [0, `${said}\n`]);
+    });
+  }
 });
 
 Deno.test("dial() of a literal leaves the refusal to the runtime", async () => {

@@ -539,6 +539,22 @@ Deno.test("handle() waits for a slow reader, 5 s for a stuck one", async () => {
   assertEquals(clock.timers, []);
 });
 
+Deno.test("handle() waits for a slow reader when two of it close at once", async () => {
+  const clock = new FakeClock();
+  const [client, server] = pipe({ clock });
+  const handled = handle(server, (conn) => {
+    handle(conn, (conn) => void conn.write(new Uint8Array(1024 * 1024)));
+  });
+  let got = 0;
+  for await (const chunk of client) {
+    got += chunk.length;
+    await clock.advance(4_000);
+  }
+  assertEquals(got, 1024 * 1024);
+  client.close();
+  await handled;
+});
+
 Deno.test("handle() waits 5 s for a peer that sends, but reads nothing", async () => {
   const clock = new FakeClock();
   const [client, server] = pipe({ clock });

@@ -18,7 +18,7 @@ import {
 } from "../mod.ts";
 import { DnsError, OpError } from "../net/errors.ts";
 import { DnsServer } from "./dns_server.ts";
-import { countedSignal } from "./support.ts";
+import { countedSignal, installed, preload, runChild } from "./support.ts";
 import type { Lookup } from "./system_lookups.ts";
 
 /** What a resolver gives, batch by batch. */
@@ -382,6 +382,7 @@ async function assertSystemAnswers(t: Deno.TestContext, found: Found) {
     assertEquals(found.nosuch.error, {
       message: "lookup nosuch.test: no such host",
       notFound: true,
+      temporary: false,
       code: "ENOTFOUND",
     });
   });
@@ -389,6 +390,7 @@ async function assertSystemAnswers(t: Deno.TestContext, found: Found) {
     assertEquals(found.empty.error, {
       message: "lookup empty.test: no address found",
       notFound: false,
+      temporary: false,
       code: "ENOTFOUND",
     });
   });
@@ -396,6 +398,7 @@ async function assertSystemAnswers(t: Deno.TestContext, found: Found) {
     assertEquals(found.broken.error, {
       message: "lookup broken.test: temporary failure in name resolution",
       notFound: false,
+      temporary: true,
       code: "EAI_AGAIN",
     });
   });
@@ -445,6 +448,7 @@ async function assertSystemAnswers(t: Deno.TestContext, found: Found) {
     assertEquals(found.starved.error, {
       message: "lookup hosts.test: no address found",
       notFound: false,
+      temporary: false,
       code: "ENOTFOUND",
     });
   });
@@ -469,4 +473,71 @@ Deno.test("systemResolver() rejects with the signal's reason", async (t) => {
     // The lookup goes on, and this one joins it.
     assertEquals((await next(new AbortController().signal)).done, false);
   });
+});
+
+Deno.test("dnsResolver() tells of one family that there is no such record", async () => {
+  await using server = await DnsServer.start({});
+  const error = await failureOf(dnsResolver(server), "nosuch.test", {
+    family: 4,
+  });
+  const { ipAddr, port } = server.nameServer;
+  assertEquals(
+    error.message,
+    `lookup nosuch.test on ${ipAddr}:${port}: no address found`,
+  );
+  assertInstanceOf(error.cause, Deno.errors.NotFound);
+});
+
+/** A getaddrinfo that looks at no hint, or fails. */
+const GETADDRINFO = `
+#include <arpa/inet.h>
+#include <netdb.h>
+#include <netinet/in.h>
+#include <stdlib.h>
+
+int getaddrinfo(const char *node, const char *service,
+                const struct addrinfo *hints, struct addrinfo **found) {
+  *found = 0;
+  if (getenv("FAIL")) return atoi(getenv("FAIL"));
+  struct addrinfo *info = calloc(1, sizeof *info);
+  struct sockaddr_in *addr = calloc(1, sizeof *addr);
+  addr->sin_family = AF_INET;
+  inet_pton(AF_INET, "192.0.2.1", &addr->sin_addr);
+  info->ai_family = AF_INET;
+  info->ai_socktype = SOCK_STREAM;
+  info->ai_addr = (struct sockaddr *)addr;
+  info->ai_addrlen = sizeof *addr;
+  *found = info;
+  return 0;
+}
+
+void freeaddrinfo(struct addrinfo *info) {}
+`;
+
+Deno.test("systemResolver() names the host of a failed lookup (needs cc)", {
+  ignore: Deno.build.os !== "linux" || !installed("cc"),
+}, async (t) => {
+  await using library = await preload(GETADDRINFO);
+  const cases: [name: string, variables: string[], said: string][] = [
+    ["one family, and only the other's came", [], "no address found"],
+    ["EAI_FAIL", ["FAIL=-4"], "getaddrinfo EAI_FAIL db.test"],
+  ];
+  for (const [name, variables, said] of cases) {
+    await t.step(name, async () => {
+      const { stdout } = await runChild(
+        `
+        import { systemResolver } from "./mod.ts";
+        const { signal } = new AbortController();
+        try {
+          const options = { family: 6, signal };
+          for await (const batch of systemResolver("db.test", options));
+        } catch (error) {
+          console.log(error.hostname, error.message);
+        }
+        `,
+        { flags: ["--allow-net"], wrap: [...library.wrap, ...variables] },
+      );
+      assertEquals(stdout, `db.test lookup db.test: ${said}\n`);
+    });
+  }
 });

@@ -40,7 +40,12 @@ export interface Lookup {
   addresses: string[];
   /** When the first batch came, or the error. */
   ms: number;
-  error?: { message: string; notFound?: boolean; code?: string };
+  error?: {
+    message: string;
+    notFound?: boolean;
+    temporary?: boolean;
+    code?: string;
+  };
 }
 
 async function look(
@@ -66,9 +71,13 @@ async function look(
       return { addresses, ms, error: { message: error.message } };
     }
     if (!(error instanceof DnsError)) throw error;
-    const { cause, message, notFound } = error;
+    const { cause, message, notFound, temporary } = error;
     const { code } = cause as { code?: string };
-    return { addresses, ms, error: { message, notFound, ...code && { code } } };
+    return {
+      addresses,
+      ms,
+      error: { message, notFound, temporary, ...code && { code } },
+    };
   }
 }
 
