@@ -33,8 +33,8 @@ export type {
   ListenOptions,
 } from "./net/accept_options.ts";
 
-/** More than any kernel allows, so as large as it allows. */
-const MAX_BACKLOG = 65_535;
+/** As large as the kernel allows: listen(2) takes an int, and clamps it. */
+const MAX_BACKLOG = 2 ** 31 - 1;
 
 /**
  * Binds an address and listens on it.

@@ -54,9 +54,7 @@ export interface ListenOptions extends ListenerOptions {
   /**
    * How many connections may wait in the kernel's queue, at least 1. The
    * kernel has a limit of its own (Linux: net.core.somaxconn). Only TCP; a unix
-   * socket has the runtime's own.
-   *
-   * @default {65535}
+   * socket has the runtime's own. Default: as many as the kernel allows.
    */
   backlog?: number;
   /**

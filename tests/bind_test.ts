@@ -755,10 +755,10 @@ Deno.test({
   fn: async (t) => {
     const somaxconn = await sysctl("net/core/somaxconn");
     const rows: [string, number | undefined, number][] = [
-      ["default: the kernel's limit", undefined, Math.min(somaxconn, 65_535)],
+      ["default: the kernel's limit", undefined, somaxconn],
       ["bound: 1", 1, 1],
       ["some", 5, 5],
-      ["beyond the kernel's limit", 2 ** 40, Math.min(somaxconn, 65_535)],
+      ["beyond the kernel's limit", 2 ** 40, somaxconn],
     ];
     for (const [name, backlog, expected] of rows) {
       await t.step(name, async () => {
@@ -776,6 +776,29 @@ Deno.test({
       });
     }
   },
+});
+
+Deno.test("a backlog may be larger than 65,535 (needs ss, unshare)", {
+  ignore: !canUnshare() || !installed("ss"),
+}, async () => {
+  const raise = "ip link set lo up; " +
+    'echo 200000 > /proc/sys/net/core/somaxconn; exec "$@"';
+  const { stdout, stderr } = await runChild(
+    `
+    import { listen } from "./listener.ts";
+    for (const options of [{}, { backlog: 100_000 }]) {
+      await using listener = await listen("tcp", "127.0.0.1:0", options);
+      const args = ["-Hltn", \`sport = :\${listener.addr.port}\`];
+      const { stdout } = await new Deno.Command("ss", { args }).output();
+      console.log(new TextDecoder().decode(stdout).split(/\\s+/)[2]);
+    }
+    `,
+    {
+      flags: ["--allow-net", "--allow-run=ss"],
+      wrap: ["unshare", "-rn", "sh", "-c", raise, "sh"],
+    },
+  );
+  assertEquals(stdout, "200000\n100000\n", stderr);
 });
 
 Deno.test("reusePort without --unstable-net is an error, not the end", async () => {
