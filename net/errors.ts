@@ -88,7 +88,12 @@ export function isTimeout(error: unknown): boolean {
 export interface OpErrorInit {
   /** What was attempted. @default {"dial"} */
   op?: OpError["op"] | undefined;
-  /** The network's name, as the caller gave it. @default {""} */
+  /**
+   * The network's name: as the caller gave it to a dial or a listen, else
+   * `tcp` or `unix`.
+   *
+   * @default {""}
+   */
   network?: string | undefined;
   /** Our own address, for calls on a connection. */
   source?: Addr | undefined;
@@ -134,7 +139,10 @@ export class OpError extends Error {
     | "write"
     | "close"
     | "set";
-  /** The network's name: `tcp`, `tcp4`, `tcp6`, `unix`, or what was given. */
+  /**
+   * The network's name: as it was given to a dial or a listen; `tcp` or `unix`
+   * of a call on what that has made.
+   */
   readonly network: string;
   // Declared, not defined: what is absent shall not be printed as undefined.
   /** Our own address, for calls on a connection. */
