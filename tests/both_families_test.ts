@@ -7,6 +7,7 @@ import { closedInner, errno, FakeConn, FakeListener } from "./fake_listener.ts";
 import {
   connect,
   installed,
+  listenAnew,
   ownAddr,
   preload,
   runChild,
@@ -46,25 +47,29 @@ Deno.test("bothFamilies() brings the clients of both", {
 
 Deno.test("bothFamilies() frees both ports when it is closed", async (t) => {
   const addrs = [ownAddr(20_000), ownAddr(20_001)];
-  const free = () => addrs.forEach((addr) => Deno.listen(addr).close());
+  const free = async () => {
+    for (const addr of addrs) {
+      (await listenAnew(() => Deno.listen(addr))).close();
+    }
+  };
   await t.step("while somebody waits", async () => {
     const { listener } = listenBoth(addrs);
     const waiting = assertRejects(() => listener.accept());
     await listener.close();
     await waiting;
-    free();
+    await free();
   });
   await t.step("while the slower one is asked still", async () => {
     const { sides, listener } = listenBoth(addrs);
     using _client = await connect({ addr: sides[1]!.addr });
     (await listener.accept()).close();
     await listener.close();
-    free();
+    await free();
   });
   await t.step("when nobody has asked", async () => {
     const { listener } = listenBoth(addrs);
     await listener.close();
-    free();
+    await free();
   });
 });
 

@@ -20,6 +20,7 @@ import {
   bytes,
   connect,
   installed,
+  listenAnew,
   ownAddr,
   preload,
   reset,
@@ -104,18 +105,55 @@ Deno.test("close() twice is refused by Deno, and nothing to us", async () => {
 });
 
 Deno.test("the port is free when close() settles, not when Deno's returns", async () => {
-  const addr = ownAddr(20_002);
-  const raw = Deno.listen(addr);
-  const accepted = raw.accept().catch(() => {});
-  raw.close();
-  assertThrows(() => Deno.listen(addr), Deno.errors.AddrInUse);
-  await accepted;
+  const { hostname, port } = ownAddr(20_002);
+  // In a process that starts no other one; see listenAnew().
+  const { stdout, stderr } = await runChild(
+    `
+    import { listen, serve } from "./mod.ts";
 
-  const listener = await listen("tcp", `${addr.hostname}:${addr.port}`);
-  const ended = assertRejects(() => listener.accept());
-  await listener.close();
-  await using _again = await listen("tcp", String(listener.addr));
-  await ended;
+    const addr = { hostname: "${hostname}", port: ${port} };
+    const raw = Deno.listen(addr);
+    const accepted = raw.accept().catch(() => {});
+    raw.close();
+    try {
+      Deno.listen(addr).close();
+    } catch (error) {
+      console.log(error.code);
+    }
+    await accepted;
+
+    const ends = [
+      (listener) => listener.close(),
+      (listener) => serve(listener, () => {}).shutdown(),
+      (listener, controller) => {
+        controller.abort();
+        return listener.close();
+      },
+      async (listener) => {
+        const client = await Deno.connect(addr);
+        for await (const conn of listener) {
+          conn.close();
+          break;
+        }
+        client.close();
+      },
+    ];
+    for (const end of [...ends, ...ends]) {
+      const controller = new AbortController();
+      const { signal } = controller;
+      const address = addr.hostname + ":" + addr.port;
+      const listener = await listen("tcp", address, { signal });
+      const accept = ends.indexOf(end) % 2 ? undefined : listener.accept();
+      const ended = accept?.catch(() => {});
+      await end(listener, controller);
+      Deno.listen(addr).close();
+      await ended;
+    }
+    console.log("free");
+    `,
+    { flags: [`--allow-net=${hostname}`] },
+  );
+  assertEquals(stdout, "EADDRINUSE\nfree\n", stderr);
 });
 
 Deno.test("a plain loop dies of EMFILE; ours waits, and says so once", {
@@ -403,7 +441,7 @@ Deno.test("new Listener() takes a TLS listener", async (t) => {
   await t.step("and closes like any other", async () => {
     await listener.close();
     await served;
-    Deno.listen(addr).close();
+    (await listenAnew(() => Deno.listen(addr))).close();
   });
 });
 

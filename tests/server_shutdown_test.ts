@@ -23,6 +23,7 @@ import {
   bytes,
   connect,
   countedSignal,
+  listenAnew,
   ownAddr,
   runChild,
   STUCK_MS,
@@ -848,7 +849,8 @@ Deno.test("shutdown() frees the port", async () => {
   const { hostname, port } = ownAddr(20_003);
   const server = serve(await listen("tcp", `${hostname}:${port}`), echo);
   await server.shutdown();
-  await (await listen("tcp", String(server.addr))).close();
+  const again = await listenAnew(() => listen("tcp", String(server.addr)));
+  await again.close();
 });
 
 Deno.test("serve() shuts down when its signal aborts", async (t) => {

@@ -46,6 +46,24 @@ export function ownAddr(port: number): { hostname: string; port: number } {
   return { hostname: own, port };
 }
 
+/**
+ * Listens where somebody has just stopped to. Test files are threads of one
+ * process: while another one starts a child, that has a copy of all descriptors
+ * until its exec, and the address with them. So it may take some tries; that it
+ * takes one is shown in a process of its own (listener_hazard_test.ts).
+ */
+export async function listenAnew<T>(listen: () => T | Promise<T>): Promise<T> {
+  for (let left = 1_000;; left--) {
+    try {
+      return await listen();
+    } catch (error) {
+      const { code } = error as { code?: string };
+      if (code !== "EADDRINUSE" || left === 0) throw error;
+      await turn();
+    }
+  }
+}
+
 /** Two ends of one TCP connection: the client's, the server's. */
 export async function pair(): Promise<[client: Conn, server: Conn]> {
   await using listener = await listen("tcp", "127.0.0.1:0");

@@ -15,7 +15,13 @@ import {
 import type { Listener, ListenOptions } from "../../listener.ts";
 import type { Conn } from "../../net/conn.ts";
 import { isClosed, OpError } from "../../net/errors.ts";
-import { bytes, countedSignal, STUCK_MS, turn } from "../support.ts";
+import {
+  bytes,
+  countedSignal,
+  listenAnew,
+  STUCK_MS,
+  turn,
+} from "../support.ts";
 
 /** Where the suite's listeners live. */
 export interface ListenerWorld {
@@ -32,6 +38,10 @@ export interface ListenerWorld {
 /** Registers the tests. */
 export function listenerSuite(name: string, world: ListenerWorld): void {
   const { listen, reset } = world;
+  const listenOwn = (options: ListenOptions = {}) =>
+    listenAnew(() => listen(options, world.own));
+  const anew = ({ addr }: Listener) =>
+    listenAnew(() => listen({}, String(addr)));
 
   /** A client that has said who it is. */
   async function client(listener: Listener, id: number): Promise<Conn> {
@@ -201,14 +211,14 @@ export function listenerSuite(name: string, world: ListenerWorld): void {
   });
 
   test("the address is free when close() settles", async () => {
-    const first = await listen({}, world.own);
+    const first = await listenOwn();
     const address = String(first.addr);
     const pending = first.accept();
     await using client = await world.connect(first);
     await using server = await pending;
     const waiting = rejectsClosed(first.accept(), first);
     await first.close();
-    await using second = await listen({}, address);
+    await using second = await anew(first);
     assertEquals(String(second.addr), address);
     await waiting;
     await roundTrip(client, server);
@@ -294,18 +304,18 @@ export function listenerSuite(name: string, world: ListenerWorld): void {
   });
 
   test("break closes it", async () => {
-    const listener = await listen({}, world.own);
+    const listener = await listenOwn();
     await using _client = await world.connect(listener);
     for await (const conn of listener) {
       conn.close();
       break;
     }
     await rejectsClosed(listener.accept(), listener);
-    await using _again = await listen({}, String(listener.addr));
+    await using _again = await anew(listener);
   });
 
   test("a throw in the loop closes it", async () => {
-    const listener = await listen({}, world.own);
+    const listener = await listenOwn();
     await using _client = await world.connect(listener);
     const boom = new Error("boom");
     const loop = async () => {
@@ -315,7 +325,7 @@ export function listenerSuite(name: string, world: ListenerWorld): void {
       }
     };
     await rejectsWith(loop(), boom);
-    await using _again = await listen({}, String(listener.addr));
+    await using _again = await anew(listener);
   });
 
   test("close() before break is no error", async () => {
@@ -329,12 +339,12 @@ export function listenerSuite(name: string, world: ListenerWorld): void {
   });
 
   test("await using closes it", async () => {
-    let address: string;
+    let closed: Listener;
     {
-      await using listener = await listen({}, world.own);
-      address = String(listener.addr);
+      await using listener = await listenOwn();
+      closed = listener;
     }
-    await using _again = await listen({}, address);
+    await using _again = await anew(closed);
   });
 
   test("an aborted signal fails listen() with its reason", async () => {
@@ -360,7 +370,7 @@ export function listenerSuite(name: string, world: ListenerWorld): void {
 
   test("its signal closes it", async () => {
     const { controller, signal, listeners } = countedSignal();
-    const listener = await listen({ signal }, world.own);
+    const listener = await listenOwn({ signal });
     assertEquals(listeners(), 1);
     const call = listener.accept();
     const loop = (async () => {
@@ -370,7 +380,7 @@ export function listenerSuite(name: string, world: ListenerWorld): void {
     await rejectsClosed(call, listener);
     await loop;
     await listener.close();
-    await using _again = await listen({}, String(listener.addr));
+    await using _again = await anew(listener);
     assertEquals(listeners(), 0);
   });
 
