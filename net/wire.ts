@@ -146,8 +146,9 @@ export class Wire implements Watcher {
   writeFailed(error: unknown): void {
     if (error === this.gone) return; // a FIN, refused because of it
     const code = errorCode(error);
-    if (LOST.has(code)) this.loss = error as Error;
-    if (LOST.has(code) || code === "EPIPE") this.gone = error as Error;
+    if (LOST.has(code)) this.loss = this.gone = error as Error;
+    // The kernel says EPIPE of all that comes after a reset, too.
+    if (code === "EPIPE") this.gone ??= error as Error;
   }
 
   /** What failed, where and why; both addresses, as Go's `OpError` has them. */

@@ -745,6 +745,25 @@ Deno.test("Conn.close() with a write under way waits for nothing, and starts not
   assertEquals([inner.writeSizes.length, inner.closes], [1, 1]);
 });
 
+Deno.test("what a first write was told of the loss, closeWrite() tells", async () => {
+  const { inner, conn } = setUp();
+  const told = [];
+  const { BrokenPipe, ConnectionReset } = Deno.errors;
+  // As the kernel does it, one after the other.
+  for (const error of [new ConnectionReset(), new BrokenPipe()]) {
+    const writing = opError(conn.write(bytes("x")));
+    await jobs();
+    await inner.failWrite(error);
+    told.push((await writing).code);
+  }
+  assertEquals(told, ["ECONNRESET", "EPIPE"]);
+  const finishing = opError(conn.closeWrite());
+  await jobs();
+  inner.fins[0]?.resolve(); // the kernel has nothing against it
+  assertEquals((await finishing).code, "ECONNRESET");
+  conn.close();
+});
+
 Deno.test("Conn.close() tells a write how much of it is out", async () => {
   const { inner, conn } = setUp();
   const writing = opError(conn.write(new Uint8Array(3_000)));
