@@ -259,8 +259,8 @@ export class Listener implements AsyncIterable<Conn>, AsyncDisposable {
     }
     if (this.#bound) wireOf(conn).plain = true;
     // What came to us as ::ffff:127.0.0.1 is 127.0.0.1 here.
-    const { ipv6Only } = this.#bound ?? {};
-    if (!ipv6Only || String(conn.remoteAddr).startsWith("[")) return conn;
+    const all = !this.#bound?.ipv6Only;
+    if (all || String(conn.remoteAddr).startsWith("[")) return conn;
     conn.close();
     this.#passOver();
     return null;
