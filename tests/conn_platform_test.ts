@@ -374,6 +374,15 @@ Deno.test("readable keeps what comes for a reader that has let go", async () => 
   conn.close();
 });
 
+/** A BYOB reader lets go of the stream, with a read of `size` under way. */
+async function letGo({ readable }: Conn, size: number): Promise<void> {
+  const reader = readable.getReader({ mode: "byob" });
+  const released = failure(reader.read(new Uint8Array(size)));
+  await jobs();
+  reader.releaseLock();
+  assert(await released instanceof TypeError);
+}
+
 /** Ways to wait at the stream, and to let go of it. */
 const LETTING_GO: Record<string, (conn: Conn) => Promise<unknown>> = {
   "a reader": async ({ readable }) => {
@@ -383,13 +392,7 @@ const LETTING_GO: Record<string, (conn: Conn) => Promise<unknown>> = {
     reader.releaseLock();
     await gone;
   },
-  "a BYOB reader": async ({ readable }) => {
-    const reader = readable.getReader({ mode: "byob" });
-    const gone = failure(reader.read(new Uint8Array(2)));
-    await jobs();
-    reader.releaseLock();
-    await gone;
-  },
+  "a BYOB reader": (conn) => letGo(conn, 2),
   "a pipe": async ({ readable }) => {
     const controller = new AbortController();
     const { signal } = controller;
@@ -455,11 +458,7 @@ Deno.test("readable serves whoever takes the place of those that let go", async 
 
 Deno.test("readable keeps no bytes that a small view after a large one has no room for", async () => {
   const { inner, conn } = setUp();
-  const large = conn.readable.getReader({ mode: "byob" });
-  const gone = failure(large.read(new Uint8Array(1000)));
-  await jobs();
-  large.releaseLock();
-  await gone;
+  await letGo(conn, 1000);
   const small = conn.readable.getReader({ mode: "byob" });
   const reading = small.read(new Uint8Array(4));
   await inner.deliver(bytes("0123456789"));
@@ -905,11 +904,7 @@ Deno.test("an end in the middle of an element is the peer's doing", async () => 
 
 Deno.test("a default reader gets what a BYOB reader has let go of", async () => {
   const { inner, conn } = setUp();
-  const byob = conn.readable.getReader({ mode: "byob" });
-  const released = failure(byob.read(new Uint8Array(100)));
-  await jobs();
-  byob.releaseLock();
-  assert(await released instanceof TypeError);
+  await letGo(conn, 100);
   const reader = conn.readable.getReader();
   for (const word of ["hello", "again"]) {
     const reading = reader.read();
