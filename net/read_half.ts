@@ -203,7 +203,7 @@ export class ReadHalf implements Half {
       this.#start = 0;
       this.#end = n;
       this.#adapt(n);
-      this.#wire.activity?.("in");
+      this.#wire.moved("in");
     }
     this.#serve();
   }

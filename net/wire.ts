@@ -59,12 +59,14 @@ export class Wire implements Watcher {
   loss: Error | null = null;
   /** Why nothing can be sent any more, if a call was told. */
   gone: Error | null = null;
-  /** Told of every byte that came or went; for whoever waits for some. */
+  /** Told of bytes that came or went; for whoever waits for some. */
   activity: ((direction: "in" | "out") => void) | null = null;
   /** The reading half, once somebody has read. */
   reader: Half | null = null;
   /** The writing half, once somebody has written. */
   writer: Half | null = null;
+  /** Of the `Conn` around this one: what moves here moves there. */
+  #around: Wire | null = null;
   #watchers: Set<Watcher> | null = null;
   #local: Addr | null = null;
   #remote: Addr | null = null;
@@ -85,7 +87,9 @@ export class Wire implements Watcher {
     this.#remoteAddr = inner.remoteAddr;
     this.inner = inner;
     this.clock = clock ?? inside?.clock ?? systemClock;
-    inside?.watch(this);
+    if (inside === null) return;
+    inside.#around = this;
+    inside.watch(this);
   }
 
   /** Our address; made when somebody asks. It stays valid after close. */
@@ -134,6 +138,12 @@ export class Wire implements Watcher {
   /** It is the connection around `_inner`, which is over. */
   over(_inner: Wire, cause: Error): void {
     this.end(cause);
+  }
+
+  /** Bytes came or went. A large write's count here first, piece by piece. */
+  moved(direction: "in" | "out"): void {
+    this.activity?.(direction);
+    this.#around?.moved(direction);
   }
 
   /** Takes note of what the platform has told a read. */

@@ -282,7 +282,7 @@ export class WriteHalf implements Half {
       if (!counts(n, piece.length - this.#from)) {
         return this.#failed(odd("write", n));
       }
-      this.#wire.activity?.("out");
+      this.#wire.moved("out");
       this.#from += n;
       // A job that is told may add the next one, or close the connection.
       this.#settle(n);

@@ -555,6 +555,23 @@ Deno.test("handle() waits for a slow reader when two of it close at once", async
   await handled;
 });
 
+Deno.test("handle() waits for a slow reader of a Conn around a Conn", async () => {
+  const clock = new FakeClock();
+  const [client, server] = pipe({ clock });
+  const around = new Conn(new Conn(server));
+  const handled = handle(around, (conn) => {
+    conn.write(new Uint8Array(1024 * 1024)); // one operation of the inner one's
+  });
+  let got = 0;
+  for await (const chunk of client) {
+    got += chunk.length;
+    await clock.advance(4_000);
+  }
+  assertEquals(got, 1024 * 1024);
+  client.close();
+  await handled;
+});
+
 Deno.test("handle() waits 5 s for a peer that sends, but reads nothing", async () => {
   const clock = new FakeClock();
   const [client, server] = pipe({ clock });

@@ -5,7 +5,7 @@ import {
   assertStringIncludes,
 } from "@std/assert";
 import { handle, type Handler, serve } from "../handler.ts";
-import { listen } from "../listener.ts";
+import { listen, Listener } from "../listener.ts";
 import { Conn } from "../net/conn.ts";
 import { copy, copyBidirectional } from "../net/copy.ts";
 import { isTimeout, OpError } from "../net/errors.ts";
@@ -263,6 +263,25 @@ Deno.test(
     client.close();
     await server.shutdown();
   },
+);
+
+Deno.test(
+  "idleTimeout counts what leaves through a Conn inside",
+  inMemory(async ({ clock, net }) => {
+    const inside = await net.listen("tcp", "10.0.0.1:80") as unknown;
+    await using server = serve(
+      new Listener(inside as Deno.Listener, { clock }),
+      (conn) => conn.write(new Uint8Array(1024 * 1024)), // one operation
+      { idleTimeout: 10_000 },
+    );
+    await using client = await net.dial("tcp", String(server.addr));
+    let got = 0;
+    for await (const chunk of client) {
+      got += chunk.length;
+      await clock.advance(9_000);
+    }
+    assertEquals(got, 1024 * 1024);
+  }),
 );
 
 Deno.test(
