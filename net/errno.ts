@@ -79,9 +79,9 @@ export function errnoText(error: Error): string | undefined {
     return strerror(error);
   }
   const text = ERRNO_TEXT[code]!;
-  const { message } = error;
+  const message = messageOf(error);
   // Deno's "(os error 111)", rustls's "connection reset", node:net's
-  // "read ECONNRESET".
+  // "read ECONNRESET". (With an address that says whom it called: a proxy.)
   const platforms = message.includes("(os error ") ||
     text.includes(message.toLowerCase()) ||
     /^[a-z]+ [A-Z]+$/.test(message) && message.endsWith(` ${code}`);
@@ -89,9 +89,14 @@ export function errnoText(error: Error): string | undefined {
 }
 
 /** The system's own words, without the runtime's `(os error 111)`. */
-function strerror({ message }: Error): string | undefined {
-  const text = /^(.*) \(os error \d+\)$/.exec(message)?.[1];
+function strerror(error: Error): string | undefined {
+  const text = /^(.*) \(os error \d+\)$/.exec(messageOf(error))?.[1];
   return text && lowerFirst(text);
+}
+
+/** What an error says; nothing if its maker has put no text there. */
+export function messageOf({ message }: Error): string {
+  return typeof message === "string" ? message : "";
 }
 
 /** What glibc begins with a capital; Go never does. */

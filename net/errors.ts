@@ -8,7 +8,7 @@
  */
 
 import type { Addr } from "./addr.ts";
-import { errnoText, errorCode } from "./errno.ts";
+import { errnoText, errorCode, messageOf } from "./errno.ts";
 
 /** What a call may succeed at if it is simply tried again (Go: `Temporary`). */
 const TEMPORARY_CODES: ReadonlySet<string> = new Set([
@@ -316,6 +316,10 @@ export class UnknownNetworkError extends Error {
  * @returns One line without the runtime's `(os error 111)`.
  */
 export function reasonText(cause: unknown): string {
+  return wordsOf(cause).split(/[\r\n]+/).filter(Boolean).join(" ");
+}
+
+function wordsOf(cause: unknown): string {
   if (cause === undefined) return "unknown error";
   if (!(cause instanceof Error)) {
     if (typeof cause !== "object" || cause === null) return String(cause);
@@ -327,10 +331,9 @@ export function reasonText(cause: unknown): string {
     // A dial within a dial: whom it called says more than the errno. A
     // connection within a connection has its addresses, which are said already.
     const says = cause.op === "dial" || cause.cause === undefined;
-    return says ? cause.message : reasonText(cause.cause);
+    return says ? cause.message : wordsOf(cause.cause);
   }
-  const words = errnoText(cause) || cause.message || cause.name;
-  return words.replace(/\s*\n\s*/g, " ");
+  return errnoText(cause) || messageOf(cause) || String(cause.name);
 }
 
 /** A cause that there is not shall not be printed as `[cause]: undefined`. */

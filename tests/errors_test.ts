@@ -355,7 +355,27 @@ Deno.test("reasonText() makes something of whatever was thrown", async (t) => {
       }),
       "proxy:1 told ECONNREFUSED",
     ],
+    [
+      Object.assign(new Error("connect ECONNREFUSED 10.0.0.9:3128"), {
+        code: "ECONNREFUSED",
+      }),
+      "connect ECONNREFUSED 10.0.0.9:3128", // node:net's, of a proxy
+    ],
+    [
+      Object.assign(new Error("read ECONNRESET"), { code: "ECONNREFUSED" }),
+      "read ECONNRESET",
+    ],
+    // One line, whatever it is.
     [new Error("503 Busy\r\nServer: x"), "503 Busy Server: x"],
+    ["502 Bad\r\n\r\nServer: y\r\n", "502 Bad Server: y"],
+    [{ message: "504 Slow\rServer: z" }, "504 Slow Server: z"],
+    // A message may be anything.
+    [
+      Object.assign(errno("EPIPE"), { message: { status: 503 } }),
+      "broken pipe",
+    ],
+    [Object.assign(new TypeError(), { message: null }), "TypeError"],
+    [Object.assign(new Error(), { name: 5 }), "5"],
     [Object.assign(new Error("said"), { code: "" }), "said"],
     [Object.assign(new Error("said"), { code: "toString" }), "said"],
     [errno("ENOTDIR", "Not a directory"), "not a directory"],
@@ -369,6 +389,14 @@ Deno.test("reasonText() makes something of whatever was thrown", async (t) => {
   for (const [cause, words] of cases) {
     await t.step(words, () => assertEquals(reasonText(cause), words));
   }
+});
+
+// A peer may have said it, by a connector.
+Deno.test("reasonText() takes no time for a text that is full of blanks", () => {
+  const start = performance.now();
+  const words = `x${"\t".repeat(1024 * 1024)}y`;
+  assertEquals(reasonText(new Error(words)).length, words.length);
+  assert(performance.now() - start < 1_000); // else: a quarter of an hour
 });
 
 Deno.test("addresses cannot be changed: dials and errors share them", () => {

@@ -433,6 +433,8 @@ Deno.test("lookupFailure() knows getaddrinfo's words, in each system's", async (
     [`${failed}Temporary failure in name resolution`, false, true],
     // Windows
     ["This is usually a temporary error. (os error 11002)", false, true],
+    ["A non-recoverable error. (os error 11003)", false, false],
+    ["The requested name is valid. (os error 11004)", false, false],
     // musl, of all that can fail
     [`${failed}Name does not resolve`, false, false],
   ];
