@@ -20,7 +20,7 @@
  *   also that of the attempt that runs.
  * - End: the first connection wins. Every other attempt is aborted, and closed
  *   if it connects all the same. `settleLosers` waits until they have ended;
- *   without it a loser that ignores its signal stays in `#running`, whose
+ *   without it a loser that ignores its signal stays in `#settling`, whose
  *   promises never reject, until it ends by itself.
  *
  * @module

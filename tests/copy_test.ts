@@ -666,6 +666,24 @@ Deno.test("copyBidirectional() with a signal closes both", async (t) => {
     closeAll();
   });
 
+  await t.step(
+    "aborted while it writes: in place, as both are closed",
+    async () => {
+      const [from, to] = [setUp(), setUp()];
+      const { controller, signal } = countedSignal();
+      const size = 256 * 1024;
+      await grow(from, size);
+      const copied = failure(
+        copyBidirectional(from.conn, to.conn, { signal }),
+      );
+      await from.inner.deliver(new Uint8Array(size));
+      assertEquals(to.inner.writeSizes, [size]);
+      controller.abort(new Error("mine"));
+      assertStrictEquals(await copied, signal.reason);
+      assertEquals([from.inner.closes, to.inner.closes], [1, 1]);
+    },
+  );
+
   await t.step("aborted while a FIN is stuck", async () => {
     const [from, to] = [setUp(), setUp()];
     const { controller, signal, listeners } = countedSignal();
