@@ -53,7 +53,8 @@ export interface HandleOptions {
  * it closes too, at most 1 MiB and 5 s (RFC 9112, section 9.6). Before that,
  * writes that were not awaited go out as long as the kernel takes some bytes
  * every 5 s. Await a large one: with a slow reader the kernel may pause for
- * longer.
+ * longer. A handler that owes the peer nothing, after a timeout, say, calls
+ * `close()` itself: then nobody waits.
  *
  * Cancellation: an abort fires the context's signal and closes the connection
  * at once, so that the handler's calls fail as closed.
