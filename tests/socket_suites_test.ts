@@ -15,6 +15,11 @@ connSuite("conn over IPv4", async () => {
   return { a, b };
 });
 
+connSuite("conn around a conn", async () => {
+  const [a, b] = await pair();
+  return { a: new Conn(a), b: new Conn(new Conn(b)) };
+});
+
 const hasIpv6 = (() => {
   try {
     Deno.listen({ hostname: "::1", port: 0 }).close();
