@@ -416,6 +416,8 @@ Deno.test("FakeClock forgets a cleared timer; once more is no error", async () =
 });
 
 Deno.test("FakeClock says who has set a timer", () => {
+  const limit = Error.stackTraceLimit;
+  Error.stackTraceLimit = 7;
   const clock = new FakeClock();
   const [client, server] = pipe({ clock });
   client.setReadDeadline(clock.now() + 700);
@@ -423,6 +425,8 @@ Deno.test("FakeClock says who has set a timer", () => {
   const [line] = clock.timers;
   assertStringIncludes(line!, "timer due in 700 ms, set at ");
   assertStringIncludes(line!, import.meta.url);
+  assertEquals(Error.stackTraceLimit, 7, "the program's own");
+  Error.stackTraceLimit = limit;
   client.close();
   server.close();
   assertEquals(clock.timers, []);

@@ -99,6 +99,17 @@ Deno.test("Conn fails a call whose Deno.Conn gives an impossible count", async (
   }
 });
 
+Deno.test("Conn.write() fails if more has gone than was left of a piece", async () => {
+  const inner = new InnerConn();
+  const conn = new Conn(inner);
+  const error = conn.write(new Uint8Array(10)).catch((e) => e);
+  await jobs();
+  await inner.take(4);
+  inner.writes[0]!.resolve(7);
+  assertStringIncludes(`${await error}`, "own write() gave 7");
+  conn.close();
+});
+
 Deno.test("Conn.close() of a Deno.Conn whose own is async and fails ends no process", async () => {
   const inner = new InnerConn();
   let closed = false;
@@ -840,6 +851,16 @@ Deno.test("calls on the streams need not be awaited", async (t) => {
       writer.releaseLock();
       writable.close();
     },
+    "close behind a close that failed": async (conn) => {
+      conn.setDeadline(null);
+      conn.write(bytes("x")); // stuck
+      const writer = conn.writable.getWriter();
+      writer.close();
+      await turn();
+      conn.setDeadline(0);
+      await turn();
+      writer.close();
+    },
     "write behind an abort for a TypeError": ({ writable }) => {
       writable.abort(new TypeError("no text"));
       writable.getWriter().write(bytes("x"));
@@ -876,14 +897,24 @@ Deno.test("calls on the streams need not be awaited", async (t) => {
     });
   }
 
-  await t.step("what is no failure of the connection is told", async () => {
-    const { conn } = setUp();
-    const unhandled = await unhandledIn(() => {
-      conn.writable.getWriter().write("text" as unknown as Uint8Array);
+  const wrong: Record<string, (conn: Conn) => unknown> = {
+    "a text": ({ writable }) =>
+      writable.getWriter().write("text" as unknown as Uint8Array),
+    "a pipe to what is no stream": ({ readable }) =>
+      readable.pipeTo({} as WritableStream),
+    "a pipe from a stream that is being read": ({ readable }) => {
+      readable.getReader();
+      readable.pipeTo(new WritableStream());
+    },
+  };
+  for (const [name, way] of Object.entries(wrong)) {
+    await t.step(`what is no failure of the connection: ${name}`, async () => {
+      const { conn } = setUp();
+      const unhandled = await unhandledIn(() => void way(conn));
+      assertInstanceOf(unhandled[0], TypeError);
+      conn.close();
     });
-    assertInstanceOf(unhandled[0], TypeError);
-    conn.close();
-  });
+  }
 });
 
 Deno.test("an end in the middle of an element is the peer's doing", async () => {

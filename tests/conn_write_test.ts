@@ -552,6 +552,20 @@ Deno.test("Conn.write() in place: a deadline that comes between two parts takes 
   conn.close();
 });
 
+Deno.test("Conn.write() in place: what is left of less than 64 KiB goes in a copy", async () => {
+  const { inner, conn, clock } = setUp();
+  const p = new Uint8Array(PIECE + 10).fill(1);
+  const error = opError(conn.write(p));
+  await inner.take(PIECE);
+  conn.setWriteDeadline(clock.now() + 10);
+  await clock.advance(10);
+  assertEquals((await error).bytesWritten, PIECE);
+  p.fill(2); // it is its caller's again
+  assertEquals(await inner.take(), new Uint8Array(10).fill(1));
+  assertEquals(inner.closes, 0);
+  conn.close();
+});
+
 Deno.test("Conn.write() of an array that was given away fails, and only that one", async () => {
   const { inner, conn } = setUp();
   const gone = new Uint8Array(10);

@@ -311,6 +311,29 @@ Deno.test("copy() whose write is given up halfway puts the rest back", async () 
   to.conn.close();
 });
 
+Deno.test("copy() that is given up gives nothing again to who has read on", async () => {
+  const [from, to] = [setUp(), setUp()];
+  const size = 256 * 1024;
+  await grow(from, size);
+  const stuck = failure(to.conn.write(bytes("stuck")));
+  await jobs();
+  const controller = new AbortController();
+  const copied = failure(copy(from.conn, to.conn, controller));
+  const data = pattern(size);
+  await from.inner.deliver(data);
+  const p = new Uint8Array(100);
+  assertEquals(await from.conn.read(p), 100);
+  assertEquals(p, data.slice(PIECE, PIECE + 100));
+  controller.abort();
+  await copied;
+  const rest = new Uint8Array(size);
+  const n = await from.conn.read(rest);
+  assert(same(rest.subarray(0, n!), data.subarray(PIECE + 100)));
+  from.conn.close();
+  to.conn.close();
+  await stuck;
+});
+
 Deno.test("copy() never touches what it has given to a write that was abandoned", async () => {
   const [from, to] = [setUp(), setUp()];
   to.conn.setWriteDeadline(to.clock.now() + 10);
@@ -319,6 +342,7 @@ Deno.test("copy() never touches what it has given to a write that was abandoned"
   const { p } = to.inner.writes[0]!;
   await to.clock.advance(10);
   assert(isTimeout(await copied));
+  assertEquals(to.inner.closes, 0, "a piece as small as that may go out");
   // The operation still reads from that memory, so nobody may write to it.
   const reading = from.conn.read(new Uint8Array(64));
   await from.inner.deliver(bytes("something else"));

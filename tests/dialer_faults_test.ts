@@ -665,6 +665,17 @@ Deno.test("attemptTimeout gives who stood still two turns to be told", async () 
   dialled.close();
 });
 
+Deno.test("what a firewall of this host forbids is denied", async () => {
+  for (const code of ["EPERM", "EACCES"]) {
+    const error = await dial("tcp", "127.0.0.1:443", {
+      connect: () => Promise.reject(Object.assign(new Error(), { code })),
+    }).catch((e) => e);
+    assertInstanceOf(error, DialError);
+    const [attempt] = error.trace.attempts;
+    assertEquals([attempt!.outcome, attempt!.code], ["denied", code]);
+  }
+});
+
 Deno.test("a connector that lacks another grant says so itself", async () => {
   const message = 'Requires read access to "/ca.pem", run again with ' +
     "the --allow-read flag";

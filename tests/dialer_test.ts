@@ -415,6 +415,14 @@ Deno.test("dial() says why a name has no address", async (t) => {
       assert(error.temporary);
     },
   );
+  await t.step("a batch of the wrong family, and an empty one", async () => {
+    const resolve = async function* () {
+      yield ["::1"];
+      yield [];
+    };
+    const dialling = dial("tcp4", "db.test:1", { ...never, resolve });
+    await assertRejects(() => dialling, OpError, "no suitable address found");
+  });
   await t.step("the resolver fails otherwise", async () => {
     const anothers = Object.assign(new Error("boom"), { name: "DnsError" });
     for (const cause of [new Error("boom"), anothers]) {
@@ -445,6 +453,7 @@ Deno.test("dial() says why a name has no address", async (t) => {
     const error = await dialling;
     assertEquals(error.message, "dial tcp: lookup db.test: i/o timeout");
     assert(error.timeout && isTimeout(error));
+    assert((error.cause as DnsError).timeout);
     assertEquals(clock.pending, 0);
   });
 });
@@ -902,6 +911,22 @@ Deno.test("Dialer remembers which address last worked", async (t) => {
     memory.alive.add("10.0.0.1");
     await memory.clock.advance(1);
     assertEquals(await memory.dial(), [".1"]); // the first is up again
+  });
+  await t.step("one of each family, the last one", async () => {
+    const memory = new Remembering();
+    await memory.dial(); // .2
+    memory.addresses = ["10.0.0.3"];
+    await memory.dial();
+    memory.alive.delete("10.0.0.3");
+    await memory.dial();
+    memory.addresses = ["10.0.0.1", "10.0.0.2"];
+    assertEquals(await memory.dial(), [".1", ".2"]);
+  });
+  await t.step("and no literal, which leaves nothing to choose", async () => {
+    const memory = new Remembering();
+    await memory.dial();
+    for (let i = 1; i <= 256; i++) await memory.dial(`10.0.0.2:${i}`);
+    assertEquals(await memory.dial(), [".2"]);
   });
   await t.step("256 hosts, the longest unused goes first", async () => {
     const memory = new Remembering();

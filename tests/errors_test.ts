@@ -638,3 +638,10 @@ Deno.test("isTimeout() knows the reason of AbortSignal.timeout()", async () => {
   assert(new OpError({ cause: signal.reason }).timeout);
   assertFalse(isTimeout(AbortSignal.abort().reason));
 });
+
+Deno.test("an error is a timeout, and temporary, as its maker says", () => {
+  const cause = new DeadlineExceededError();
+  assertEquals(new OpError({ cause, timeout: false }).timeout, false);
+  const { temporary } = new DnsError({ timeout: true, temporary: false });
+  assertEquals(temporary, false);
+});

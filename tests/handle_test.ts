@@ -218,6 +218,20 @@ Deno.test("handle() with a signal", async (t) => {
     client.close();
   });
 
+  await t.step("fires before it closes", async () => {
+    const [client, server] = pipe();
+    const controller = new AbortController();
+    let closed: boolean | undefined;
+    const handled = handle(server, (conn, { signal }) => {
+      signal.addEventListener("abort", () => closed = wireOf(conn).closed);
+      return new Promise(() => {});
+    }, controller);
+    controller.abort();
+    await assertRejects(() => handled);
+    assertEquals(closed, false);
+    client.close();
+  });
+
   await t.step("calls with the same signal get its reason", async () => {
     const [client, server] = await pair();
     const { controller, signal, listeners } = countedSignal();
@@ -310,6 +324,22 @@ Deno.test("detach() keeps the connection open, however the handler ends", async 
       client.close();
     });
   }
+});
+
+Deno.test("handle() tells no handler that has ended, also who looks late", async () => {
+  const [client, server] = pipe();
+  const controller = new AbortController();
+  let context!: HandlerContext;
+  const handled = handle(
+    server,
+    (_, given) => void (context = given),
+    controller,
+  );
+  await turn(); // it waits for its peer
+  controller.abort();
+  await assertRejects(() => handled);
+  assert(!context.signal.aborted);
+  client.close();
 });
 
 Deno.test("detach() throws after the handler's end", async () => {

@@ -10,9 +10,11 @@ import {
   Listener,
   type ListenerOptions,
 } from "../listener.ts";
+import { handle } from "../handler.ts";
 import { makeListener } from "../net/accept.ts";
 import { isClosed, OpError } from "../net/errors.ts";
 import { FakeClock } from "../testing/mod.ts";
+import { InnerConn } from "./conn_inner.ts";
 import { closedInner, errno, FakeConn, FakeListener } from "./fake_listener.ts";
 import { countedSignal, turn } from "./support.ts";
 
@@ -238,6 +240,20 @@ Deno.test("a burst of bad peers lets everybody else have a turn", async (t) => {
   }
 });
 
+Deno.test("a burst of bad peers whose last one meets no caller sets no timer", async () => {
+  const clock = new FakeClock();
+  const fake = new FakeListener();
+  const listener = new Listener(fake.inner, { clock });
+  const controller = new AbortController();
+  const gone = listener.accept(controller).catch((error) => error);
+  for (let i = 0; i < 63; i++) await fake.settle(errno("ENOTCONN"));
+  controller.abort();
+  await gone;
+  await fake.settle(errno("ENOTCONN"));
+  assertEquals(clock.timers, []);
+  await endOf(listener, fake);
+});
+
 Deno.test("onAcceptError may close in any event, and leaves no timer", async (t) => {
   for (const [code, errors] of [["ENOTCONN", 64], ["EMFILE", 1]] as const) {
     await t.step(code, async () => {
@@ -423,6 +439,18 @@ Deno.test("close() tells of an inner listener that does not close", async (t) =>
       assertStrictEquals(await listener.close().catch((e) => e), cause);
     });
   }
+  await t.step("and closes a spare connection all the same", async () => {
+    const fake = new FakeListener(cause);
+    const listener = new Listener(fake.inner);
+    const controller = new AbortController();
+    const gone = listener.accept(controller).catch((error) => error);
+    controller.abort();
+    await gone;
+    const spare = new FakeConn();
+    await fake.settle(spare);
+    assertStrictEquals(await listener.close().catch((e) => e), cause);
+    assertEquals(spare.calls.at(-1), "close");
+  });
   await t.step("unless it was closed already", async () => {
     const listener = new Listener(new FakeListener(closedInner).inner);
     await listener.close();
@@ -460,6 +488,35 @@ Deno.test("close() waits for the pending accept, and closes what it brings", asy
   await fake.settle(late);
   await closed;
   assertEquals(late.calls, ["close"]);
+});
+
+Deno.test("break waits for the pending accept, too", async () => {
+  const fake = new FakeListener();
+  const loop = new Listener(fake.inner)[Symbol.asyncIterator]();
+  const step = loop.next();
+  let settled = false;
+  const returned = loop.return!().then(() => settled = true);
+  assertEquals(await step, { done: true, value: undefined });
+  await turn();
+  assert(!settled, "the port is not free yet");
+  await fake.settle(closedInner);
+  await returned;
+});
+
+Deno.test("what a listener of one's own gives takes its leave by closeWrite()", async () => {
+  const fake = new FakeListener();
+  const listener = new Listener(fake.inner);
+  const call = listener.accept();
+  const inner = new InnerConn();
+  await fake.settle(inner as unknown as FakeConn);
+  const conn = await call;
+  const handled = handle(conn, () => conn.read(new Uint8Array(1)));
+  await inner.deliver(null);
+  assertEquals([inner.fins.length, inner.closes], [1, 0]);
+  inner.fins[0]!.resolve();
+  await handled;
+  assertEquals(inner.closes, 1);
+  await endOf(listener, fake);
 });
 
 Deno.test("a spare connection is the next caller's, or closed by close()", async () => {
@@ -531,6 +588,26 @@ Deno.test("an unref'd listener stays so whoever comes and goes", async () => {
   await gone;
   const call = listener.accept();
   assertEquals(fake.calls, ["unref"]);
+  await fake.settle(new FakeConn());
+  (await call).close();
+  await endOf(listener, fake);
+});
+
+Deno.test("ref() after unref() knows whether somebody waits", async () => {
+  const fake = new FakeListener();
+  const listener = new Listener(fake.inner);
+  listener.unref();
+  const { controller, signal } = countedSignal();
+  const gone = listener.accept({ signal }).catch((error) => error);
+  controller.abort();
+  await gone;
+  listener.ref(); // nobody does
+  assertEquals(fake.calls, ["unref"]);
+  listener.unref();
+  const call = listener.accept();
+  assertEquals(fake.calls, ["unref", "unref"]);
+  listener.ref();
+  assertEquals(fake.calls, ["unref", "unref", "ref"]);
   await fake.settle(new FakeConn());
   (await call).close();
   await endOf(listener, fake);

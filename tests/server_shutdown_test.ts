@@ -4,6 +4,7 @@ import {
   assertInstanceOf,
   assertRejects,
   assertStrictEquals,
+  assertThrows,
 } from "@std/assert";
 import {
   type Handler,
@@ -687,6 +688,20 @@ Deno.test("shutdown() in the very moment of an accept answers who came", {
       assertEquals(order, ["handler", "server"]);
     });
   }
+});
+
+Deno.test("serve() of a listener that is served takes nobody from its server", async () => {
+  const fake = new FakeListener();
+  const listener = new Listener(fake.inner);
+  const served: string[] = [];
+  const serveAs = (name: string) =>
+    serve(listener, () => void served.push(name), { onError: () => {} });
+  const server = serveAs("first");
+  assertThrows(() => serveAs("second"), TypeError);
+  const done = server.shutdown();
+  await fake.settle(new FakeConn()); // accepted in that very moment
+  await done;
+  assertEquals(served, ["first"]);
 });
 
 Deno.test("shutdown() forces who came in its very moment and goes on, too", {

@@ -282,7 +282,20 @@ Deno.test(
     const waiting = outcome(two.read(new Uint8Array(9)));
     assertEquals(net.reset(listener.addr), 2, "of the listener's address");
     assertEquals(await waiting, "ECONNRESET");
+    two.close();
+    assertEquals(net.reset(listener.addr), 2, "one end is open still");
     assertEquals(net.reset("10.9.9.9:9"), 0);
+  }),
+);
+
+Deno.test(
+  "a unix client that was reset is accepted all the same",
+  inMemory(async ({ net }) => {
+    await using listener = await net.listen("unix", "/run/a.sock");
+    await using _client = await net.dial("unix", "/run/a.sock");
+    assertEquals(net.reset(listener.addr), 1);
+    await using server = await listener.accept();
+    assertEquals(await outcome(server.read(new Uint8Array(9))), "ECONNRESET");
   }),
 );
 
@@ -430,6 +443,25 @@ Deno.test(
   }),
 );
 
+Deno.test("a connect that takes its time leaves no timer of the system's", async () => {
+  const net = new MemoryNetwork();
+  await using _listener = await net.listen("tcp", ADDRESS);
+  net.fault("*", { delay: 1 });
+  (await net.dial("tcp", ADDRESS)).close();
+});
+
+Deno.test("a fault is what it was when it was set", async () => {
+  const net = new MemoryNetwork();
+  await using listener = await net.listen("tcp", ADDRESS);
+  const fault: Fault = { maxRead: 1 };
+  net.fault("*", fault);
+  fault.maxRead = 2;
+  await using client = await net.dial("tcp", ADDRESS);
+  await using server = await listener.accept();
+  await client.write(bytes("abc"));
+  assertEquals(await server.read(new Uint8Array(3)), 1);
+});
+
 Deno.test("pipe(): latency Infinity is lifted by the next call", async () => {
   const clock = new FakeClock();
   const fault: Fault = { latency: Infinity };
@@ -442,6 +474,10 @@ Deno.test("pipe(): latency Infinity is lifted by the next call", async () => {
   await client.write(bytes("two"));
   assertEquals(await reading, 3);
   assertEquals(await server.read(p), 3);
+  fault.latency = Infinity;
+  await client.write(bytes("three"));
+  delete fault.latency;
+  assertEquals(await server.read(p), 5, "a read is one, too");
   client.close();
   server.close();
 });

@@ -256,6 +256,7 @@ for (const kind of KINDS) {
   SCRIPTS[`${kind}: FIN, and calls after it`] = async (world) => {
     const [a, b] = await pair(world, kind);
     const steps = new Steps();
+    await steps.do("write nothing before", () => a.write(nothing));
     await steps.do("closeWrite", () => a.closeWrite());
     await steps.do("closeWrite again", () => a.closeWrite());
     await steps.do("write", () => a.write(buffer));
@@ -318,6 +319,20 @@ for (const kind of KINDS) {
       await steps.do("peer writes", () => b.write(buffer));
       await steps.do("peer writes again", () => b.write(buffer));
       await steps.do("peer reads", () => b.read(buffer));
+      await steps.do("peer reads again", () => b.read(buffer));
+      b.close();
+      return steps.outcomes;
+    };
+
+  SCRIPTS[`${kind}: close() with bytes unread while the peer's read waits`] =
+    async (world) => {
+      const [a, b] = await pair(world, kind);
+      const steps = new Steps();
+      await b.write(new Uint8Array(10));
+      steps.start("peer reads", () => b.read(buffer));
+      await arrive();
+      a.close();
+      await steps.settled();
       await steps.do("peer reads again", () => b.read(buffer));
       b.close();
       return steps.outcomes;
@@ -514,6 +529,12 @@ SCRIPTS["tcp: which addresses are in each other's way"] = async (world) => {
       () => world.listen("tcp", { transport: "tcp", hostname, port }),
     );
   }
+  const ipv4 = { transport: "tcp", hostname: "0.0.0.0", port: 0 } as const;
+  using all = world.listen("tcp", ipv4);
+  await steps.do(
+    "::1 beside 0.0.0.0",
+    () => world.listen("tcp", { ...all.addr as Deno.NetAddr, hostname: "::1" }),
+  );
   return steps.outcomes;
 };
 

@@ -3,6 +3,7 @@ import {
   assertEquals,
   assertInstanceOf,
   assertRejects,
+  assertStrictEquals,
   assertStringIncludes,
   assertThrows,
 } from "@std/assert";
@@ -12,7 +13,8 @@ import { serve, Server } from "../handler.ts";
 import { Conn } from "../net/conn.ts";
 import { AddrError, isClosed, isTimeout, OpError } from "../net/errors.ts";
 import { FakeClock, inMemory, MemoryNetwork, pipe } from "../testing/mod.ts";
-import { bytes, textOf } from "./support.ts";
+import { Ports } from "../testing/ports.ts";
+import { bytes, runChild, textOf } from "./support.ts";
 
 /** What a dial did: address, outcome and start of each attempt. */
 function attempts({ dialTrace }: Conn): [string, string, number][] {
@@ -103,7 +105,7 @@ Deno.test("a listen() that is aborted while it looks up a name binds nothing", a
   const { signal } = controller;
   const listening = net.listen("tcp", "a.test:80", { signal });
   controller.abort(new Error("enough"));
-  await assertRejects(() => listening, Error, "enough");
+  assertStrictEquals(await listening.catch((e) => e), signal.reason);
 });
 
 Deno.test("peers that answer each other for ever let timers through", async () => {
@@ -119,6 +121,36 @@ Deno.test("peers that answer each other for ever let timers through", async () =
   await Promise.all([pingPong(client), pingPong(server)]);
   client.close();
   server.close();
+});
+
+Deno.test("a network in memory holds no process after unref()", async () => {
+  const { code, stderr } = await runChild(`
+    import { MemoryNetwork } from "./testing/mod.ts";
+    Deno.unrefTimer(setTimeout(() => Deno.exit(1), 5_000));
+    const net = new MemoryNetwork();
+    const listener = await net.listen("tcp", ":80");
+    const client = await net.dial("tcp", ":80");
+    (await listener.accept()).unref();
+    client.unref();
+    client.read(new Uint8Array(1));
+    listener.unref();
+    listener.accept();
+    const other = await net.listen("tcp", ":81"); // for which nobody waits
+    await Promise.all([net.dial("tcp", ":81"), other.accept()]);`);
+  assertEquals({ code, stderr }, { code: 0, stderr: "" });
+});
+
+Deno.test("nobody who waits on a clock of the test's holds the process", async () => {
+  const { code, stderr } = await runChild(`
+    import { serve } from "./handler.ts";
+    import { FakeClock, MemoryNetwork } from "./testing/mod.ts";
+    Deno.unrefTimer(setTimeout(() => Deno.exit(1), 5_000));
+    const net = new MemoryNetwork({ clock: new FakeClock() });
+    const server = serve(await net.listen("tcp", ":80"), () => {});
+    server.pause(); // with an accept under way, whose client waits then
+    const client = await net.dial("tcp", ":80");
+    client.read(new Uint8Array(1));`);
+  assertEquals({ code, stderr }, { code: 0, stderr: "" });
 });
 
 Deno.test("a deadline on the system's clock fires in memory, too", async () => {
@@ -238,6 +270,19 @@ Deno.test(
       OpError,
       "address already in use",
     );
+    await using _plain = await net.listen("tcp", "10.0.0.1:81");
+    await using _unix = await net.listen("unix", "/run/a.sock", options);
+    const alone = [
+      ["tcp", "10.0.0.1:81"], // whose first one does not share
+      ["unix", "/run/a.sock"], // has no such option
+    ] as const;
+    for (const [network, address] of alone) {
+      await assertRejects(
+        () => net.listen(network, address, options),
+        OpError,
+        "address already in use",
+      );
+    }
     for (const listener of [one, two, one]) {
       await using client = await net.dial("tcp", "10.0.0.1:80");
       await using server = await listener.accept();
@@ -692,6 +737,16 @@ Deno.test(
     assertEquals(structuredClone(net.log), net.log, "plain objects");
   }, { hosts: { "db.test": ["::1", "10.0.0.1"] } }),
 );
+
+Deno.test("the ports that are given away begin anew behind the last one", () => {
+  const ports = new Ports();
+  const given = Array.from({ length: 16_385 }, () => ports.freePort());
+  assertEquals([given[0], given.at(-2), given.at(-1)], [
+    49_152,
+    65_535,
+    49_152,
+  ]);
+});
 
 Deno.test("the log keeps the last 10,000 entries", () => {
   const net = new MemoryNetwork({ clock: new FakeClock() });
