@@ -20,7 +20,7 @@ import {
   takeListenerOptions,
 } from "./accept_options.ts";
 import { type Addr, toAddr } from "./addr.ts";
-import { discard, onAbort, tolerate } from "./calls.ts";
+import { discard, forget, onAbort, tolerate } from "./calls.ts";
 import { checkAddress } from "./check.ts";
 import { Alarm, type Clock, systemClock } from "./clock.ts";
 import { Conn, wireOf } from "./conn.ts";
@@ -368,6 +368,7 @@ export class Listener implements AsyncIterable<Conn>, AsyncDisposable {
       // Unref'd, the accept that we wait for would let the process end.
       if (this.#pending && (this.#stale || !this.#refd)) this.#inner.ref?.();
       freed = this.#inner.close(); // two sockets: see both_families.ts
+      forget(freed); // should it fail before the accept has settled
     } catch (error) {
       // Somebody closed it behind our back; it is closed, as was asked.
       if (!(error instanceof Deno.errors.BadResource)) throw error;

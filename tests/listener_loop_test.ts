@@ -451,6 +451,17 @@ Deno.test("close() tells of an inner listener that does not close", async (t) =>
     assertStrictEquals(await listener.close().catch((e) => e), cause);
     assertEquals(spare.calls.at(-1), "close");
   });
+  await t.step("whose own is async, and fails before the accept", async () => {
+    const fake = new FakeListener();
+    fake.inner.close = () => Promise.reject(cause) as unknown as void;
+    const listener = new Listener(fake.inner);
+    const loop = acceptUntilClosed(listener);
+    const closed = listener.close().catch((e) => e);
+    await turn(); // nobody has heard of it yet: no unhandled rejection
+    await fake.settle(closedInner);
+    assertStrictEquals(await closed, cause);
+    await loop;
+  });
   await t.step("unless it was closed already", async () => {
     const listener = new Listener(new FakeListener(closedInner).inner);
     await listener.close();
