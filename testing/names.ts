@@ -37,12 +37,11 @@ export class Names {
   /** Answers by script. */
   readonly resolve = (
     hostname: string,
-    { family, signal }: Parameters<Resolver>[1],
-  ): AsyncIterable<string[]> => this.#answer(hostname, family, signal);
+    { signal }: Parameters<Resolver>[1],
+  ): AsyncIterable<string[]> => this.#answer(hostname, signal);
 
   async *#answer(
     hostname: string,
-    family: 4 | 6 | undefined,
     signal: AbortSignal,
   ): AsyncGenerator<string[]> {
     this.#log.note("lookup", hostname);
@@ -52,7 +51,7 @@ export class Names {
       if (!script) throw new DnsError({ hostname, notFound: true });
       for (const step of [...script, 0]) {
         if (typeof step === "string") {
-          if (!family || parseIp(step)!.family === family) batch.push(step);
+          batch.push(step); // a dial drops what is of the other family
           continue;
         }
         if (batch.length > 0) {

@@ -108,6 +108,12 @@ Deno.test("a listen() that is aborted while it looks up a name binds nothing", a
   assertStrictEquals(await listening.catch((e) => e), signal.reason);
 });
 
+Deno.test("a name that has the other family only fails as the system's do", async () => {
+  const net = new MemoryNetwork({ hosts: { "six.test": ["::1"] } });
+  const dialling = net.dial("tcp4", "six.test:80");
+  await assertRejects(() => dialling, OpError, "no suitable address found");
+});
+
 Deno.test("peers that answer each other for ever let timers through", async () => {
   const [client, server] = pipe();
   const signal = AbortSignal.timeout(1);
