@@ -49,7 +49,7 @@ export let writerOf: (conn: Conn) => WriteHalf;
  * A connection. `dial()` and a listener return it; `new Conn(inner)` makes one
  * of any `Deno.Conn`: TCP, TLS, unix, your own. It is a `Deno.Conn` itself, so
  * it goes wherever one is taken, but for `Deno.startTls()`, which needs the
- * runtime's own.
+ * runtime's own, and Node's `Duplex.from()`, where `Duplex.fromWeb()` does it.
  *
  * All methods may be called at any time and by several callers at once: reads
  * are served first come first served, writes never interleave. `null` from a
