@@ -153,6 +153,8 @@ const NO_OPTIONS: DialOptions = Object.freeze({});
 
 /** So many addresses are remembered, */
 const REMEMBERED = 256;
+/** of so many characters at most: a port may begin with any number of zeros, */
+const LONGEST = 512;
 /** and so long: a path that worked ten minutes ago says little about now. */
 const MEMORY_MS = 10 * 60_000;
 
@@ -254,6 +256,7 @@ export class Dialer {
     begun: number,
   ): void {
     if (mode === "native") return; // the runtime's choice is not known
+    if (address.length > LONGEST) return;
     const known = this.#memory.get(address) ?? [];
     const winner = attempts.find(({ outcome }) => outcome === "connected")
       ?.addr;

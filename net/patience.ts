@@ -22,8 +22,11 @@ const CONNECTIONS_PER_TURN = 32;
 const patient = new Set<Patience>();
 /** Those whose time was over late: for how many turns more they wait. */
 const late = new Map<Patience, number>();
+/** A turn is to come; one at a time, for it counts for all who are late. */
+let turning = false;
 
 function turn(): void {
+  turning = false;
   for (const [patience, turns] of late) {
     if (turns > 0) late.set(patience, turns - 1);
     else patience.end();
@@ -32,6 +35,8 @@ function turn(): void {
 }
 
 function nextTurn(): void {
+  if (turning) return;
+  turning = true;
   systemClock.unrefTimer(systemClock.setTimeout(turn, 0));
 }
 
@@ -74,7 +79,7 @@ export class Patience {
 
   #ring(due: number): void {
     if (this.#clock.monotonic() <= due) return this.end();
-    if (late.size === 0) nextTurn();
+    nextTurn();
     late.set(this, 1 + Math.ceil(patient.size / CONNECTIONS_PER_TURN));
   }
 }

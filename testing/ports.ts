@@ -20,14 +20,18 @@ export class Ports {
   #nextPort = FIRST_PORT;
   #nextPath = 1;
 
-  /** A port on which nobody listens, and the next one each time. */
+  /**
+   * A port on which nobody listens, and the next one each time.
+   *
+   * @throws EADDRINUSE, if there is none.
+   */
   freePort(): number {
-    let port: number;
-    do {
-      port = this.#nextPort;
+    for (let left = LAST_PORT - FIRST_PORT; left >= 0; left--) {
+      const port = this.#nextPort;
       this.#nextPort = port === LAST_PORT ? FIRST_PORT : port + 1;
-    } while (this.#bound.has(port));
-    return port;
+      if (!this.#bound.has(port)) return port;
+    }
+    throw platformError("EADDRINUSE");
   }
 
   /** A name in the abstract namespace that nobody has (Linux: autobind). */

@@ -928,6 +928,13 @@ Deno.test("Dialer remembers which address last worked", async (t) => {
     for (let i = 1; i <= 256; i++) await memory.dial(`10.0.0.2:${i}`);
     assertEquals(await memory.dial(), [".2"]);
   });
+  await t.step("and none that is longer than any name", async () => {
+    const memory = new Remembering();
+    const address = `db.test:${"0".repeat(600)}1`;
+    for (let i = 0; i < 2; i++) {
+      assertEquals(await memory.dial(address), [".1", ".2"]);
+    }
+  });
   await t.step("256 hosts, the longest unused goes first", async () => {
     const memory = new Remembering();
     for (let i = 0; i < 256; i++) await memory.dial(`host${i}.test:1`);

@@ -1,6 +1,11 @@
-/** What connections and listeners keep things in: a line, a list, a pool. */
+/**
+ * What connections and listeners keep things in: a line, a list, a pool, and
+ * what they wait with.
+ */
 import { assert, assertEquals, assertStrictEquals } from "@std/assert";
+import { type Clock, systemClock } from "../net/clock.ts";
 import { HostLimit } from "../net/host_limit.ts";
+import { Patience } from "../net/patience.ts";
 import { giveMemory, MAX_SIZE, MIN_SIZE, takeMemory } from "../net/pool.ts";
 import { type Link, Queue } from "../net/queue.ts";
 import { type Entry, Roster } from "../net/roster.ts";
@@ -77,6 +82,60 @@ Deno.test("Roster holds what was added and not let go", () => {
   assertEquals([roster.size, names()], [1, "b"]);
   assertEquals(roster.delete(b!), true);
   assertEquals([roster.size, names()], [0, ""]);
+});
+
+Deno.test("Patience waits as many turns whoever else was late and has spoken", () => {
+  /** A clock with one timer, which fires late. */
+  function lateClock(): Clock & { fire(): void } {
+    let time = 0;
+    let fire = () => {};
+    return {
+      ...systemClock,
+      monotonic: () => time,
+      setTimeout: (callback, ms) => {
+        fire = () => {
+          time += ms + 5;
+          callback();
+        };
+      },
+      clearTimeout: () => {},
+      unrefTimer: () => {},
+      fire: () => fire(),
+    };
+  }
+  const { setTimeout, unrefTimer } = systemClock;
+  let turns: (() => void)[] = [];
+  systemClock.setTimeout = (callback) => turns.push(callback);
+  systemClock.unrefTimer = () => {};
+  const all: Patience[] = [];
+  try {
+    for (const others of [0, 1, 9]) {
+      let over = false;
+      const clocks = Array.from({ length: 320 }, lateClock);
+      const patient = clocks.map((clock) =>
+        new Patience(clock, 1_000, () => over = true)
+      );
+      all.push(...patient);
+      for (let i = 1; i <= others; i++) {
+        clocks[i]!.fire();
+        patient[i]!.renew();
+      }
+      clocks[0]!.fire();
+      let waited = 0;
+      while (!over) {
+        const due = turns;
+        turns = [];
+        for (const turn of due) turn();
+        waited++;
+      }
+      assertEquals(waited, 12, `${others} others`); // 1 + 320 / 32, and its own
+      for (const one of patient) one.clear();
+      for (const turn of turns.splice(0)) turn();
+    }
+  } finally {
+    for (const one of all) one.clear();
+    Object.assign(systemClock, { setTimeout, unrefTimer });
+  }
 });
 
 Deno.test("HostLimit keeps nothing of a host that has gone", () => {

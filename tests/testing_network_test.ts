@@ -754,6 +754,16 @@ Deno.test("the ports that are given away begin anew behind the last one", () => 
   ]);
 });
 
+Deno.test("a network whose ports are all listened on has none to give", async () => {
+  const net = new MemoryNetwork();
+  const listeners = await Promise.all(
+    Array.from({ length: 16_384 }, () => net.listen("tcp", "10.0.0.1:0")),
+  );
+  const late = await net.listen("tcp", "10.0.0.1:0").catch((e) => e);
+  assertEquals(late.code, "EADDRINUSE");
+  await Promise.all(listeners.map((listener) => listener.close()));
+});
+
 Deno.test("the log keeps the last 10,000 entries", () => {
   const net = new MemoryNetwork({ clock: new FakeClock() });
   for (let i = 0; i < 10_001; i++) net.host("a.test", null);
