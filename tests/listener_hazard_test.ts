@@ -339,23 +339,26 @@ Deno.test("a flood of resets slows nobody down", async () => {
     }
     for (let i = 0; i < 20; i++) next();
   `;
-  // A machine that is busy with other tests slows down one trip in twenty by
-  // itself, or lets the clients reset so late that all of them were accepted
-  // before. (bench/claims.ts has the slowest of all.)
-  let slow = Infinity;
-  for (let i = 0; i < 5 && (slow >= 100 || met === 0); i++) {
+  // A machine that is busy with other tests is slow at times for its own
+  // reasons, or lets the clients reset so late that all of them were accepted
+  // before. A loop that waits after a reset spends most of the time in few slow
+  // trips. (bench/claims.ts has the slowest of all.)
+  let slow = 1;
+  for (let i = 0; i < 5 && (slow >= 0.25 || met === 0); i++) {
     let flooding = true;
     const flooded = runChild(flood, { flags: ["--allow-net=127.0.0.1"] })
       .finally(() => flooding = false);
-    const trips: number[] = [];
-    while (trips.length < 100 || flooding) {
-      trips.push(await roundTrip(listener));
+    let [all, over] = [0, 0];
+    for (let trips = 0; trips < 100 || flooding; trips++) {
+      const ms = await roundTrip(listener);
+      all += ms;
+      if (ms >= 100) over += ms;
     }
-    slow = trips.sort((a, b) => a - b)[Math.floor(trips.length * 0.95)]!;
+    slow = over / all;
     const { code, stderr } = await flooded;
     assertEquals(code, 0, stderr);
   }
-  assert(slow < 100, `${slow} ms`);
+  assert(slow < 0.25, `${slow} of the time in trips of 100 ms and more`);
   assert(met > 0, "each of these ends a plain loop");
   await listener.close();
   await served;
