@@ -331,7 +331,7 @@ function wordsOf(cause: unknown): string {
     // A dial within a dial: whom it called says more than the errno. A
     // connection within a connection has its addresses, which are said already.
     const says = cause.op === "dial" || cause.cause === undefined;
-    return says ? cause.message : wordsOf(cause.cause);
+    return says ? messageOf(cause) : wordsOf(cause.cause);
   }
   return errnoText(cause) || messageOf(cause) || String(cause.name);
 }
