@@ -15,6 +15,8 @@ export interface AcceptWaiter extends Link<AcceptWaiter> {
 export class AcceptCall implements AcceptWaiter {
   /** See {@linkcode Link}. */
   next: AcceptWaiter | null = null;
+  /** See {@linkcode Link}. */
+  before: AcceptWaiter | null = null;
   readonly #resolve: (conn: Conn) => void;
   readonly #reject: (error: unknown) => void;
   #signal: AbortSignal | null = null;
@@ -69,6 +71,7 @@ export function connsOf(
 /** One step of an iteration that waits; the listener's close is its end. */
 class NextCall implements AcceptWaiter {
   next: AcceptWaiter | null = null;
+  before: AcceptWaiter | null = null;
   readonly #resolve: (result: IteratorResult<Conn, undefined>) => void;
   readonly #reject: (error: unknown) => void;
 

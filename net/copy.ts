@@ -143,6 +143,7 @@ async function copyThenFin(from: Conn, to: Conn): Promise<number> {
  */
 class Pump implements ReadWaiter, Watcher {
   next: ReadWaiter | null = null;
+  before: ReadWaiter | null = null;
   readonly #reader: ReadHalf;
   readonly #from: Conn;
   readonly #to: Conn;

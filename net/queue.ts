@@ -2,6 +2,8 @@
 export interface Link<T> {
   /** Who is behind; `null` at the end and outside of any line. */
   next: T | null;
+  /** Who is before; `null` at the head and outside of any line. */
+  before: T | null;
 }
 
 /**
@@ -19,7 +21,9 @@ export class Queue<T extends Link<T>> {
     if (this.head === null) {
       this.head = item;
     } else {
-      (this.#tail ?? this.head).next = item;
+      const last = this.#tail ?? this.head;
+      last.next = item;
+      item.before = last;
       this.#tail = item;
     }
   }
@@ -29,20 +33,19 @@ export class Queue<T extends Link<T>> {
     const item = this.head!;
     this.head = item.next;
     if (this.head === null) this.#tail = null;
+    else this.head.before = null;
     item.next = null;
     return item;
   }
 
   /** Takes `item` out, wherever it stands; not being there is no error. */
   remove(item: T): void {
-    let before: T | null = null;
-    for (let at = this.head; at !== null; before = at, at = at.next) {
-      if (at !== item) continue;
-      if (before === null) this.head = item.next;
-      else before.next = item.next;
-      if (this.#tail === item) this.#tail = before;
-      item.next = null;
-      return;
-    }
+    if (item === this.head) this.shift();
+    const { before, next } = item;
+    if (before === null) return;
+    before.next = next;
+    if (next !== null) next.before = before;
+    else this.#tail = before;
+    item.next = item.before = null;
   }
 }

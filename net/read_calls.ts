@@ -5,6 +5,8 @@ import type { ReadHalf, ReadWaiter } from "./read_half.ts";
 export class ReadCall implements ReadWaiter {
   /** See {@linkcode ReadWaiter}. */
   next: ReadWaiter | null = null;
+  /** See {@linkcode ReadWaiter}. */
+  before: ReadWaiter | null = null;
   /** What the caller holds, and need not await. */
   readonly promise: Promise<number | null>;
   readonly #p: Uint8Array;
@@ -92,6 +94,8 @@ type Step = IteratorResult<Chunk, undefined>;
 class ChunkCall implements ReadWaiter {
   /** See {@linkcode ReadWaiter}. */
   next: ReadWaiter | null = null;
+  /** See {@linkcode ReadWaiter}. */
+  before: ReadWaiter | null = null;
   /** What the caller holds, and need not await. */
   readonly promise: Promise<Step>;
   /** Whose step it is. */

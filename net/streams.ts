@@ -150,6 +150,8 @@ class Source implements UnderlyingByteSource {
 class PullCall implements ReadWaiter {
   /** See {@linkcode ReadWaiter}. */
   next: ReadWaiter | null = null;
+  /** See {@linkcode ReadWaiter}. */
+  before: ReadWaiter | null = null;
   /** What the platform waits for. */
   readonly promise: Promise<void>;
   readonly #source: Source;

@@ -48,6 +48,8 @@ type Resolve = (n: number | Promise<number>) => void;
 export class WriteJob implements Link<WriteJob> {
   /** See {@linkcode Link}. */
   next: WriteJob | null = null;
+  /** See {@linkcode Link}. */
+  before: WriteJob | null = null;
   /** The bytes, until nobody waits for it any more; `null` asks for FIN. */
   bytes: Uint8Array | null;
   /** The bytes are the library's own, and stay untouched until they are out. */

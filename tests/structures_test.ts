@@ -16,7 +16,11 @@ interface Item extends Link<Item> {
 
 function setUp(names: string): { queue: Queue<Item>; items: Item[] } {
   const queue = new Queue<Item>();
-  const items = [...names].map((name): Item => ({ name, next: null }));
+  const items = [...names].map((name): Item => ({
+    name,
+    next: null,
+    before: null,
+  }));
   for (const item of items) queue.push(item);
   return { queue, items };
 }
@@ -51,16 +55,26 @@ Deno.test("Queue.remove() takes out who stands anywhere, and leaves a line", asy
     await t.step(name, () => {
       const { queue, items } = setUp("abcd");
       for (const i of gone) queue.remove(items[i]!);
-      for (const i of gone) assertEquals(items[i]!.next, null);
-      queue.push({ name: "x", next: null });
+      for (const i of gone) {
+        assertEquals([items[i]!.next, items[i]!.before], [null, null]);
+      }
+      queue.push({ name: "x", next: null, before: null });
       assertEquals(takeAll(queue), left);
     });
   }
 });
 
+Deno.test("Queue.remove() takes no longer in a long line", () => {
+  const { queue, items } = setUp("x".repeat(100_000));
+  const start = performance.now();
+  for (const item of items.toReversed()) queue.remove(item);
+  assertEquals(queue.head, null);
+  assert(performance.now() - start < 1_000); // else: 6 s
+});
+
 Deno.test("Queue.remove() of somebody who is not there does nothing", () => {
   const { queue } = setUp("ab");
-  queue.remove({ name: "c", next: null });
+  queue.remove({ name: "c", next: null, before: null });
   const other = setUp("de");
   queue.remove(other.items[0]!);
   assertEquals(takeAll(queue), "ab");
