@@ -140,7 +140,7 @@ export class Wire implements Watcher {
     this.end(cause);
   }
 
-  /** Bytes came or went. A large write's count here first, piece by piece. */
+  /** Bytes came or went. One write of the Conn around this one is many here. */
   moved(direction: "in" | "out"): void {
     this.activity?.(direction);
     this.#around?.moved(direction);
