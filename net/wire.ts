@@ -39,7 +39,7 @@ const LOST: ReadonlySet<string | undefined> = new Set([
 ]);
 
 /** What the two halves of a connection have in common. */
-export class Wire implements Watcher {
+export class Wire {
   /** The platform's connection. */
   readonly inner: Deno.Conn;
   /** Whose time counts. */
@@ -65,7 +65,10 @@ export class Wire implements Watcher {
   reader: Half | null = null;
   /** The writing half, once somebody has written. */
   writer: Half | null = null;
-  /** Of the `Conn` around this one: what moves here moves there. */
+  /**
+   * Of the `Conn` around this one, the last that was made: what moves here
+   * moves there, and with this one that one is over.
+   */
   #around: Wire | null = null;
   #watchers: Set<Watcher> | null = null;
   #local: Addr | null = null;
@@ -89,7 +92,7 @@ export class Wire implements Watcher {
     this.clock = clock ?? inside?.clock ?? systemClock;
     if (inside === null) return;
     inside.#around = this;
-    inside.watch(this);
+    this.ended = inside.#over;
   }
 
   /** Our address; made when somebody asks. It stays valid after close. */
@@ -108,7 +111,7 @@ export class Wire implements Watcher {
     this.closed = true;
     this.reader?.close();
     this.writer?.close();
-    if (this.#watchers?.size) this.end(new ClosedError());
+    if (this.#watchers?.size || this.#around) this.end(new ClosedError());
     try {
       forget(this.inner.close());
     } catch (error) {
@@ -119,7 +122,7 @@ export class Wire implements Watcher {
 
   /** Tells `watcher` when it is over, at once if it is, until `unwatch()`. */
   watch(watcher: Watcher): void {
-    const cause = this.closed ? new ClosedError() : this.ended;
+    const cause = this.#over;
     if (cause) watcher.over(this, cause);
     else (this.#watchers ??= new Set()).add(watcher);
   }
@@ -133,11 +136,12 @@ export class Wire implements Watcher {
   end(cause: Error): void {
     this.ended = cause;
     for (const watcher of this.#watchers ?? []) watcher.over(this, cause);
+    this.#around?.end(cause);
   }
 
-  /** It is the connection around `_inner`, which is over. */
-  over(_inner: Wire, cause: Error): void {
-    this.end(cause);
+  /** Why no call can succeed any more; `null` if one can. */
+  get #over(): Error | null {
+    return this.closed ? new ClosedError() : this.ended;
   }
 
   /** Bytes came or went. One write of the Conn around this one is many here. */

@@ -528,6 +528,7 @@ Deno.test("copy() ends when the connection is closed that it does not wait at", 
     const copied = failure(copy(from.conn, new Conn(to.conn)));
     to.conn.close();
     assert(isClosed(await copied));
+    assert(isClosed(await failure(copy(from.conn, new Conn(to.conn)))));
   });
 
   await t.step("one, then the other", async () => {

@@ -61,6 +61,10 @@ const CASES: Record<string, string> = {
     const copied = copy(from, to);
     await copied.catch(() => {});
     return [copied, [client, from, to, upstream]];`,
+  "a Conn around one, when another has taken its place": `
+    const [client, conn] = await pair();
+    const before = wireOf(new Conn(conn));
+    return [before, [client, conn, new Conn(conn)]];`,
   "the reason of a lookup's abort": `
     const controller = new AbortController();
     const { signal } = controller;
@@ -74,8 +78,9 @@ const CASES: Record<string, string> = {
 };
 
 const PROGRAM = `
-  import { copy, dial, listen, serve } from "./mod.ts";
+  import { Conn, copy, dial, listen, serve } from "./mod.ts";
   import { systemClock } from "./net/clock.ts";
+  import { wireOf } from "./net/conn.ts";
   import { hedged } from "./net/lookup.ts";
 
   const turn = () => new Promise((resolve) => setTimeout(resolve, 1));
