@@ -11,7 +11,7 @@ import { listen } from "../listener.ts";
 import { Conn, wireOf } from "../net/conn.ts";
 import { copy } from "../net/copy.ts";
 import { isClosed, isTimeout, OpError } from "../net/errors.ts";
-import { FakeClock, pipe } from "../testing/mod.ts";
+import { FakeClock, MemoryNetwork, pipe } from "../testing/mod.ts";
 import { InnerConn } from "./conn_inner.ts";
 import { FakeConn } from "./fake_listener.ts";
 import {
@@ -600,6 +600,37 @@ Deno.test("handle() waits for a slow reader of a Conn around a Conn", async () =
   assertEquals(await readSlowly(client, clock), 1024 * 1024);
   client.close();
   await handled;
+});
+
+Deno.test("handle() of a pipe closes, however it ends", async (t) => {
+  type Way = (
+    peer: Conn,
+    net: MemoryNetwork,
+    reader: ReadableStreamDefaultReader,
+  ) => unknown;
+  const ways: Record<string, Way> = {
+    "all was read": (peer) => peer.closeWrite(),
+    "the peer has reset": (peer, net) => net.reset(peer.localAddr),
+    "nobody reads on, and nothing comes": (_, __, reader) => reader.cancel(),
+  };
+  for (const [name, end] of Object.entries(ways)) {
+    await t.step(name, async () => {
+      const net = new MemoryNetwork();
+      await using listener = await net.listen("tcp", "10.0.0.1:80");
+      const client = await net.dial("tcp", "10.0.0.1:80");
+      await using peer = await listener.accept();
+      const { readable, writable } = new TransformStream<Uint8Array>();
+      const handled = handle(client, (conn) => conn.readable.pipeTo(writable))
+        .catch((error) => error);
+      const reader = readable.getReader();
+      await peer.write(bytes("hello"));
+      assertEquals((await reader.read()).value, bytes("hello"));
+      await end(peer, net, reader);
+      await reader.read().catch((error) => error);
+      await handled;
+      assert(wireOf(client).closed);
+    });
+  }
 });
 
 Deno.test("handle() waits 5 s for a peer that sends, but reads nothing", async () => {

@@ -23,6 +23,14 @@ function acceptUntilClosed(listener: Listener): Promise<OpError> {
   return assertRejects(() => listener.accept(), OpError);
 }
 
+/** A caller who gives up at once; the accept that he began goes on. */
+async function comeAndGo(listener: Listener): Promise<void> {
+  const controller = new AbortController();
+  const gone = listener.accept(controller).catch((error) => error);
+  controller.abort();
+  await gone;
+}
+
 async function endOf(listener: Listener, fake: FakeListener): Promise<void> {
   const closed = listener.close();
   if (fake.waiting) await fake.settle(closedInner);
@@ -442,10 +450,7 @@ Deno.test("close() tells of an inner listener that does not close", async (t) =>
   await t.step("and closes a spare connection all the same", async () => {
     const fake = new FakeListener(cause);
     const listener = new Listener(fake.inner);
-    const controller = new AbortController();
-    const gone = listener.accept(controller).catch((error) => error);
-    controller.abort();
-    await gone;
+    await comeAndGo(listener);
     const spare = new FakeConn();
     await fake.settle(spare);
     assertStrictEquals(await listener.close().catch((e) => e), cause);
@@ -557,10 +562,7 @@ Deno.test("a spare connection is the next caller's, or closed by close()", async
 Deno.test("a spare connection that does not close leaves no listener open", async () => {
   const fake = new FakeListener();
   const listener = new Listener(fake.inner);
-  const controller = new AbortController();
-  const gone = listener.accept(controller).catch((error) => error);
-  controller.abort();
-  await gone;
+  await comeAndGo(listener);
   const spare = new FakeConn();
   const cause = new Error("will not");
   spare.close = () => {
@@ -574,10 +576,7 @@ Deno.test("a spare connection that does not close leaves no listener open", asyn
 Deno.test("an accept without a caller does not hold the process", async () => {
   const fake = new FakeListener();
   const listener = new Listener(fake.inner);
-  const { controller, signal } = countedSignal();
-  const gone = listener.accept({ signal }).catch((error) => error);
-  controller.abort();
-  await gone;
+  await comeAndGo(listener);
   assertEquals(fake.calls, ["unref"]);
   listener.ref(); // nobody waits still
   assertEquals(fake.calls, ["unref"]);
@@ -593,10 +592,7 @@ Deno.test("an unref'd listener stays so whoever comes and goes", async () => {
   const fake = new FakeListener();
   const listener = new Listener(fake.inner);
   listener.unref();
-  const { controller, signal } = countedSignal();
-  const gone = listener.accept({ signal }).catch((error) => error);
-  controller.abort();
-  await gone;
+  await comeAndGo(listener);
   const call = listener.accept();
   assertEquals(fake.calls, ["unref"]);
   await fake.settle(new FakeConn());
@@ -608,10 +604,7 @@ Deno.test("ref() after unref() knows whether somebody waits", async () => {
   const fake = new FakeListener();
   const listener = new Listener(fake.inner);
   listener.unref();
-  const { controller, signal } = countedSignal();
-  const gone = listener.accept({ signal }).catch((error) => error);
-  controller.abort();
-  await gone;
+  await comeAndGo(listener);
   listener.ref(); // nobody does
   assertEquals(fake.calls, ["unref"]);
   listener.unref();
