@@ -25,6 +25,7 @@ import { checkAddress } from "./check.ts";
 import { Alarm, type Clock, systemClock } from "./clock.ts";
 import { Conn, wireOf } from "./conn.ts";
 import { ClosedError, OpError } from "./errors.ts";
+import { Hold } from "./hold.ts";
 import { Queue } from "./queue.ts";
 import { setSocketOptions } from "./socket_options.ts";
 import { tell } from "./tell.ts";
@@ -70,8 +71,7 @@ export class Listener implements AsyncIterable<Conn>, AsyncDisposable {
       return {
         clock: listener.#clock,
         closing: listener.#closed.promise,
-        refd: listener.#refd,
-        watchRef: (changed) => listener.#onRef = changed,
+        hold: listener.#hold,
         served: listener.#heir !== null,
         bequeath: (heir) => listener.#heir = heir,
       };
@@ -96,6 +96,8 @@ export class Listener implements AsyncIterable<Conn>, AsyncDisposable {
   readonly #inner: Deno.Listener;
   readonly #options: ListenerOptions;
   readonly #clock: Clock;
+  /** Nobody waits here but a server that does not accept. */
+  readonly #hold: Hold;
   readonly #callers = new Queue<AcceptWaiter>();
   #retry: Alarm;
   /** What listen() has bound; somebody's own listener is not. */
@@ -106,7 +108,6 @@ export class Listener implements AsyncIterable<Conn>, AsyncDisposable {
   /** The caller of the pending accept has gone, and it is unref'd. */
   #stale = false;
   #refd = true;
-  #onRef: (() => void) | null = null;
   /** Takes what an accept brings that the close was too late for. */
   #heir: ((conn: Conn) => void) | null = null;
   /** A connection whose caller had gone; only while nobody waits. */
@@ -135,6 +136,7 @@ export class Listener implements AsyncIterable<Conn>, AsyncDisposable {
     checkAddress("listener", inner, inner?.addr);
     this.#inner = inner;
     this.#clock = this.#options.clock ?? systemClock;
+    this.#hold = new Hold(this.#clock);
     this.#retry = this.#newAlarm();
     this.addr = toAddr(inner.addr);
   }
@@ -329,12 +331,11 @@ export class Listener implements AsyncIterable<Conn>, AsyncDisposable {
   }
 
   #setRef(refd: boolean): void {
-    this.#refd = refd;
+    this.#refd = this.#hold.refd = refd;
     const { at } = this.#retry;
     this.#retry.clear();
     this.#retry = this.#newAlarm();
     this.#retry.set(at);
-    this.#onRef?.();
   }
 
   /** The next try; waiting for it is as good a reason to live as an accept. */

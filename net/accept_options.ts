@@ -15,6 +15,7 @@ import {
 import type { Clock } from "./clock.ts";
 import type { Conn } from "./conn.ts";
 import type { OpError } from "./errors.ts";
+import type { Hold } from "./hold.ts";
 
 /** What an accept loop met and survived. */
 export interface AcceptErrorEvent {
@@ -72,10 +73,8 @@ export interface ListenerParts {
   clock: Clock;
   /** Settles when it begins to close. */
   closing: Promise<void>;
-  /** Whether one who waits keeps the process alive. */
-  refd: boolean;
-  /** Calls `changed` each time that `refd` may have changed. */
-  watchRef(changed: () => void): void;
+  /** For who waits before an accept, and is to be as alive as one. */
+  hold: Hold;
   /** It has an heir already: a server. */
   served: boolean;
   /** Gives `heir` what an accept brings that the close was too late for. */

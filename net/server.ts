@@ -14,10 +14,11 @@ import { type Listener, listenerParts } from "./accept.ts";
 import type { Addr } from "./addr.ts";
 import { discard, onAbort, tolerate } from "./calls.ts";
 import { checkOptions, checkSignal, checkType } from "./check.ts";
-import { Alarm, type Clock, systemClock } from "./clock.ts";
+import type { Clock } from "./clock.ts";
 import type { Conn } from "./conn.ts";
 import { Drain, type Drainable, type ShutdownReport } from "./drain.ts";
 import { isClosed, OpError, someCause } from "./errors.ts";
+import type { Hold } from "./hold.ts";
 import { HostLimit } from "./host_limit.ts";
 import { watchIdle } from "./idle.ts";
 import { Context, type Handler, live } from "./life.ts";
@@ -57,6 +58,7 @@ export class Server implements AsyncDisposable {
   readonly #onError: (error: unknown, conn?: Conn) => void;
   readonly #signal: AbortSignal | undefined;
   readonly #clock: Clock;
+  readonly #hold: Hold;
   readonly #sessions = new Roster<Session>();
   readonly #hosts: HostLimit;
   /** Those of `#sessions`; kept up to date once somebody has asked for it. */
@@ -105,17 +107,15 @@ export class Server implements AsyncDisposable {
     this.#idleTimeout = idleTimeout;
     this.#onError = onError;
     this.#signal = signal;
-    const { bequeath, clock, closing, served, watchRef } = listenerParts(
-      listener,
-    );
+    const { bequeath, clock, closing, hold, served } = listenerParts(listener);
     if (served) throw new TypeError("the listener has a server already");
     bequeath((conn) => this.#take(conn));
     this.#clock = clock;
+    this.#hold = hold;
     closing.then(() => {
       this.#listening = false;
       this.#wake();
     });
-    watchRef(() => this.#wake());
     this.finished = tolerate(this.#finished.promise); // told to onError, too
     if (signal) this.#unfollow = onAbort(signal, () => this.#beginQuietly());
     if (signal?.aborted) this.#beginQuietly();
@@ -230,13 +230,9 @@ export class Server implements AsyncDisposable {
 
   /** Waits until something may have changed, as alive as an accept is. */
   async #look(): Promise<void> {
-    // Where the clock is a test's, an accept holds no process either.
-    const holds = listenerParts(this.#listener).refd &&
-      this.#clock === systemClock;
-    const hold = new Alarm(systemClock, () => {}, true);
-    if (holds) hold.set(Number.MAX_VALUE);
+    this.#hold.waiting = true;
     await new Promise<void>((resolve) => this.#wake = resolve);
-    hold.clear();
+    this.#hold.waiting = false;
   }
 
   #serve(conn: Conn): void {

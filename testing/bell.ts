@@ -1,6 +1,6 @@
 import { onAbort } from "../net/calls.ts";
 import { Alarm, type Clock } from "../net/clock.ts";
-import { Hold } from "./turn.ts";
+import { Hold } from "../net/hold.ts";
 
 /** Wakes everybody who waits. */
 export class Bell {

@@ -12,10 +12,11 @@
 
 import { Alarm } from "../net/clock.ts";
 import { Conn } from "../net/conn.ts";
+import { Hold } from "../net/hold.ts";
 import type { Cable } from "./cable.ts";
 import { badResource, interrupted, platformError } from "./errno.ts";
 import type { LogEvent } from "./log.ts";
-import { Hold, Pace } from "./turn.ts";
+import { Pace } from "./turn.ts";
 
 /** One operation that waits; `p` is null for a FIN. */
 interface Operation {

@@ -1,8 +1,9 @@
 import type { Clock } from "../net/clock.ts";
+import { Hold } from "../net/hold.ts";
 import type { Cable } from "./cable.ts";
 import { badResource, platformError } from "./errno.ts";
 import type { MemoryConn } from "./memory_conn.ts";
-import { Hold, Pace } from "./turn.ts";
+import { Pace } from "./turn.ts";
 
 /** Whom a {@linkcode MemoryListener} tells. */
 export interface ListenerHooks {

@@ -1,11 +1,9 @@
 /**
  * The event loop as tests in memory meet it: turns, the only real time they
- * cannot do without, and what keeps a process alive.
+ * cannot do without.
  *
  * @module
  */
-
-import { type Clock, MAX_TIMEOUT, systemClock } from "../net/clock.ts";
 
 /**
  * After so many operations of one kind in a row everybody else gets a turn.
@@ -43,45 +41,5 @@ export class Pace {
       delayed--;
       settle();
     }, 0);
-  }
-}
-
-/**
- * Keeps the process alive while somebody waits, as a pending operation of the
- * platform does: a deadline's timer alone would let it end. On any clock but
- * the system's nobody waits for real time, and a test that waits for what
- * never comes had better end with Deno's own complaint than hang.
- */
-export class Hold {
-  readonly #real: boolean;
-  #waiting = false;
-  #refd = true;
-  #timer: unknown;
-
-  /** Nobody waits. */
-  constructor(clock: Clock) {
-    this.#real = clock === systemClock;
-  }
-
-  /** Whether somebody waits. */
-  set waiting(waiting: boolean) {
-    this.#waiting = waiting;
-    this.#update();
-  }
-
-  /** Whether that keeps the process alive. */
-  set refd(refd: boolean) {
-    this.#refd = refd;
-    this.#update();
-  }
-
-  #update(): void {
-    const hold = this.#real && this.#waiting && this.#refd;
-    if (hold && this.#timer === undefined) {
-      this.#timer = systemClock.setTimeout(() => {}, MAX_TIMEOUT);
-    } else if (!hold && this.#timer !== undefined) {
-      systemClock.clearTimeout(this.#timer);
-      this.#timer = undefined;
-    }
   }
 }
