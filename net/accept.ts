@@ -171,7 +171,13 @@ export class Listener implements AsyncIterable<Conn>, AsyncDisposable {
    * @returns Settles when the port can be bound again.
    */
   close(): Promise<void> {
-    return this.#closeOnce();
+    if (this.#closing === null) {
+      // Whoever is told of it, by the inner listener, may close this one, too.
+      const { promise, resolve } = Promise.withResolvers<void>();
+      this.#closing = promise;
+      resolve(this.#close());
+    }
+    return this.#closing;
   }
 
   /**
@@ -279,11 +285,9 @@ export class Listener implements AsyncIterable<Conn>, AsyncDisposable {
         return this.#backOff(error);
       case "closed": // by somebody who has the inner listener
         return this.#closeUnasked();
-      case "fatal": {
-        const broken = this.#error(error);
-        if (this.#callers.head === null) this.#untold = broken;
-        this.#closeUnasked(() => broken);
-      }
+      case "fatal":
+        this.#untold = this.#error(error);
+        this.#closeUnasked();
     }
   }
 
@@ -344,27 +348,20 @@ export class Listener implements AsyncIterable<Conn>, AsyncDisposable {
   }
 
   /** A close that nobody waits for: close() will tell if it goes wrong. */
-  #closeUnasked(why?: () => OpError): void {
-    tolerate(this.#closeOnce(why));
+  #closeUnasked(): void {
+    tolerate(this.close());
   }
 
-  /** Whoever is told of it, by the inner listener, may close this one, too. */
-  #closeOnce(why = () => this.#closedError()): Promise<void> {
-    if (this.#closing === null) {
-      const { promise, resolve } = Promise.withResolvers<void>();
-      this.#closing = promise;
-      resolve(this.#close(why));
-    }
-    return this.#closing;
-  }
-
-  /** `why` makes the error of each caller that waits. */
-  async #close(why: () => OpError): Promise<void> {
+  async #close(): Promise<void> {
     let freed: unknown;
     this.#closed.resolve();
     this.#unfollow?.();
     this.#retry.clear();
-    while (this.#callers.head) this.#callers.shift().reject(why());
+    const broken = this.#untold;
+    if (this.#callers.head) this.#untold = null; // they are told, all of them
+    while (this.#callers.head) {
+      this.#callers.shift().reject(broken ?? this.#closedError());
+    }
     try {
       // Unref'd, the accept that we wait for would let the process end.
       if (this.#pending && (this.#stale || !this.#refd)) this.#inner.ref?.();
