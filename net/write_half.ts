@@ -339,15 +339,14 @@ export class WriteHalf implements Half {
 
   /** Fails every job that was under way; the next one asks for itself. */
   #failed(error: unknown): void {
-    const fin = this.#jobs.head?.bytes === null;
-    const op = fin ? "close" : "write";
+    let job = this.#jobs.head;
+    const op = job?.bytes === null ? "close" : "write";
     this.#wire.writeFailed(error);
-    do {
-      const job = this.#jobs.head;
-      if (job === null || job.taken === 0) break;
+    while (job !== null && job.taken > 0) {
       this.#jobs.shift();
       if (!job.abandoned) job.reject(this.#wire.error(op, error, job.done));
-    } while (!fin);
+      job = this.#jobs.head;
+    }
     this.#idle();
   }
 
