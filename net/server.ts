@@ -255,14 +255,14 @@ export class Server implements AsyncDisposable {
     const drain = this.#drain;
     drain?.add(session);
     let failed = false;
-    const tell = (error: unknown) => {
+    const fail = (error: unknown) => {
       if (this.#hasCaused(error, context.reason)) return;
       failed = true;
       this.#report(error, conn);
     };
     const end = () => this.#end(session, failed ? "failed" : "drained");
-    live(conn, this.#handler, context, tell).then(end, (error) => {
-      tell(error); // of the close
+    live(conn, this.#handler, context, fail).then(end, (error) => {
+      fail(error); // of the close
       end();
     });
     if (drain) this.#dismiss(context);
