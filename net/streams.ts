@@ -63,13 +63,13 @@ class Source implements UnderlyingByteSource {
   ended = false;
   /** Whoever reads has memory of his own. */
   byob = false;
+  /** A call has failed, and so will the stream, in this tick or the next. */
+  failing = false;
   readonly #conn: Conn;
   #controller!: ReadableByteStreamController;
   #call: PullCall | null = null;
   /** How much the one has room for whom we pull in place of the platform. */
   #room = Infinity;
-  /** A call has failed, and so will the stream, in this tick or the next. */
-  #failed = false;
 
   constructor(conn: Conn) {
     this.#conn = conn;
@@ -84,7 +84,7 @@ class Source implements UnderlyingByteSource {
     const reader = readerOf(this.#conn);
     const refusal = reader.refusal();
     if (refusal) {
-      this.fail();
+      this.failing = true;
       return Promise.reject(refusal);
     }
     const call = this.#call = new PullCall(this);
@@ -125,17 +125,12 @@ class Source implements UnderlyingByteSource {
     this.byob = false;
   }
 
-  /** No more will come: the stream is about to fail. */
-  fail(): void {
-    this.#failed = true;
-  }
-
   /**
    * Whether memory waits for bytes, somebody's who has let go. The platform
    * pulls for nobody who brings more until that has been answered.
    */
   get forgotten(): boolean {
-    return this.#call === null && !this.#failed &&
+    return this.#call === null && !this.failing &&
       this.#controller.byobRequest !== null;
   }
 
@@ -182,7 +177,7 @@ class PullCall implements ReadWaiter {
 
   /** With the stack as it is: nobody who waits for a stream is to be seen. */
   fail(error: unknown): void {
-    this.#source.fail();
+    this.#source.failing = true;
     this.#reject(error);
   }
 }
