@@ -202,20 +202,16 @@ export class Dialing {
     }
   }
 
-  #newRace(
-    parsed: ParsedAddress,
-    deadline: number,
-  ): Race<Target, Deno.Conn> {
-    const { connect, ...settings } = this.#settings;
+  #newRace(parsed: ParsedAddress, deadline: number): Race<Target, Deno.Conn> {
+    const { attemptDelay, attemptTimeout, clock, connect, prefer } =
+      this.#settings;
     const options = this.#openOptions(parsed);
     return new Race<Target, Deno.Conn>({
-      clock: settings.clock,
-      attemptDelay: settings.attemptDelay,
-      attemptTimeout: this.#mode === "native"
-        ? Infinity
-        : settings.attemptTimeout,
+      clock,
+      attemptDelay,
+      attemptTimeout: this.#mode === "native" ? Infinity : attemptTimeout,
       deadline,
-      prefer: settings.prefer,
+      prefer,
       // The runtime's attempts end when they are told to; others' may not.
       settleLosers: connect === undefined,
       refuse: connect === undefined ? refuse : undefined,
