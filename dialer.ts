@@ -171,10 +171,10 @@ interface Remembered {
  * Dials with defaults, and starts each dial of a host and port with the address
  * that last worked there, if the resolver still gives it: a dead address costs
  * `attemptDelay` once, not each time. An address that fails, or has not
- * answered when the dial is called off, is forgotten: in a serial dial
- * (`attemptDelay: Infinity`) set a timeout. At most 256 hosts and ports are
- * remembered, with one address of each family, for 10 minutes each: however
- * often it is used, the resolver's order counts again then.
+ * answered when the dial is called off, is forgotten. (A serial dial, with
+ * `attemptDelay: Infinity`, waits for it until then: set a timeout.) At most
+ * 256 hosts and ports are remembered, with one address of each family. After 10
+ * minutes, however often it was used, the resolver's order counts again.
  *
  * @example
  * ```ts

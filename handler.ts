@@ -35,9 +35,9 @@ export type { ShutdownReport } from "./net/drain.ts";
 /** Options of {@linkcode handle}. */
 export interface HandleOptions {
   /**
-   * Ends the connection: fires the context's signal, then closes. While a
-   * handler runs that has taken the connection over it still fires, and closes
-   * nothing.
+   * Ends the connection: fires the context's signal, then closes. If the
+   * handler has taken the connection over, and still runs, the signal fires all
+   * the same, but nothing is closed.
    */
   signal?: AbortSignal;
 }

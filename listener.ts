@@ -44,9 +44,9 @@ const MAX_BACKLOG = 2 ** 31 - 1;
  * the port, port 0 for one that is free. A host name binds its first IPv4
  * address, else its first; where the name alone is granted the runtime takes
  * whichever comes first. With "unix" it is a path, and the file is removed when
- * the listener closes. A relative path is looked up again then under `-A`; with
- * any other grants Deno makes it absolute first, and that has to fit in 107
- * bytes. `@name` is Linux's abstract namespace.
+ * the listener closes. For that a relative path is looked up again if Deno runs
+ * with `-A`; with any other grants it is made absolute at once, and the result
+ * has to fit in 107 bytes. `@name` is Linux's abstract namespace.
  *
  * "tcp6" on all addresses accepts IPv6 peers only: Deno cannot set
  * IPV6_V6ONLY, so IPv4 peers are accepted by the kernel and closed unseen.

@@ -32,7 +32,7 @@ export interface IoOptions {
 
 /** Options of `new Conn()`. */
 export interface ConnOptions {
-  /** Time source, for tests. Default: a `Conn`'s own, or the system's. */
+  /** Time source, for tests. Default: an inner `Conn`'s, or the system's. */
   clock?: Clock;
   /** What the dialer tried, if it was dialled; see {@linkcode DialTrace}. */
   dialTrace?: DialTrace;
@@ -101,9 +101,9 @@ export class Conn
    * Takes over a connection; from now on only this object may use it.
    *
    * @param inner Any `Deno.Conn` over TCP or a unix socket, TLS included.
-   * Closing this object closes it. Of your own: once its `read(p)` or
-   * `write(p)` has settled, `p` is other connections' and not to be touched;
-   * the context of an `AsyncLocalStorage` may be another caller's in them.
+   * Closing this object closes it. One of your own must leave `p` alone once
+   * its `read(p)` or `write(p)` has settled: other connections use that memory
+   * then. In both the context of `AsyncLocalStorage` may be another caller's.
    * @param options See {@linkcode ConnOptions}.
    * @throws {TypeError} If it is over anything else.
    * @throws {Deno.errors.NotConnected} If it has no address any more.
@@ -173,8 +173,8 @@ export class Conn
    *
    * Do not change `p` before the promise settles; afterwards it is yours. The
    * promise need not be awaited: a failure is no unhandled rejection (a wrong
-   * argument is), and if the connection is lost, later calls fail, too: a read
-   * in place of EOF, unless the peer sent FIN first.
+   * argument is), and if the connection is lost, later calls fail, too. A read
+   * then fails where it would tell EOF, unless the peer sent FIN first.
    *
    * Cancellation: a deadline or `signal` ends the wait. What the peer gets is a
    * prefix of what was written: at most 64 KiB that were already under way
@@ -323,9 +323,9 @@ export class Conn
   }
 
   /**
-   * Switches TCP_NODELAY, after the write under way: whether small writes leave
-   * at once. `dial()` and listeners switch it on. No effect on unix sockets and
-   * TLS.
+   * Switches TCP_NODELAY: whether small writes leave at once. A write under way
+   * is finished first. `dial()` and listeners switch it on. No effect on unix
+   * sockets and TLS.
    *
    * @param on Whether to send at once. @default {true}
    * @throws {OpError} After close.

@@ -17,12 +17,13 @@ import { PIECE, type WriteHalf, WriteJob } from "./write_half.ts";
  *
  * The bytes are read into memory of our own and written from there: nothing is
  * copied on the way. One piece at a time: a slow receiver slows the sender
- * (backpressure). `copy(conn, conn)` is an echo server. When one connection is
- * closed, or its `idleTimeout` passes, the copy ends, whichever it waits for.
+ * (backpressure). `copy(conn, conn)` is an echo server. The copy ends when
+ * either connection is closed, or its `idleTimeout` passes, even while it waits
+ * for the other one.
  *
  * @param from Read from here; its read deadline counts. Nobody else should read
- * meanwhile: if copying ends early, a piece that no write was given is unread
- * again only if no other read waits.
+ * meanwhile: if copying ends early, what was read and not yet written is there
+ * for the next read only if no other read waits already.
  * @param to Write to there; its write deadline counts. If that is set while a
  * large piece is under way, and passes, it ends the connection.
  * @param options See {@linkcode IoOptions}. After an abort what is under way,

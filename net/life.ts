@@ -15,9 +15,9 @@ export type Handler = (
 export interface HandlerContext {
   /**
    * Aborts when a shutdown begins, or with the signal of {@linkcode handle}:
-   * finish what you are doing and return. Not once the handler has ended; of
-   * a shutdown, not once it has taken the connection over. Each connection has
-   * its own, so listeners on it need not be removed.
+   * finish what you are doing and return. It never fires after the handler's
+   * end, and at a shutdown not if the handler has taken the connection over.
+   * Each connection has its own, so listeners on it need not be removed.
    */
   readonly signal: AbortSignal;
   /**
