@@ -151,17 +151,17 @@ export function dial(
 /** What need not be looked at. */
 const NO_OPTIONS: DialOptions = Object.freeze({});
 
-/** So many addresses are remembered, */
+/** For how many hosts and ports an address is remembered. */
 const REMEMBERED = 256;
-/** of so many characters at most: a port may begin with any number of zeros, */
+/** How long their text may be: a port may begin with any number of zeros. */
 const LONGEST = 512;
-/** and so long: a path that worked ten minutes ago says little about now. */
+/** For how long: a path that worked ten minutes ago says little about now. */
 const MEMORY_MS = 10 * 60_000;
 
 /** An address that works, and how long; on the scale of `clock.monotonic()`. */
 interface Remembered {
   addr: string;
-  /** When it was first the one that worked: it is forgotten by that. */
+  /** When it first worked: it is forgotten {@linkcode MEMORY_MS} later. */
   since: number;
   /** When it last worked. */
   at: number;

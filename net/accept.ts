@@ -108,7 +108,7 @@ export class Listener implements AsyncIterable<Conn>, AsyncDisposable {
   /** The caller of the pending accept has gone, and it is unref'd. */
   #stale = false;
   #refd = true;
-  /** Takes what an accept brings that the close was too late for. */
+  /** A server: it takes what a pending accept still brings after close(). */
   #heir: ((conn: Conn) => void) | null = null;
   /** A connection whose caller had gone; only while nobody waits. */
   #spare: Conn | null = null;

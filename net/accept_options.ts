@@ -77,7 +77,7 @@ export interface ListenerParts {
   hold: Hold;
   /** It has an heir already: a server. */
   served: boolean;
-  /** Gives `heir` what an accept brings that the close was too late for. */
+  /** Makes `heir` take what a pending accept still brings after close(). */
   bequeath(heir: (conn: Conn) => void): void;
 }
 

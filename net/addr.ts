@@ -93,7 +93,7 @@ export class UnixAddr implements Deno.UnixAddr {
   }
 }
 
-/** A unix path as the platform takes it: the abstract `@name` begins with NUL. */
+/** A unix path as the platform takes it: abstract `@name` begins with NUL. */
 export function platformPath(path: string): string {
   return path.replace(/^@/, "\0");
 }

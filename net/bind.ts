@@ -170,7 +170,7 @@ async function bindName(
  */
 const PATIENCE_MS = 2_000;
 
-/** A name's first IPv4 address, else its first (Go); asks no longer than that. */
+/** A name's first IPv4 address, else its first (Go); then it asks no more. */
 export async function choose(
   batches: AsyncIterable<string[]>,
   host: string,

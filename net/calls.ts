@@ -47,12 +47,12 @@ export function reasonFirst(
 /**
  * Rejects a call's promise, `signal`'s reason first; see
  * {@linkcode reasonFirst}. The stack of an error of ours then shows who awaits
- * it, as the platform's errors do. V8 looks for that at the time of the capture,
+ * it, as the platform's errors do. V8 looks for that as the stack is captured,
  * along promises that have been resolved to each other and have one reaction
  * each: so the capture gets a job of its own, after the resolving.
  *
- * @param atOnce Whether others, behind it, are told in this tick: without a
- * better stack, it stays before them.
+ * @param atOnce Whether a call behind it is told in this tick. Then there is no
+ * time for a job: it has to be rejected before that one.
  */
 export function failCall<T>(
   promise: Promise<T>,

@@ -54,8 +54,8 @@ export class Deadline {
   }
 
   /**
-   * Far away for good, even if it was over: nobody can move it any more. There
-   * still is one, so that what waits may be abandoned.
+   * Never over from now on, even if it was: nobody can move it any more. Large
+   * writes go on in pieces, as under any deadline, and can be abandoned.
    */
   lift(): void {
     this.#alarm?.clear();

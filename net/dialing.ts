@@ -294,7 +294,7 @@ export class Dialing {
     if (attempts.length === 0) return this.#noAttempt(parsed);
     const { error } = attempts[0]!;
     if (this.#mode === "native" && error instanceof DnsError) {
-      return new OpError({ network, cause: error }); // as if we had looked it up
+      return new OpError({ network, cause: error }); // as if we had asked
     }
     return dialError({
       attempts,

@@ -32,7 +32,7 @@ async function linger(conn: Conn): Promise<void> {
   // No deadline: what the handler has left running may move it, either way.
   const patience = new Patience(wire.clock, LINGER_MS, () => discard(conn));
   try {
-    // Those that it is around have limits, too.
+    // The connections inside it have limits, too.
     for (let c: Deno.Conn = conn; c instanceof Conn; c = wireOf(c).inner) {
       wireOf(c).lingering = true;
       readerOf(c).deadline.lift();

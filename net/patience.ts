@@ -4,8 +4,8 @@
  * When a process has stood still (a handler that computed, a pause of the
  * machine) timers come before input, and what a peer has sent in time is still
  * to be read: one stall of a second would end thousands who were not silent. So
- * a time that is over late is not over at once. It takes some turns of the event
- * loop more, as many as it takes to look at all connections.
+ * a peer whose alarm rings late has some more turns of the event loop: as many
+ * as it takes to look at all connections.
  *
  * @module
  */

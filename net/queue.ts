@@ -13,7 +13,7 @@ export interface Link<T> {
 export class Queue<T extends Link<T>> {
   /** Who is next. */
   head: T | null = null;
-  /** Who is last, if there are two at least: a line of one writes it never. */
+  /** Who is last, if there are two at least: a line of one never sets it. */
   #tail: T | null = null;
 
   /** Puts `item` at the end of the line. */

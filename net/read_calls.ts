@@ -24,7 +24,7 @@ export class ReadCall implements ReadWaiter {
     this.#reject = reject;
   }
 
-  /** Leaves the line when `signal` aborts; `false` if it is none, which fails. */
+  /** Leaves the line when `signal` aborts; if it is none, fails: `false`. */
   follow(reader: ReadHalf, signal: AbortSignal): boolean {
     try {
       this.#unfollow = onAbort(signal, () => {
@@ -92,9 +92,7 @@ type Step = IteratorResult<Chunk, undefined>;
 
 /** One step of an iteration that waits. */
 class ChunkCall implements ReadWaiter {
-  /** See {@linkcode ReadWaiter}. */
   next: ReadWaiter | null = null;
-  /** See {@linkcode ReadWaiter}. */
   before: ReadWaiter | null = null;
   /** What the caller holds, and need not await. */
   readonly promise: Promise<Step>;

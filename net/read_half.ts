@@ -26,7 +26,7 @@ import { counts, type Half, odd, type Wire } from "./wire.ts";
 export interface ReadWaiter extends Link<ReadWaiter> {
   /** There is something to take from `half`: bytes, or EOF. */
   ready(half: ReadHalf): void;
-  /** There will be nothing; `atOnce` if somebody behind is served in this tick. */
+  /** There will be nothing; `atOnce`: see {@linkcode failCall}. */
   fail(error: unknown, atOnce?: boolean): void;
 }
 
@@ -118,8 +118,8 @@ export class ReadHalf implements Half {
   }
 
   /**
-   * The unread bytes, for good. Full memory is given away as it is; the rest
-   * of memory that is not may hold what other connections have read.
+   * The unread bytes, for good. Full memory is given away as it is. What is not
+   * full is copied: the rest of it may hold what other connections have read.
    */
   takeChunk(): Uint8Array<ArrayBuffer> {
     const memory = this.#memory!;
@@ -230,7 +230,7 @@ export class ReadHalf implements Half {
     }
   }
 
-  /** Hands out what there is, in order; more is read if somebody still waits. */
+  /** Hands out what there is, in order; reads on if somebody still waits. */
   #serve(): void {
     while (this.#waiters.head !== null) {
       if (this.#end > this.#start || this.eof) {

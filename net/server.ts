@@ -251,7 +251,7 @@ export class Server implements AsyncDisposable {
     };
     this.#sessions.add(session);
     this.#connections?.add(conn);
-    // Accepted in the very moment in which a shutdown began, it is a part of it.
+    // Accepted in the very moment in which a shutdown began: a part of it.
     const drain = this.#drain;
     drain?.add(session);
     let failed = false;

@@ -68,7 +68,7 @@ class Source implements UnderlyingByteSource {
   readonly #conn: Conn;
   #controller!: ReadableByteStreamController;
   #call: PullCall | null = null;
-  /** How much the one has room for whom we pull in place of the platform. */
+  /** In a pull in place of the platform: how many bytes there is room for. */
   #room = Infinity;
 
   constructor(conn: Conn) {
@@ -126,15 +126,15 @@ class Source implements UnderlyingByteSource {
   }
 
   /**
-   * Whether memory waits for bytes, somebody's who has let go. The platform
-   * pulls for nobody who brings more until that has been answered.
+   * Whether the memory of a reader that has let go still waits for bytes. Until
+   * it has got some the platform pulls for no other reader's.
    */
   get forgotten(): boolean {
     return this.#call === null && !this.failing &&
       this.#controller.byobRequest !== null;
   }
 
-  /** Pulls in place of the platform, for who has room for so many bytes. */
+  /** Pulls in place of the platform, for a read with room for so many bytes. */
   pullFor(room: number): void {
     this.#room = room;
     this.pull().catch((error) => this.#controller.error(error));
@@ -143,9 +143,7 @@ class Source implements UnderlyingByteSource {
 
 /** A stream that waits. */
 class PullCall implements ReadWaiter {
-  /** See {@linkcode ReadWaiter}. */
   next: ReadWaiter | null = null;
-  /** See {@linkcode ReadWaiter}. */
   before: ReadWaiter | null = null;
   /** What the platform waits for. */
   readonly promise: Promise<void>;

@@ -36,9 +36,9 @@ import { setSocketOptions, type SocketOptions } from "./socket_options.ts";
  * late is closed anyway.
  *
  * A connection whose two addresses are the same, port included, is one that was
- * connected to itself (RFC 9293, section 3.5): it is closed and asked for again,
- * twice, and then refused. Addresses that a connector makes up must differ, or
- * have port 0.
+ * connected to itself (RFC 9293, section 3.5): it is closed and asked for
+ * again, twice, and then refused. Addresses that a connector makes up must
+ * differ, or have port 0.
  */
 export type Connector = (
   addr: Addr,
@@ -145,9 +145,9 @@ const LOCAL = {
 };
 
 /**
- * This host. The kernel takes a wildcard for loopback, and so does the
- * sandbox's grant need to: it is for what the caller wrote. Windows does not,
- * and gets the real address.
+ * This host. Where the caller wrote a wildcard the runtime is told just that:
+ * the sandbox's grant is for it, and the kernel takes it for loopback. Windows
+ * does not, and gets loopback's address.
  */
 function localTarget(
   family: 4 | 6,
@@ -243,7 +243,7 @@ function platformConnect(
   if (signal !== undefined) {
     // Deno.connect() ends with signal.throwIfAborted(), and leaks a socket that
     // was connected just before the abort (a third of them when aborts come
-    // from timers, 50 in flight). Without it the socket comes back to be closed.
+    // from timers, 50 in flight). Without it we get the socket, and close it.
     signal.throwIfAborted = noThrow;
     options.signal = signal;
   }

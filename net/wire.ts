@@ -48,7 +48,7 @@ export class Wire {
   closed = false;
   /** Why no call can succeed any more, although it is not closed. */
   ended: Error | null = null;
-  /** Accepted by listen(): a socket whose close() sends FIN behind all writes. */
+  /** Accepted by listen(): a plain socket, whose close() sends FIN last. */
   plain = false;
   /** It is being closed: what ends a handler's calls has no say any more. */
   lingering = false;
@@ -66,8 +66,8 @@ export class Wire {
   /** The writing half, once somebody has written. */
   writer: Half | null = null;
   /**
-   * Of the `Conn` around this one, the last that was made: what moves here
-   * moves there, and with this one that one is over.
+   * That of the `Conn` around this one (the last, should there be several): it
+   * is told of the bytes that move here, and of the end.
    */
   #around: Wire | null = null;
   #watchers: Set<Watcher> | null = null;
@@ -81,8 +81,8 @@ export class Wire {
    * @param inner The platform's connection.
    * @param inside Its wire, if it is a `Conn` itself.
    * @param clock Whose time counts; that of `inside`, or the system's.
-   * @throws {TypeError} If it is no connection, TCP or unix: no error could say
-   * where it happened, and that would show in a timer.
+   * @throws {TypeError} If it is not over TCP or a unix socket: without
+   * addresses it could make no error later, not even a deadline's.
    */
   constructor(inner: Deno.Conn, inside: Wire | null, clock?: Clock) {
     checkStream(inner);

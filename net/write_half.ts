@@ -121,7 +121,7 @@ export class WriteHalf implements Half {
   #piece: Uint8Array | null = null;
   #from = 0;
   #memory: Uint8Array<ArrayBuffer> | null = null;
-  /** Memory that is not the pool's is under way, and too much to be let go. */
+  /** More than a piece is under way in place: to give it up ends all. */
   #inPlace = false;
   /** What the runtime does not do while an operation is under way. */
   #deferred: Map<string, () => void> | null = null;
@@ -163,7 +163,7 @@ export class WriteHalf implements Half {
     return this.#wire.error(op, cause, 0);
   }
 
-  /** Puts a job at the end of the line; small ones start with the tick's end. */
+  /** Puts a job at the end of the line; small ones start at the tick's end. */
   add(job: WriteJob): void {
     this.#jobs.push(job);
     this.#deadline?.watch();

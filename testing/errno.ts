@@ -9,13 +9,13 @@ const ERRNOS = {
   EAGAIN: [Deno.errors.WouldBlock, "Resource temporarily unavailable", 11],
   ECONNREFUSED: [Deno.errors.ConnectionRefused, "Connection refused", 111],
   ECONNRESET: [Deno.errors.ConnectionReset, "Connection reset by peer", 104],
-  // Four that have no class of their own: Deno gives a plain Error.
+  // Those that have no class of their own: Deno gives a plain Error.
   EHOSTUNREACH: [Error, "No route to host", 113],
   EMFILE: [Error, "Too many open files", 24],
   ENFILE: [Error, "Too many open files in system", 23],
   ENOBUFS: [Error, "No buffer space available", 105],
-  ENOENT: [Deno.errors.NotFound, "No such file or directory", 2],
   ENOMEM: [Error, "Cannot allocate memory", 12],
+  ENOENT: [Deno.errors.NotFound, "No such file or directory", 2],
   ENOTCONN: [
     Deno.errors.NotConnected,
     "Transport endpoint is not connected",
@@ -27,7 +27,7 @@ const ERRNOS = {
 /** The name of an errno that a network in memory can fail with. */
 export type Errno = keyof typeof ERRNOS;
 
-/** The error that Deno makes of an errno. Of ENFILE it gives no code (2.9.6). */
+/** The error that Deno makes of an errno; of ENFILE without a code (2.9.6). */
 export function platformError(code: Errno): Error {
   const [Class, text, number] = ERRNOS[code];
   const error = new Class(`${text} (os error ${number})`);

@@ -25,7 +25,7 @@ import { Ports } from "./ports.ts";
 export class Fabric {
   /** What has happened. */
   readonly log: Log;
-  /** What is open, by the name that {@linkcode MemoryNetwork.check} gives it. */
+  /** What is open, and what {@linkcode MemoryNetwork.check} calls it. */
   readonly open = new Map<MemoryConn | MemoryListener, string>();
   readonly #clock: Clock;
   readonly #bufferSize: number;

@@ -42,7 +42,7 @@ export class MemoryConn implements Deno.Conn {
   readonly #unix: boolean;
   #peer: MemoryConn | null = null;
   #reads: Operation[] = [];
-  /** {@linkcode #serveWrites} is under way: what it starts may call it again. */
+  /** {@linkcode #serveWrites} is under way; what it starts may call it. */
   #serving = false;
   #writes: Operation[] = [];
   /** What came from the peer and was not read, with the time of its arrival. */
@@ -310,7 +310,7 @@ export class MemoryConn implements Deno.Conn {
     return n;
   }
 
-  /** When what is sent to us now arrives: never before what was sent earlier. */
+  /** When what is sent to us now arrives: never before what was sent before. */
   #arrivalTime(): number {
     const { clock, latency } = this.#cable;
     this.#cable.stalled ||= latency === Infinity;

@@ -44,7 +44,7 @@ export class MemoryListener implements Deno.Listener {
     this.#hold = new Hold(clock);
   }
 
-  /** Whether the next client has to wait: Linux lets in one more than it says. */
+  /** Whether the next client has to wait: Linux lets in one more than told. */
   get full(): boolean {
     return this.#queue.length > this.#backlog;
   }

@@ -89,7 +89,7 @@ function hostOf(addr: Addr): string {
   return addr instanceof TcpAddr ? addr.hostname : "";
 }
 
-/** Whether two hosts on one port are in each other's way; `::` is dual stack. */
+/** Whether two hosts on a port are in each other's way; `::` is dual stack. */
 function overlap(a: string, b: string): boolean {
   return a === b || a === "::" || b === "::" ||
     (a === "0.0.0.0" && !b.includes(":")) ||
