@@ -297,7 +297,7 @@ export class Conn
    * reader need not be awaited, except `pipeTo()` with `preventCancel`.
    */
   get readable(): ReadableStream<Uint8Array<ArrayBuffer>> {
-    return this.#readable ??= readableOf(this);
+    return this.#readable ??= readableOf(this, this.#reader);
   }
 
   /**
@@ -309,7 +309,7 @@ export class Conn
    * writer need not be awaited.
    */
   get writable(): WritableStream<Uint8Array> {
-    return this.#writable ??= writableOf(this);
+    return this.#writable ??= writableOf(this, this.#wire);
   }
 
   /**

@@ -1,7 +1,7 @@
 import { discard, tolerate } from "./calls.ts";
-import { type Conn, readerOf, wireOf } from "./conn.ts";
+import type { Conn } from "./conn.ts";
 import type { ReadHalf, ReadWaiter } from "./read_half.ts";
-import type { Watcher } from "./wire.ts";
+import type { Watcher, Wire } from "./wire.ts";
 
 /**
  * The reading half of `conn` as a byte stream: it waits for bytes while
@@ -10,8 +10,9 @@ import type { Watcher } from "./wire.ts";
  */
 export function readableOf(
   conn: Conn,
+  half: ReadHalf,
 ): ReadableStream<Uint8Array<ArrayBuffer>> {
-  const source = new Source(conn);
+  const source = new Source(conn, half);
   const stream = new ReadableStream(source, { highWaterMark: 0 });
   // After an odd end, elements of more than a byte are left incomplete: a
   // TypeError, and the peer's doing.
@@ -66,13 +67,15 @@ class Source implements UnderlyingByteSource {
   /** A call has failed, and so will the stream, in this tick or the next. */
   failing = false;
   readonly #conn: Conn;
+  readonly #half: ReadHalf;
   #controller!: ReadableByteStreamController;
   #call: PullCall | null = null;
   /** In a pull in place of the platform: how many bytes there is room for. */
   #room = Infinity;
 
-  constructor(conn: Conn) {
+  constructor(conn: Conn, half: ReadHalf) {
     this.#conn = conn;
+    this.#half = half;
   }
 
   start(controller: ReadableByteStreamController): void {
@@ -81,14 +84,13 @@ class Source implements UnderlyingByteSource {
 
   pull(): Promise<void> {
     if (this.#call !== null) return this.#call.promise;
-    const reader = readerOf(this.#conn);
-    const refusal = reader.refusal();
+    const refusal = this.#half.refusal();
     if (refusal) {
       this.failing = true;
       return Promise.reject(refusal);
     }
     const call = this.#call = new PullCall(this);
-    reader.wait(call);
+    this.#half.wait(call);
     return call.promise;
   }
 
@@ -97,7 +99,8 @@ class Source implements UnderlyingByteSource {
   }
 
   /** Takes all that there is, or what whoever reads has room for. */
-  take(half: ReadHalf): void {
+  take(): void {
+    const half = this.#half;
     const controller = this.#controller;
     const most = this.#room;
     this.#call = null;
@@ -118,7 +121,7 @@ class Source implements UnderlyingByteSource {
   /** Nobody waits for the stream any more: what comes is for whoever does. */
   letGo(): void {
     if (this.#call !== null) {
-      readerOf(this.#conn).abandon(this.#call);
+      this.#half.abandon(this.#call);
       this.#call.end();
       this.#call = null;
     }
@@ -159,9 +162,9 @@ class PullCall implements ReadWaiter {
     this.#reject = reject;
   }
 
-  ready(half: ReadHalf): void {
+  ready(): void {
     try {
-      this.#source.take(half);
+      this.#source.take();
       this.end();
     } catch (error) {
       this.#reject(error); // see over()
@@ -188,7 +191,10 @@ class PullCall implements ReadWaiter {
 const watches = new WeakMap<WritableStream, () => () => void>();
 
 /** The writing half of `conn` as a stream. */
-export function writableOf(conn: Conn): WritableStream<Uint8Array> {
+export function writableOf(
+  conn: Conn,
+  wire: Wire,
+): WritableStream<Uint8Array> {
   let failed = false;
   const sent = async (sending: Promise<unknown>): Promise<void> => {
     try {
@@ -198,7 +204,6 @@ export function writableOf(conn: Conn): WritableStream<Uint8Array> {
       throw error;
     }
   };
-  const wire = wireOf(conn);
   let fail: Watcher["over"];
   const stream = new WritableStream<Uint8Array>({
     start(controller) {
