@@ -1,9 +1,9 @@
 /**
- * The dialer: every address behind a name, fast, and it tells what it tried.
+ * The dialer: tries every address of a name, fast, and reports what it tried.
  * {@linkcode dial} makes one connection; a {@linkcode Dialer} has defaults and
  * remembers which address last worked.
  *
- * @example A service with two addresses, of which one is dead
+ * @example A service with two addresses, one of them dead
  * ```ts
  * import { assertEquals } from "@std/assert";
  * import { dial, listen } from "@switchboard/tcp";
@@ -48,29 +48,29 @@ export type { Connector } from "./net/target.ts";
 /** Options of {@linkcode dial} and defaults of a {@linkcode Dialer}. */
 export interface DialOptions {
   /**
-   * Calls the dial off, which rejects with `signal.reason`. An abort after
-   * success has no effect on the connection.
+   * Aborts the dial, which then rejects with `signal.reason`. An abort after
+   * success does not affect the connection.
    */
   signal?: AbortSignal;
   /**
-   * Milliseconds for all of it, resolving included. 0 or less is already
-   * over; `Infinity` is none.
+   * Milliseconds for the whole dial, resolving included. With 0 or less, time
+   * is already up; `Infinity` is no limit.
    *
    * @default {Infinity}
    */
   timeout?: number;
   /**
-   * Milliseconds for one address, more than 0. Not in trace mode "native",
-   * where the sandbox leaves the addresses to the runtime: set `timeout`, too.
-   * With more than 128 dials in flight the runtime leaves some waiting although
-   * their answer is there (docs/operating.md).
+   * Milliseconds for each address, more than 0. It does not apply in trace mode
+   * "native", where the sandbox leaves the addresses to the runtime, so set
+   * `timeout`, too. With more than 128 dials in flight the runtime keeps some
+   * waiting although their answer is there (docs/operating.md).
    *
    * @default {Infinity}
    */
   attemptTimeout?: number;
   /**
-   * Milliseconds until the next address is tried while the last one has not
-   * answered: RFC 8305's Connection Attempt Delay, kept between 10 and 2000.
+   * Milliseconds to wait for an address to answer before the next one is tried,
+   * too: RFC 8305's Connection Attempt Delay, kept between 10 and 2000.
    * `Infinity` tries strictly one after another, as Go's serial dial does.
    *
    * @default {250}
@@ -78,7 +78,7 @@ export interface DialOptions {
   attemptDelay?: number;
   /** Finds the addresses of a name. @default {systemResolver} */
   resolve?: Resolver;
-  /** Opens one connection, for tests and tunnels. Default: `Deno.connect`. */
+  /** Opens one connection; for tests and tunnels. Default: `Deno.connect`. */
   connect?: Connector;
   /** Sets TCP_NODELAY. @default {true} */
   noDelay?: boolean;
@@ -91,28 +91,28 @@ export interface DialOptions {
 /**
  * Connects to an address.
  *
- * The address is Go's: `host:port` with a name, an IPv4 or a bracketed IPv6
- * address, and a number or a service name; no host, or a wildcard, is the
- * local system. With "unix" it is a path. Everything is checked before a name
- * is looked up or a socket opened: network, the form `host:port`, port, host,
- * family.
+ * The address is written as in Go: `host:port`, where the host is a name, an
+ * IPv4 address or an IPv6 address in brackets, and the port a number or a
+ * service name. No host, or a wildcard, means the local system. With "unix" the
+ * address is a path. Before a name is looked up or a socket opened, everything
+ * is checked, in this order: network, the form `host:port`, port, host, family.
  *
- * All addresses of a name are tried, as RFC 8305 (Happy Eyeballs) says: the
- * families in turn, the next one when `attemptDelay` is over or as soon as any
- * attempt fails. The first connection wins; the others are called off, and
- * closed if they come up all the same.
+ * All addresses of a name are tried as RFC 8305 (Happy Eyeballs) says: the
+ * families alternate, and the next attempt starts after `attemptDelay`, or as
+ * soon as any attempt fails. The first connection wins; the other attempts are
+ * aborted, and closed if they connect all the same.
  *
- * Where the sandbox grants the name alone (`--allow-net=example.com:443`), the
- * runtime does the whole dial by itself (trace mode "native"): nobody is
+ * If the sandbox grants only the name (`--allow-net=example.com:443`), the
+ * runtime does the whole dial itself (trace mode "native"), so that nobody is
  * prompted for a name server or another address.
  *
- * Cancellation: an abort before or during the dial rejects with
- * `signal.reason` and leaves no socket; afterwards it has no effect.
+ * Cancellation: after an abort before or during the dial, it rejects with
+ * `signal.reason` and leaves no socket open; later aborts have no effect.
  *
  * @param network `"tcp"`, `"tcp4"`, `"tcp6"` or `"unix"`.
- * @param address Whom to call.
+ * @param address Where to connect to.
  * @param options See {@linkcode DialOptions}.
- * @returns An open connection; `dialTrace` tells how it came about. The caller
+ * @returns An open connection; `dialTrace` says how it came about. The caller
  * closes it.
  * @throws {DialError} If every address failed; `errors` has one entry for
  * each, in the order in which they were tried.
@@ -148,17 +148,17 @@ export function dial(
   return prepare(network, address, options).run();
 }
 
-/** What need not be looked at. */
+/** Options that need no check. */
 const NO_OPTIONS: DialOptions = Object.freeze({});
 
-/** For how many hosts and ports an address is remembered. */
+/** How many hosts and ports a dialer remembers. */
 const REMEMBERED = 256;
 /** How long their text may be: a port may begin with any number of zeros. */
 const LONGEST = 512;
 /** For how long: a path that worked ten minutes ago says little about now. */
 const MEMORY_MS = 10 * 60_000;
 
-/** An address that works, and how long; on the scale of `clock.monotonic()`. */
+/** An address that works. Times are on the scale of `clock.monotonic()`. */
 interface Remembered {
   addr: string;
   /** When it first worked: it is forgotten {@linkcode MEMORY_MS} later. */
@@ -169,12 +169,13 @@ interface Remembered {
 
 /**
  * Dials with defaults, and starts each dial of a host and port with the address
- * that last worked there, if the resolver still gives it: a dead address costs
- * `attemptDelay` once, not each time. An address that fails, or has not
- * answered when the dial is called off, is forgotten. (A serial dial, with
- * `attemptDelay: Infinity`, waits for it until then: set a timeout.) At most
- * 256 hosts and ports are remembered, with one address of each family. After 10
- * minutes, however often it was used, the resolver's order counts again.
+ * that last worked there, if the resolver still returns it: a dead address
+ * costs `attemptDelay` once, not each time. An address is forgotten if it
+ * fails, or has not answered when the dial is aborted or times out. (A serial
+ * dial, with `attemptDelay: Infinity`, waits for it until then: set a timeout.)
+ * At most 256 hosts and ports are remembered, with one address of each family.
+ * After 10 minutes, however often it was used, the resolver's order counts
+ * again.
  *
  * @example
  * ```ts
@@ -195,8 +196,8 @@ interface Remembered {
 export class Dialer {
   readonly #defaults: DialOptions;
   /**
-   * By host and port, as they were given; the longest unused comes first. One
-   * address of each family at most, the last one first.
+   * By host and port, as they were given; the least recently used come first.
+   * At most one address of each family, the most recent one first.
    */
   readonly #memory = new Map<string, Remembered[]>();
 
@@ -216,9 +217,9 @@ export class Dialer {
    * Connects to an address; see {@linkcode dial}.
    *
    * @param network `"tcp"`, `"tcp4"`, `"tcp6"` or `"unix"`.
-   * @param address Whom to call.
-   * @param options They override the dialer's defaults; one that is `undefined`
-   * counts as absent.
+   * @param address Where to connect to.
+   * @param options These override the dialer's defaults; an option that is
+   * `undefined` counts as absent.
    * @returns An open connection. The caller closes it.
    * @throws {OpError} As {@linkcode dial}.
    */
@@ -248,7 +249,7 @@ export class Dialer {
     )?.addr;
   }
 
-  /** From a dial that began at `begun`. */
+  /** Learns from a dial that began at `begun`. */
   #learn(
     address: string,
     { attempts, mode, totalMs }: DialTrace,
@@ -263,18 +264,18 @@ export class Dialer {
     const failed = ({ addr, at }: Remembered) =>
       attempts.some((attempt) =>
         attempt.addr === addr &&
-        // Called off: it had a start, if it was preferred, and was slower.
+        // Canceled: if it was preferred, it had a head start, and lost.
         (attempt.outcome === "canceled"
           ? addr === prefer
           : attempt.outcome !== "not-started") &&
-        // What began before it worked for another dial says nothing of now.
+        // What began before it last worked, in another dial, is old news.
         begun + attempt.startMs >= at
       );
     const left = known.filter((remembered) =>
       !failed(remembered) &&
       (winner === undefined || isIpv6(remembered.addr) !== isIpv6(winner))
     );
-    // A literal leaves nothing to choose; a name may have more the next time.
+    // A literal leaves nothing to choose; a name may have more next time.
     if (winner !== undefined && winner !== address) {
       const at = begun + totalMs;
       const before = known.find(({ addr }) => addr === winner);
@@ -290,7 +291,7 @@ export class Dialer {
   }
 }
 
-/** Of `[::1]:80` and `127.0.0.1:80`. */
+/** Tells `[::1]:80` from `127.0.0.1:80`. */
 function isIpv6(addr: string): boolean {
   return addr.startsWith("[");
 }
@@ -307,14 +308,14 @@ const NAMES: Record<keyof DialOptions, true> = {
   clock: true,
 };
 
-/** Everything that needs no look at the address itself. */
+/** Checks all that can be checked without parsing the address. */
 function check(network: Network, address: string, options: DialOptions): void {
   checkType("network", network, "string");
   checkType("address", address, "string");
   if (options !== NO_OPTIONS) checkDialOptions(options);
 }
 
-/** A dial that has not begun; all is checked. */
+/** Makes a dial that has not begun; everything has been checked. */
 function prepare(
   network: Network,
   address: string,

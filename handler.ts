@@ -1,7 +1,7 @@
 /**
- * One task per connection: {@linkcode handle} runs a handler for one and
- * closes it; {@linkcode serve} does so for all that a listener accepts, with
- * limits, and shuts down with a receipt.
+ * One task per connection: {@linkcode handle} runs a handler for one and closes
+ * it; {@linkcode serve} does so for all that a listener accepts, within limits,
+ * and reports on its shutdown.
  *
  * @example An echo server that drains on Ctrl-C
  * ```ts
@@ -35,36 +35,34 @@ export type { ShutdownReport } from "./net/drain.ts";
 /** Options of {@linkcode handle}. */
 export interface HandleOptions {
   /**
-   * Ends the connection: fires the context's signal, then closes. If the
-   * handler has taken the connection over, and still runs, the signal fires all
-   * the same, but nothing is closed.
+   * Ends the connection: aborts the context's signal, then closes. If the
+   * handler has detached the connection and still runs, only its signal aborts.
    */
   signal?: AbortSignal;
 }
 
 /**
- * Lives one connection's life: runs `handler`, then closes the connection,
- * exactly once, whether the handler returned, threw or rejected. The peer sees
- * the same end each time, FIN: Deno has no close that resets. A protocol has to
- * say itself where a message is whole.
+ * Runs `handler`, then closes the connection, exactly once, whether the handler
+ * returned, threw or rejected. The peer sees the same end each time, FIN (Deno
+ * has no close that resets), so the protocol has to show where a message ends.
  *
- * What was written arrives (a lingering close): the close sends FIN and then,
- * unless the peer has closed already, reads and drops what it still sends until
- * it closes too, at most 1 MiB and 5 s (RFC 9112, section 9.6). Before that,
- * writes that were not awaited go out as long as the kernel takes some bytes
+ * What was written arrives, since the close lingers: it sends FIN and then,
+ * unless the peer has closed already, reads and drops what the peer still sends
+ * until it closes, too, at most 1 MiB and 5 s (RFC 9112, section 9.6). Before
+ * the FIN, un-awaited writes go out as long as the kernel takes some bytes
  * every 5 s. Await a large one: with a slow reader the kernel may pause for
- * longer. A handler that owes the peer nothing, after a timeout, say, calls
- * `close()` itself: then nobody waits.
+ * longer. A handler that owes the peer nothing, say after a timeout, can call
+ * `close()` itself, and nobody waits.
  *
- * Cancellation: an abort fires the context's signal and closes the connection
- * at once, so that the handler's calls fail as closed.
+ * Cancellation: an abort also aborts the context's signal, and closes the
+ * connection at once, so that the handler's calls fail as closed.
  *
  * @param conn Closed by this call, unless the handler detaches it.
- * @param handler What is done with it.
+ * @param handler What to do with it.
  * @param options See {@linkcode HandleOptions}.
  * @returns Settles when the connection is closed.
  * @throws What the handler threw.
- * @throws {TypeError} If `conn`, `handler` or the signal is something else;
+ * @throws {TypeError} If `conn`, `handler` or the signal has the wrong type;
  * the connection is left alone.
  * @throws {AbortSignal["reason"]} If `options.signal` aborts first.
  *
@@ -89,7 +87,7 @@ export async function handle(
   handler: Handler,
   options: HandleOptions = {},
 ): Promise<void> {
-  wireOf(conn); // the handler does not run if it is no Conn
+  wireOf(conn); // throws, before the handler runs, if it is no Conn
   checkType("handler", handler, "function");
   checkOptions(options);
   const { signal } = options;
@@ -112,24 +110,24 @@ export async function handle(
 }
 
 /**
- * Serves every connection that `listener` accepts, each with a task of its
- * own, until it is shut down. The server owns the listener from now on.
+ * Serves every connection that `listener` accepts, each in a task of its own,
+ * until the server is shut down. From now on the server owns the listener.
  *
  * Nothing that a handler throws or rejects with, not even a synchronous throw,
  * reaches the accept loop, another connection or `unhandledrejection`: failures
- * go to `onError`. A call on a connection that nobody awaits fails in silence.
- * What can still end the process: an async function of the handler's own that
- * it starts and neither awaits nor catches, a call that nobody awaits with an
- * argument of a wrong type, and an abort listener that throws.
+ * go to `onError`. An un-awaited call on a connection fails silently. Three
+ * things can still end the process: an async function that the handler starts
+ * and neither awaits nor catches, an un-awaited call with an argument of the
+ * wrong type, and an abort listener that throws.
  *
- * @param listener Of {@linkcode listen}, or any `new Listener(inner)`.
+ * @param listener From {@linkcode listen}, or any `new Listener(inner)`.
  * @param handler Run for each connection; see {@linkcode handle}.
  * @param options See {@linkcode ServeOptions}.
  * @returns The running server. `await using` shuts it down.
- * @throws {TypeError} If `listener`, `handler` or an option is something else,
+ * @throws {TypeError} If `listener`, `handler` or an option has the wrong type,
  * or `listener` has a server already.
- * @throws {RangeError} If a limit is no positive integer, or `idleTimeout` is
- * less than 1.
+ * @throws {RangeError} If a limit is not a positive integer, or `idleTimeout`
+ * is less than 1.
  *
  * @example
  * ```ts

@@ -1,15 +1,15 @@
 /**
- * The accept loop that nothing kills. {@linkcode listen} binds an address;
- * the {@linkcode Listener} hands out connections, one caller after the other,
- * and keeps to itself what is not the caller's business: clients that reset
- * before anybody looked, and a full table of descriptors.
+ * The accept loop that nothing kills. {@linkcode listen} binds an address; the
+ * {@linkcode Listener} hands out connections, to one caller after another, and
+ * deals with what is not the caller's business: clients that reset before they
+ * were accepted, and a full table of file descriptors.
  *
  * @example
  * ```ts
  * import { handle, listen } from "@switchboard/tcp";
  *
  * const listener = await listen("tcp", "127.0.0.1:0");
- * const closing = listener.close(); // ends the loop; without it, it goes on
+ * const closing = listener.close(); // ends the loop, which goes on otherwise
  * for await (const conn of listener) {
  *   handle(conn, async (conn) => {
  *     for await (const chunk of conn) await conn.write(chunk);
@@ -39,20 +39,21 @@ const MAX_BACKLOG = 2 ** 31 - 1;
 /**
  * Binds an address and listens on it.
  *
- * The address is Go's: `host:port`, `:port` or `""` for all addresses of this
- * host (IPv4 and IPv6, where there is IPv6), `[::1]:port`, a service name as
- * the port, port 0 for one that is free. A host name binds its first IPv4
- * address, else its first; where the name alone is granted the runtime takes
- * whichever comes first. With "unix" it is a path, and the file is removed when
- * the listener closes. For that a relative path is looked up again if Deno runs
- * with `-A`; with any other grants it is made absolute at once, and the result
- * has to fit in 107 bytes. `@name` is Linux's abstract namespace.
+ * The address is written as in Go: `host:port` or `[::1]:port`; `:port` or `""`
+ * for all addresses of this host (IPv4, and IPv6 if there is any); a service
+ * name as the port; port 0 for a free one. A host name is bound to its first
+ * IPv4 address, or else to its first; if only the name is granted, the runtime
+ * takes whichever comes first. With "unix" the address is a path, and the file
+ * is removed when the listener closes. For that, a relative path is looked up
+ * again if Deno runs with `-A`; with any other grants it is made absolute at
+ * once, and the result has to fit in 107 bytes. `@name` is in Linux's abstract
+ * namespace.
  *
- * "tcp6" on all addresses accepts IPv6 peers only: Deno cannot set
- * IPV6_V6ONLY, so IPv4 peers are accepted by the kernel and closed unseen.
+ * "tcp6" on all addresses accepts IPv6 peers only: Deno cannot set IPV6_V6ONLY,
+ * so the kernel accepts IPv4 peers, and they are closed unseen.
  *
- * Everything is checked before a name is looked up, and before a socket is
- * opened: network, the form `host:port`, port, host, family.
+ * Before a name is looked up or a socket opened, everything is checked, in this
+ * order: network, the form `host:port`, port, host, family.
  *
  * @param network `"tcp"`, `"tcp4"`, `"tcp6"` or `"unix"`.
  * @param address Where to listen.

@@ -1,6 +1,6 @@
 /**
- * TCP for Deno, as easy to get right as in Go: an accept loop that no peer
- * can kill, a dialer that tries every address and tells what it tried,
+ * TCP for Deno, as easy to get right as in Go: an accept loop that no peer can
+ * kill, a dialer that tries every address and reports what it tried,
  * connections with deadlines and half-close, and servers that drain.
  *
  * | verb | what it does |

@@ -17,15 +17,15 @@ import type { Conn } from "./conn.ts";
 import type { OpError } from "./errors.ts";
 import type { Hold } from "./hold.ts";
 
-/** What an accept loop met and survived. */
+/** An error that an accept loop has survived. */
 export interface AcceptErrorEvent {
   /** With op "accept"; its cause is the platform's error. */
   error: OpError;
   /**
-   * "peer": one connection's own trouble, such as a client that has reset
-   * already; one event each. "capacity": this process or host is at a limit
-   * (EMFILE, ENFILE, ENOBUFS, ENOMEM); one event until a connection is
-   * accepted again.
+   * "peer": trouble with one connection, such as a client that has already
+   * reset; one event for each. "capacity": this process or host is at a limit
+   * (EMFILE, ENFILE, ENOBUFS, ENOMEM); one event until a connection is accepted
+   * again.
    */
   kind: "peer" | "capacity";
   /** Milliseconds until the next try: 0 for "peer", 5 for "capacity". */
@@ -39,9 +39,9 @@ export interface ListenerOptions {
   /** Sets SO_KEEPALIVE on accepted connections. @default {true} */
   keepAlive?: boolean;
   /**
-   * Told of what the loop survives. Nothing is lost without it: nobody can do
-   * anything about a peer, and a limit shows in clients that wait. What it
-   * throws is printed.
+   * Called for each error that the loop survives. Nothing is lost without it:
+   * nobody can do anything about a peer, and a limit shows in clients that
+   * wait. If it throws, that is printed.
    */
   onAcceptError?: (event: AcceptErrorEvent) => void;
   /** Time source, for tests. Default: the system's. */
@@ -50,17 +50,17 @@ export interface ListenerOptions {
 
 /** Options of {@linkcode listen}. */
 export interface ListenOptions extends ListenerOptions {
-  /** Closes the listener when it aborts; loops end in silence. */
+  /** Closes the listener when it aborts; loops just end. */
   signal?: AbortSignal;
   /**
-   * How many connections may wait in the kernel's queue, at least 1. The
-   * kernel has a limit of its own (Linux: net.core.somaxconn). Only TCP; a unix
-   * socket has the runtime's own. Default: as many as the kernel allows.
+   * How many connections may wait in the kernel's queue, at least 1. The kernel
+   * has a limit of its own (Linux: net.core.somaxconn). TCP only; for unix
+   * sockets the runtime sets it. Default: as many as the kernel allows.
    */
   backlog?: number;
   /**
    * Sets SO_REUSEPORT: several processes may share the port. Needs
-   * `--unstable-net`. Only TCP.
+   * `--unstable-net`. TCP only.
    *
    * @default {false}
    */
@@ -69,13 +69,13 @@ export interface ListenOptions extends ListenerOptions {
 
 /** What `serve()` may know of a listener. */
 export interface ListenerParts {
-  /** Whose time counts. */
+  /** Time source. */
   clock: Clock;
   /** Settles when it begins to close. */
   closing: Promise<void>;
   /** For who waits before an accept, and is to be as alive as one. */
   hold: Hold;
-  /** It has an heir already: a server. */
+  /** Whether it has an heir already: a server. */
   served: boolean;
   /** Makes `heir` take what a pending accept still brings after close(). */
   bequeath(heir: (conn: Conn) => void): void;
@@ -96,9 +96,9 @@ const LISTEN_NAMES: Record<keyof ListenOptions, true> = {
 };
 
 /**
- * Takes and checks what a listen() is given, before anything is opened.
+ * Takes and checks the arguments of a listen(), before anything is opened.
  *
- * @returns The options, ours alone.
+ * @returns A copy of the options.
  */
 export function takeListen(
   network: string,

@@ -1,8 +1,8 @@
 /**
  * Addresses as Go writes them: `host:port`, with IPv6 in brackets, names for
- * ports, and for unix sockets a path. {@linkcode parseAddress} is the common
- * beginning of listen() and dial(): all that can be checked without asking
- * anybody, in Go's order.
+ * ports, and for unix sockets a path. {@linkcode parseAddress} is the first
+ * step of both listen() and dial(): it checks, in Go's order, all that can be
+ * checked without asking anybody.
  *
  * @module
  */
@@ -46,8 +46,8 @@ export class TcpAddr implements Deno.NetAddr {
   /**
    * An address.
    *
-   * @param hostname An IP address, an IPv6 one with its zone if it has one;
-   * a name is kept as it is.
+   * @param hostname An IP address, including the zone of an IPv6 one; a name is
+   * kept as it is.
    * @param port The port.
    */
   constructor(hostname: string, port: number) {
@@ -72,8 +72,8 @@ export class UnixAddr implements Deno.UnixAddr {
   /** Always `"unix"`. */
   readonly transport = "unix";
   /**
-   * Where it is; `""` for a peer that has no name, `@name` for one in Linux's
-   * abstract namespace.
+   * Where it is; `""` for a peer without a name, `@name` in Linux's abstract
+   * namespace.
    */
   readonly path: string;
 
@@ -98,7 +98,7 @@ export function platformPath(path: string): string {
   return path.replace(/^@/, "\0");
 }
 
-/** The platform's address as ours. */
+/** Converts an address of the platform. */
 export function toAddr(addr: Deno.Addr): Addr {
   switch (addr.transport) {
     case "tcp":
@@ -114,7 +114,7 @@ export function toAddr(addr: Deno.Addr): Addr {
  * Splits `host:port`, `[host]:port` and `[ipv6%zone]:port`: Go's
  * `net.SplitHostPort`. Neither part is checked or trimmed.
  *
- * @param address The text; the port may be empty, but not its colon.
+ * @param address The text; the port may be empty, but its colon is needed.
  * @returns Host, without brackets, and port.
  * @throws {AddrError} `missing port in address`, `too many colons in address`
  * and the like.
@@ -131,7 +131,7 @@ export function splitHostPort(address: string): { host: string; port: string } {
   const last = address.lastIndexOf(":");
   if (last < 0) throw new AddrError("missing port in address", address);
   let host: string;
-  let open = 0; // where an opening bracket may no longer stand
+  let open = 0; // from here on no bracket may open
   let close = 0;
   if (address.startsWith("[")) {
     const end = address.indexOf("]");
@@ -180,10 +180,10 @@ export function joinHostPort(host: string, port: string | number): string {
 }
 
 /**
- * The port of a service: Go's `net.LookupPort`, with a table of our own of the
- * commonly used IANA names, so that no file is read and no permission asked.
+ * The port of a service: Go's `net.LookupPort`, with a table of the commonly
+ * used IANA names, so that no file is read and no permission needed.
  *
- * @param network A TCP network's name, or `"udp"`; a number needs none.
+ * @param network A TCP network, or `"udp"`; anything if `service` is a number.
  * @param service A name, in any case, or a number; `""` is 0.
  * @returns 0 to 65535.
  * @throws {AddrError} `invalid port`, `unknown port` or `unknown network`.
@@ -204,7 +204,7 @@ export function lookupPort(network: Network | "udp", service: string): number {
   }
   const protocol = /^(tcp|udp)[46]?$/.exec(network)?.[1];
   if (protocol === undefined) throw new AddrError("unknown network", network);
-  // Only ASCII letters have two cases here: "K" (KELVIN SIGN) is no k.
+  // Only ASCII letters are lowered: "K" (KELVIN SIGN) is no k.
   const name = service.replace(/[A-Z]/g, (letter) => letter.toLowerCase());
   const port = SERVICES[protocol as "tcp" | "udp"].get(name);
   if (port === undefined) {
@@ -213,7 +213,7 @@ export function lookupPort(network: Network | "udp", service: string): number {
   return port;
 }
 
-/** What was understood of an address. */
+/** An address in parts. */
 export type ParsedAddress =
   | { readonly kind: "unix"; readonly path: string }
   | {
@@ -229,8 +229,8 @@ export type ParsedAddress =
 
 /**
  * Checks a network and an address in Go's order: network, host:port, port,
- * host, family. Asks nobody. An empty TCP address is any, as to listen(2); to
- * dial() it is missing.
+ * host, family. Asks nobody. An empty TCP address means any, as for listen(2);
+ * dial() then says that it is missing.
  *
  * @throws {UnknownNetworkError} If there is no such network.
  * @throws {AddrError} If the address cannot be understood or has the wrong
@@ -251,7 +251,7 @@ export function parseAddress(network: string, address: string): ParsedAddress {
   return { kind: "tcp", family, host, port, ip };
 }
 
-/** Go's networks that carry no stream are known, but of the wrong kind. */
+/** Go's networks without streams are known, but of the wrong kind. */
 function checkNetwork(network: string, address: string): void {
   if (network === "tcp" || network === "tcp4" || network === "tcp6") return;
   if (/^(udp[46]?|unixgram)$/.test(network)) {
@@ -260,7 +260,7 @@ function checkNetwork(network: string, address: string): void {
   throw new UnknownNetworkError(network);
 }
 
-/** A lone `::` has an IPv4 side, too (Go: `0.0.0.0` is appended to it). */
+/** A lone `::` has an IPv4 side, too (Go appends `0.0.0.0` to it). */
 function checkFamily(ip: Ip, family: 4 | 6, host: string): void {
   if (ip.family !== family && !(family === 4 && ip.text === "::")) {
     throw new AddrError("no suitable address found", host);
@@ -268,11 +268,11 @@ function checkFamily(ip: Ip, family: 4 | 6, host: string): void {
 }
 
 /**
- * Whether a text that is no literal can be looked up. The last label is no
- * number: `127.1`, `010.0.0.1` and `0x7f.1` are addresses to getaddrinfo, and
- * names to nobody (WHATWG URL, "ends in a number"). What Deno's permission
- * parser or a resolver would choke on is none either. Underscores and letters
- * of other scripts are let through: resolvers know what to do with them.
+ * Whether a text that is not an IP literal can be looked up. The last label
+ * must not be a number: `127.1`, `010.0.0.1` and `0x7f.1` are addresses to
+ * getaddrinfo, and names to nobody (WHATWG URL, "ends in a number"). Nor may
+ * there be anything that Deno's permission parser or a resolver would choke on.
+ * Underscores and letters of other scripts pass: resolvers can deal with them.
  */
 export function isHostName(host: string): boolean {
   // deno-lint-ignore no-control-regex -- they are what must not pass

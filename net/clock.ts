@@ -1,34 +1,34 @@
 /**
  * The one place where this library meets time. Everything that waits holds an
- * {@linkcode Alarm} on a {@linkcode Clock}; tests hand in a clock of their own
- * and move it by hand.
+ * {@linkcode Alarm} on a {@linkcode Clock}; tests pass their own clock and move
+ * it by hand.
  *
  * @module
  */
 
 /**
  * A source of time and timers. The default is the system's; tests use
- * `FakeClock` of `@switchboard/tcp/testing`.
+ * `FakeClock` from `@switchboard/tcp/testing`.
  */
 export interface Clock {
-  /** Milliseconds since the epoch, as `Date.now()`: the scale of deadlines. */
+  /** Epoch milliseconds, like `Date.now()`: the scale of deadlines. */
   now(): number;
-  /** Milliseconds on a scale that never steps, as `performance.now()`. */
+  /** Milliseconds on a scale that never steps, like `performance.now()`. */
   monotonic(): number;
   /** Calls `callback` once, `ms` (at most 2^31 - 1) from now. */
   setTimeout(callback: () => void, ms: number): unknown;
-  /** Forgets a timer that `setTimeout` returned; a fired one is no error. */
+  /** Cancels a timer from `setTimeout`; one that has fired is no error. */
   clearTimeout(id: unknown): void;
-  /** Lets the process end although this timer has not fired. */
+  /** Lets the process end even if this timer has not fired. */
   unrefTimer(id: unknown): void;
 }
 
-/** A timer of the system's: a number or an object, as Deno's version has it. */
+/** A system timer: a number or an object, depending on Deno's version. */
 interface SystemTimer {
   readonly id: ReturnType<typeof setTimeout>;
   /**
-   * Of the same make as the `setTimeout()` that gave the id. A test may replace
-   * both meanwhile, and another one's ids are other timers, or nothing.
+   * Belongs to the `setTimeout()` that returned the id. A test may replace both
+   * meanwhile; to another `clearTimeout()` the id is another timer, or none.
    */
   readonly clear: typeof clearTimeout;
 }
@@ -46,7 +46,7 @@ export const systemClock: Clock = {
     try {
       clear(id);
     } catch {
-      // A fake that was restored refuses; its timers are gone.
+      // A fake that is no longer installed refuses; its timers are gone.
     }
   },
   unrefTimer: (timer) => Deno.unrefTimer((timer as SystemTimer).id),
@@ -55,13 +55,13 @@ export const systemClock: Clock = {
 /** setTimeout() takes a 32-bit count; a larger one would fire at once. */
 export const MAX_TIMEOUT = 2 ** 31 - 1;
 
-/** What an alarm's times are: spans of time, or the hour that a clock shows. */
+/** Which of a clock's two scales the times of an alarm are on. */
 export type Scale = "monotonic" | "now";
 
 /**
- * One point in time that can be moved. Moving it later costs nothing: the
- * timer that runs already finds out when it fires, and starts anew. (A timer
- * for each read costs a quarter of an echo server's rate, one lazy timer 1 %.)
+ * A point in time that can be moved. Moving it later costs nothing: the running
+ * timer finds out when it fires, and starts anew. (A timer for each read costs
+ * a quarter of an echo server's rate, one lazy timer 1 %.)
  *
  * Invariant: `#timer` is set only while `at` is finite, and `#timerAt <= at`.
  */
@@ -78,9 +78,9 @@ export class Alarm {
   /**
    * An alarm that is not set.
    *
-   * @param clock Whose time counts.
-   * @param ring Called once for each time that comes, with that time; the alarm
-   * is off then.
+   * @param clock Time source.
+   * @param ring Called once when the time has come, with that time; the alarm
+   * is then off.
    * @param keepAlive Whether a running alarm keeps the process from ending.
    * @param scale `clock.monotonic()`, which nobody can set, or `clock.now()`.
    */
@@ -123,7 +123,7 @@ export class Alarm {
     if (at === Infinity) return this.clear();
     this.at = at;
     if (this.#timer !== undefined) {
-      // One that should have fired was overtaken: the clock was set ahead.
+      // If it should have fired by now, the clock was set ahead.
       const due = this.#timerAt <= time;
       if (this.#timerAt <= at && !due) return;
       this.#clock.clearTimeout(this.#timer);
@@ -132,8 +132,8 @@ export class Alarm {
   }
 
   #start(time: number): void {
-    // A sum of fractions is off by less: 250 ms are not to become 251. Nor is a
-    // rest as small as that to be no time: a clock may not move in none.
+    // Sums of fractions are off by less, and must not turn 250 ms into 251. But
+    // a rest as small as that must not become 0: the clock might not move.
     const rest = this.at - time;
     const ms = rest <= 0 ? 0 : Math.max(1, Math.ceil(rest - 1e-6));
     this.#timerAt = ms > MAX_TIMEOUT ? time + MAX_TIMEOUT : this.at;

@@ -1,5 +1,5 @@
 /**
- * The connection: what `Deno.Conn` has, and what it lacks: deadlines, reads
+ * The connection: all that `Deno.Conn` has, and what it lacks: deadlines, reads
  * and writes that can be cancelled without losing a byte, writes that write
  * everything, a close that can be called twice. Its two halves, read_half.ts
  * and write_half.ts, know nothing of each other.
@@ -24,8 +24,8 @@ import { WriteHalf, WriteJob } from "./write_half.ts";
 /** Options of {@linkcode Conn.read} and {@linkcode Conn.write}. */
 export interface IoOptions {
   /**
-   * Abandons the call when it aborts: it rejects with `signal.reason`. No byte
-   * is lost: what a read would have got goes to the next one.
+   * When it aborts, the call rejects with `signal.reason`. No byte is lost:
+   * what a read would have got goes to the next one.
    */
   signal?: AbortSignal;
 }
@@ -40,21 +40,21 @@ export interface ConnOptions {
 
 /** What both halves share, for the library's own files. */
 export let wireOf: (conn: Conn) => Wire;
-/** The reading half, made if need be; not public either. */
+/** The reading half, made on first use; not public either. */
 export let readerOf: (conn: Conn) => ReadHalf;
-/** The writing half, made if need be; not public either. */
+/** The writing half, made on first use; not public either. */
 export let writerOf: (conn: Conn) => WriteHalf;
 
 /**
- * A connection. `dial()` and a listener return it; `new Conn(inner)` makes one
- * of any `Deno.Conn`: TCP, TLS, unix, your own. It is a `Deno.Conn` itself, so
- * it goes wherever one is taken, but for `Deno.startTls()`, which needs the
- * runtime's own, and Node's `Duplex.from()`, where `Duplex.fromWeb()` does it.
+ * A connection. `dial()` and listeners return one; `new Conn(inner)` wraps any
+ * `Deno.Conn`: TCP, TLS, unix, your own. It is a `Deno.Conn` itself and goes
+ * wherever one is accepted, except for `Deno.startTls()`, which needs the
+ * runtime's own, and Node's `Duplex.from()` (use `Duplex.fromWeb()`).
  *
- * All methods may be called at any time and by several callers at once: reads
- * are served first come first served, writes never interleave. `null` from a
- * read is EOF. Every failure of the network is an {@linkcode OpError}.
- * A subclass may show other addresses. To change the bytes, wrap a `Deno.Conn`:
+ * All methods may be called at any time, and by several callers at once: reads
+ * are served first come, first served, writes never interleave. `null` from a
+ * read is EOF. Every failure of the network is an {@linkcode OpError}. A
+ * subclass may show other addresses. To change the bytes, wrap a `Deno.Conn`:
  * streams, iteration and `copy()` do not go through `read()` and `write()`.
  *
  * @example Echo one message, with a deadline
@@ -103,10 +103,10 @@ export class Conn
    * @param inner Any `Deno.Conn` over TCP or a unix socket, TLS included.
    * Closing this object closes it. One of your own must leave `p` alone once
    * its `read(p)` or `write(p)` has settled: other connections use that memory
-   * then. In both the context of `AsyncLocalStorage` may be another caller's.
+   * then. In both, the context of `AsyncLocalStorage` may be another caller's.
    * @param options See {@linkcode ConnOptions}.
-   * @throws {TypeError} If it is over anything else.
-   * @throws {Deno.errors.NotConnected} If it has no address any more.
+   * @throws {TypeError} If `inner` is anything else.
+   * @throws {Deno.errors.NotConnected} If it no longer has an address.
    */
   constructor(inner: Deno.Conn, options: ConnOptions = {}) {
     const inside = inner instanceof Conn ? inner.#wire : null;
@@ -134,16 +134,16 @@ export class Conn
    * nothing. A read of zero bytes is answered at once.
    *
    * Cancellation: a deadline or `signal` ends the wait, never the connection,
-   * and no byte is lost. After the promise has settled, `p` is not touched. As
+   * and no byte is lost. Once the promise has settled, `p` is not touched. Like
    * {@linkcode write}, it need not be awaited.
    *
    * @param p Where to put the bytes.
    * @param options See {@linkcode IoOptions}.
-   * @returns How many bytes, at least one; `null` at EOF, again and again.
+   * @returns How many bytes, at least one; `null` at EOF, each time.
    * @throws {OpError} With a cause of {@linkcode DeadlineExceededError},
    * {@linkcode ClosedError}, or the platform's error (ECONNRESET).
    * @throws {AbortSignal["reason"]} If `signal` aborts.
-   * @throws {TypeError} If `p` is no Uint8Array, or transferred meanwhile.
+   * @throws {TypeError} If `p` is not a Uint8Array, or was transferred.
    */
   read(p: Uint8Array, options?: IoOptions): Promise<number | null> {
     if (!(p instanceof Uint8Array)) {
@@ -168,18 +168,18 @@ export class Conn
 
   /**
    * Writes all of `p`. Writes of one connection go out in the order of the
-   * calls and never interleave; small ones that are issued without an `await`
-   * between them leave together.
+   * calls and never interleave; small ones without an `await` between them
+   * leave together.
    *
    * Do not change `p` before the promise settles; afterwards it is yours. The
-   * promise need not be awaited: a failure is no unhandled rejection (a wrong
-   * argument is), and if the connection is lost, later calls fail, too. A read
-   * then fails where it would tell EOF, unless the peer sent FIN first.
+   * promise need not be awaited: a failure is not an unhandled rejection (a
+   * wrong argument is). If the connection is lost, later calls fail, too. A
+   * read then fails instead of returning EOF, unless the peer sent FIN first.
    *
-   * Cancellation: a deadline or `signal` ends the wait. What the peer gets is a
-   * prefix of what was written: at most 64 KiB that were already under way
-   * still go out. A deadline that is first set while a write of more than 64
-   * KiB, without a `signal`, is under way ends the connection if it passes.
+   * Cancellation: a deadline or `signal` ends the wait. The peer gets a prefix
+   * of what was written: at most 64 KiB that were already under way still go
+   * out. A deadline that is first set after a write of more than 64 KiB,
+   * without a `signal`, has begun ends the connection if it passes.
    *
    * @param p The bytes.
    * @param options See {@linkcode IoOptions}.
@@ -187,7 +187,7 @@ export class Conn
    * @throws {OpError} `bytesWritten` says how many bytes the kernel is known to
    * have taken; what was under way may be out, too. After closeWrite(): EPIPE.
    * @throws {AbortSignal["reason"]} If `signal` aborts.
-   * @throws {TypeError} If `p` is no Uint8Array, or transferred meanwhile.
+   * @throws {TypeError} If `p` is not a Uint8Array, or was transferred.
    */
   write(p: Uint8Array, options?: IoOptions): Promise<number> {
     if (!(p instanceof Uint8Array)) {
@@ -222,12 +222,12 @@ export class Conn
 
   /**
    * Sets the time after which reads fail with an error for which
-   * {@linkcode isTimeout} is true: calls that wait as well as calls to come.
-   * A time in the past fails them before any data is looked at. The connection
-   * stays usable: move the deadline, and read on where you were.
+   * {@linkcode isTimeout} is true, pending ones as well as later ones. If the
+   * time is in the past, they fail before any data is looked at. The connection
+   * stays usable: move the deadline, and read on from where you were.
    *
-   * @param t A Date, or milliseconds since the epoch; `null` for none, which
-   * is the default. A step of the system's clock moves it.
+   * @param t A Date, or milliseconds since the epoch; `null` for none, which is
+   * the default. A step of the system clock moves it.
    * @throws {OpError} After close.
    * @throws {TypeError} If `t` is anything else.
    * @throws {RangeError} If `t` is NaN or an invalid Date.
@@ -238,7 +238,7 @@ export class Conn
   }
 
   /**
-   * Sets the time after which writes fail; else as
+   * Sets the time after which writes fail; otherwise like
    * {@linkcode setReadDeadline}.
    *
    * @param t A Date, or milliseconds since the epoch; `null` for none.
@@ -250,13 +250,13 @@ export class Conn
   }
 
   /**
-   * Sends FIN behind everything that was written: the peer reads EOF. Reading
-   * goes on. Idempotent; later writes fail with EPIPE. Need not be awaited, as
-   * {@linkcode write}.
+   * Sends FIN after everything that was written: the peer reads EOF. You can
+   * still read. Idempotent; later writes fail with EPIPE. Like
+   * {@linkcode write}, it need not be awaited.
    *
    * @throws {OpError} If the connection is closed, a call has found it lost, or
-   * the write deadline passes before FIN is out (behind earlier writes, or a
-   * TLS handshake); the next call tries again.
+   * the write deadline passes before FIN is out (held up by earlier writes, or
+   * a TLS handshake); the next call tries again.
    */
   closeWrite(): Promise<void> {
     const writer = this.#writer;
@@ -267,7 +267,7 @@ export class Conn
     const { promise, resolve, reject } = Promise.withResolvers<void>();
     const job = new WriteJob(null, () => resolve(), (error) => {
       this.#fin = null;
-      // One that is under way (TLS: until the handshake) still goes out.
+      // A FIN under way (TLS: until the handshake) still goes out.
       writer.finished = job.abandoned && job.taken > 0;
       failCall(promise, resolve, reject, error, null);
     });
@@ -277,13 +277,13 @@ export class Conn
   }
 
   /**
-   * Closes the connection at once. Calls that wait reject with an error for
-   * which {@linkcode isClosed} is true. Idempotent.
+   * Closes the connection at once. Pending calls reject with an error for which
+   * {@linkcode isClosed} is true. Idempotent.
    *
    * What the kernel has taken still goes out, then FIN. If bytes from the peer
-   * are unread (as of a TLS 1.3 client that only sends: session tickets) a
-   * reset follows at once, and the peer may lose the end of what we sent;
-   * `closeWrite()` and reading to EOF avoids that (`handle()` does it).
+   * are unread (a TLS 1.3 client that only sends has some: session tickets), a
+   * reset follows at once, and the peer may lose the end of what we sent. To
+   * avoid that, call `closeWrite()` and read to EOF (`handle()` does).
    */
   close(): void {
     this.#wire.close();
@@ -291,29 +291,29 @@ export class Conn
 
   /**
    * The reading half as a byte stream. It reads only while somebody waits for
-   * it: a reader that lets go leaves what comes to others. Its end closes
-   * nothing, cancelling it closes the connection. Deadlines count, and a stream
-   * that has failed stays failed. As with {@linkcode write}, calls on it or its
-   * reader need not be awaited, except `pipeTo()` with `preventCancel`.
+   * it: once its reader is released, what arrives is left to others. Its end
+   * closes nothing; cancelling it closes the connection. Deadlines apply, and a
+   * stream that has failed stays failed. As with {@linkcode write}, calls on it
+   * or its reader need not be awaited, except `pipeTo()` with `preventCancel`.
    */
   get readable(): ReadableStream<Uint8Array<ArrayBuffer>> {
     return this.#readable ??= readableOf(this, this.#reader);
   }
 
   /**
-   * The writing half as a stream. Closing it is {@linkcode closeWrite};
-   * aborting it closes the connection, and a close of the connection ends a
-   * pipe from another one's {@linkcode readable}. Deadlines count. Chunks, of
-   * Uint8Array only, wait in the stream until their turn: await the last one
-   * before a handler returns. Else, as {@linkcode write}, calls on it or its
-   * writer need not be awaited.
+   * The writing half as a stream. Closing it does what {@linkcode closeWrite}
+   * does; aborting it closes the connection. When the connection closes, a pipe
+   * from another one's {@linkcode readable} ends. Deadlines apply. Chunks must
+   * be Uint8Arrays and wait in the stream for their turn: await the last one
+   * before a handler returns. Otherwise, as with {@linkcode write}, calls on it
+   * or its writer need not be awaited.
    */
   get writable(): WritableStream<Uint8Array> {
     return this.#writable ??= writableOf(this, this.#wire);
   }
 
   /**
-   * Iterates over the bytes as they come, until EOF. Each chunk is yours to
+   * Iterates over the bytes as they arrive, until EOF. Each chunk is yours to
    * keep. `break` closes nothing: what comes next can still be read.
    *
    * @returns An iterator over chunks of 1 byte to 256 KiB.
@@ -323,25 +323,25 @@ export class Conn
   }
 
   /**
-   * Switches TCP_NODELAY: whether small writes leave at once. A write under way
-   * is finished first. `dial()` and listeners switch it on. No effect on unix
-   * sockets and TLS.
+   * Switches TCP_NODELAY on or off: whether small writes leave at once. A write
+   * under way is finished first. `dial()` and listeners switch it on. No effect
+   * on unix sockets and TLS.
    *
    * @param on Whether to send at once. @default {true}
    * @throws {OpError} After close.
-   * @throws {TypeError} If `on` is no boolean.
+   * @throws {TypeError} If `on` is not a boolean.
    */
   setNoDelay(on = true): void {
     this.#set("setNoDelay", on);
   }
 
   /**
-   * Switches SO_KEEPALIVE: whether the kernel probes a silent peer; else as
-   * {@linkcode setNoDelay}.
+   * Switches SO_KEEPALIVE on or off: whether the kernel probes a silent peer.
+   * Otherwise like {@linkcode setNoDelay}.
    *
    * @param on Whether to probe. @default {true}
    * @throws {OpError} After close.
-   * @throws {TypeError} If `on` is no boolean.
+   * @throws {TypeError} If `on` is not a boolean.
    */
   setKeepAlive(on = true): void {
     this.#set("setKeepAlive", on);
@@ -352,7 +352,7 @@ export class Conn
     this.#reader.setRef(true);
   }
 
-  /** Lets the process end although a read waits. */
+  /** Lets the process end even while a read waits. */
   unref(): void {
     this.#reader.setRef(false);
   }
@@ -368,8 +368,8 @@ export class Conn
     return Promise.resolve();
   }
 
-  // Each half is made for its first call: many connections need only one. What
-  // is called most looks at the field first: a getter costs an echo 1 %.
+  // Each half is made on first use: many connections need only one. The busiest
+  // methods look at the field first: a getter costs an echo 1 %.
   get #reader(): ReadHalf {
     return this.#readHalf ??= new ReadHalf(this.#wire);
   }
@@ -381,7 +381,7 @@ export class Conn
   #deadlineTime(t: Date | number | null): number {
     const at = deadlineTime(t);
     if (!this.#wire.closed) return at;
-    // Go: our address alone, the peer has no part in a deadline.
+    // As in Go, only our address: the peer has no part in a deadline.
     const { local: addr } = this.#wire;
     const cause = new ClosedError();
     throw new OpError({ op: "set", network: addr.transport, addr, cause });

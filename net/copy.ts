@@ -15,23 +15,22 @@ import { PIECE, type WriteHalf, WriteJob } from "./write_half.ts";
  * Copies from one connection to another until EOF. Neither is closed, and EOF
  * is not passed on; see {@linkcode copyBidirectional} for that.
  *
- * The bytes are read into memory of our own and written from there: nothing is
- * copied on the way. One piece at a time: a slow receiver slows the sender
- * (backpressure). `copy(conn, conn)` is an echo server. The copy ends when
- * either connection is closed, or its `idleTimeout` passes, even while it waits
- * for the other one.
+ * The bytes are read into the library's memory and written from there, without
+ * a copy, one piece at a time: a slow receiver slows the sender (backpressure).
+ * `copy(conn, conn)` is an echo server. The copy ends when either connection is
+ * closed, or its `idleTimeout` passes, even while it waits for the other one.
  *
- * @param from Read from here; its read deadline counts. Nobody else should read
- * meanwhile: if copying ends early, what was read and not yet written is there
- * for the next read only if no other read waits already.
- * @param to Write to there; its write deadline counts. If that is set while a
- * large piece is under way, and passes, it ends the connection.
- * @param options See {@linkcode IoOptions}. After an abort what is under way,
- * 64 KiB at most, is still written, and the rest can be read.
+ * @param from The source; its read deadline applies. Nobody else should read
+ * from it meanwhile: if the copy ends early, a piece whose write has not begun
+ * is there for the next read only if no other read waits already.
+ * @param to The destination; its write deadline applies. If that is set while a
+ * large piece is under way, and passes, the connection ends.
+ * @param options See {@linkcode IoOptions}. After an abort, what is under way
+ * (at most 64 KiB) is still written, and the rest can still be read.
  * @returns How many bytes were copied.
- * @throws {TypeError} If one of them is no {@linkcode Conn}.
- * @throws {OpError} Of the side that failed: op "read" or "write"; its
- * `bytesWritten` is that of the last piece.
+ * @throws {TypeError} If either is not a {@linkcode Conn}.
+ * @throws {OpError} From the side that failed: its op is "read" or "write", its
+ * `bytesWritten` that of the last piece.
  * @throws {AbortSignal["reason"]} If `options.signal` aborts.
  *
  * @example An echo server
@@ -64,17 +63,17 @@ export function copy(
 
 /**
  * Copies both ways between two connections, as a proxy does, until both sides
- * have said that they are done: EOF of one is passed on to the other as FIN
- * while the opposite direction goes on. If anything fails, or `signal` aborts,
- * both are closed: half a conversation is none. A side that is still up then
- * sees EOF, as after a normal end.
+ * are done: EOF from one is passed on to the other as FIN, while the opposite
+ * direction goes on. If anything fails, or `signal` aborts, both are closed,
+ * since half a conversation is none. A side that is still up then sees EOF, as
+ * after a normal end.
  *
  * @param a One side.
  * @param b The other side.
  * @param options See {@linkcode IoOptions}.
  * @returns How many bytes went from `a` to `b` and from `b` to `a`. The caller
  * closes both.
- * @throws {TypeError} If one of them is no {@linkcode Conn}; neither is closed.
+ * @throws {TypeError} If either is not a {@linkcode Conn}; neither is closed.
  * @throws {OpError} The first failure; both connections are closed.
  * @throws {AbortSignal["reason"]} If `options.signal` aborts.
  *
@@ -139,8 +138,8 @@ async function copyThenFin(from: Conn, to: Conn): Promise<number> {
 }
 
 /**
- * One copy under way. It waits in the lines of both halves itself, turn by
- * turn: no promise is made per piece, which is what keeps an echo at raw speed.
+ * One copy under way. It waits in the queues of both halves itself, by turns:
+ * with no promise per piece, an echo keeps its raw speed.
  */
 class Pump implements ReadWaiter, Watcher {
   next: ReadWaiter | null = null;
@@ -148,7 +147,7 @@ class Pump implements ReadWaiter, Watcher {
   readonly #reader: ReadHalf;
   readonly #from: Conn;
   readonly #to: Conn;
-  /** Made for the first piece: most connections are idle, and have none. */
+  /** Made for the first piece: most connections are idle, and need none. */
   #writer: WriteHalf | null = null;
   readonly #promise: Promise<number>;
   readonly #resolve: (n: number | Promise<number>) => void;
@@ -177,9 +176,9 @@ class Pump implements ReadWaiter, Watcher {
     }
   }
 
-  /** Copies; how many bytes, in the end. */
+  /** Copies; resolves to the number of bytes. */
   start(): Promise<number> {
-    // It waits at one of two connections, and the other one may be closed.
+    // While it waits for one connection, the other one may be closed.
     if (this.#from !== this.#to) {
       wireOf(this.#from).watch(this);
       if (!this.#over) wireOf(this.#to).watch(this);
@@ -208,7 +207,7 @@ class Pump implements ReadWaiter, Watcher {
     const refusal = writer.refusal();
     // The bytes stay where they are, for whoever reads next.
     if (refusal) return this.fail(refusal);
-    // After an abort a piece still goes out, whole; so it must be small.
+    // After an abort the piece still goes out whole, so it must be small.
     const abandonable = this.#signal !== null || writer.abandonable;
     this.#piece = reader.lend(abandonable ? PIECE : MAX_SIZE);
     this.#job = new WriteJob(
@@ -221,7 +220,7 @@ class Pump implements ReadWaiter, Watcher {
   }
 
   fail(error: unknown): void {
-    if (this.#over) return; // a piece that was under way when it was stopped
+    if (this.#over) return; // stopped with a piece under way
     this.#end();
     failCall(this.#promise, this.#resolve, this.#reject, error, this.#signal);
   }
@@ -234,7 +233,7 @@ class Pump implements ReadWaiter, Watcher {
   }
 
   #writeFailed(error: unknown): void {
-    // What no operation was given can be read again.
+    // A piece whose write has not begun can be read again.
     this.#reader.takeBack(this.#piece!, this.#job!.taken);
     this.#piece = this.#job = null;
     this.fail(error);
@@ -242,8 +241,8 @@ class Pump implements ReadWaiter, Watcher {
 
   #stop(error: unknown): void {
     const job = this.#job;
-    // A piece that waits in line is taken back: should it fail there later,
-    // nobody would hear of it.
+    // A piece that waits in the queue is taken back: if it failed there later,
+    // nobody would learn of it.
     if (job?.taken === 0) return this.#writer!.abandon(job, error);
     if (job === null) this.#reader.abandon(this);
     this.fail(error);

@@ -1,5 +1,5 @@
 /**
- * The error of a dial that reached nobody, and how it is made of its attempts.
+ * The error of a dial that failed, and how it is made from the attempts.
  *
  * @module
  */
@@ -11,10 +11,10 @@ import type { Attempt } from "./race.ts";
 import { deniedReason } from "./sandbox.ts";
 import { hostPort, type Target } from "./target.ts";
 
-/** A message names so many addresses; `errors` has them all. */
+/** How many addresses a message names; `errors` has them all. */
 const NAMED = 5;
 
-/** An address that had its turn, and how that ended. */
+/** An address that was tried, and how that ended. */
 export type Tried = Attempt<Target>;
 
 /** What a {@linkcode DialError} is made of; everything is optional. */
@@ -27,10 +27,10 @@ export interface DialErrorInit extends OpErrorInit {
 
 /**
  * Every address failed, or time ran out first. `errors` has one entry per
- * address, and `trace` tells when each was tried and how it ended. For one
- * address the text is Go's: `dial tcp 127.0.0.1:1: connection refused`; for
+ * address, and `trace` says when each was tried and how that ended. For one
+ * address the message is Go's: `dial tcp 127.0.0.1:1: connection refused`; for
  * several it names them, and `cause` and `code` are those of the first. If the
- * resolver failed when it had given some addresses already, the text says that,
+ * resolver failed after it had returned some addresses, the message says that,
  * too.
  *
  * @example Which addresses were tried, and how each failed
@@ -56,7 +56,7 @@ export class DialError extends OpError {
   readonly trace: DialTrace;
 
   /**
-   * Makes an error that tells about every address.
+   * Makes an error about every address.
    *
    * @param init See {@linkcode DialErrorInit}.
    */
@@ -75,25 +75,25 @@ export class DialError extends OpError {
   }
 }
 
-/** What is known of a dial that failed. */
+/** What is known about a dial that failed. */
 interface Failed {
-  /** Those that had their turn; one at least. */
+  /** The addresses that were tried; at least one. */
   attempts: readonly Tried[];
-  /** Those that had none: time was up. */
+  /** Those that were not, because time was up. */
   untried: readonly Target[];
-  /** The caller's own connector has failed: its grants are its business. */
+  /** Whether the connector is the caller's: its grants are its own business. */
   own: boolean;
   /** What the caller named, if it stands for several addresses. */
   addr: Addr;
-  /** Why the lookup gave no more addresses than these, if it failed. */
+  /** Why the lookup failed after these addresses, if it did. */
   lookup: Error | undefined;
-  /** The caller's time was up, whatever the first address failed of. */
+  /** Set if the timeout passed, whatever the reason of the first failure. */
   timeUp: Error | undefined;
   /** All of it as JSON. */
   trace: DialTrace;
 }
 
-/** The error of a dial that reached nobody. */
+/** Makes the error of a dial in which every attempt failed. */
 export function dialError(failed: Failed): DialError {
   const { attempts, lookup, own, timeUp, trace, untried } = failed;
   const { network } = trace;
@@ -108,7 +108,7 @@ export function dialError(failed: Failed): DialError {
   const timeout = timeUp !== undefined || undefined;
   const init = { network, errors, trace, cause, timeout };
   const tried = attempts.length;
-  // Time that left nobody untried and cut nobody short ran out in the lookup.
+  // If all were tried and none was cut short, time ran out in the lookup.
   const inLookup = timeUp !== undefined && untried.length === 0 &&
     attempts.every(({ error }) => error !== timeUp);
   if (failures.length === 1 && !inLookup && !lookup) {
@@ -141,7 +141,7 @@ function failure(
   const subject = addr.transport === "unix" && !own
     ? { path: addr.path }
     : hostPort(candidate);
-  // A connector may lack a grant for something else: its words tell.
+  // A connector may lack a grant for something else: its message says so.
   const words = cause instanceof Deno.errors.NotCapable ? cause.message : "";
   const foreign = own && !words.includes(" net access to ");
   const denied = foreign ? undefined : deniedReason(subject, cause);

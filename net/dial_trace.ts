@@ -1,7 +1,6 @@
 /**
- * What a dial did, as plain JSON. It sits on a connection
- * (`conn.dialTrace`) and on a `DialError` (`error.trace`), so it lives below
- * both.
+ * What a dial did, as plain JSON. Both connections (`conn.dialTrace`) and
+ * `DialError` (`error.trace`) have one, so this file is below both.
  *
  * @module
  */
@@ -13,13 +12,13 @@ import type { Attempt, Candidate } from "./race.ts";
 /** What became of one address. */
 export interface DialAttempt {
   /**
-   * Whom the attempt went to: `[::1]:5432`, or a unix socket's path. In mode
-   * "native" the host and port as the caller named them.
+   * What was dialled: `[::1]:5432`, or a unix socket's path. In mode "native",
+   * the host and port as the caller gave them.
    */
   addr: string;
-  /** When it started, in milliseconds after the dial; 0 for "not-started". */
+  /** Milliseconds from the dial's start to its own; 0 for "not-started". */
   startMs: number;
-  /** How long it took to end, in milliseconds; 0 for "not-started". */
+  /** How long it took, in milliseconds; 0 for "not-started". */
   durationMs: number;
   /**
    * How it ended. "canceled": another address was faster. "timeout": no answer
@@ -48,23 +47,23 @@ export interface DialTrace {
   /** The address, as the caller named it. */
   address: string;
   /**
-   * "race": the library tried the addresses itself, all of them are listed.
-   * "native": the sandbox left the choice to the runtime, which does not tell
-   * what it tried; the one entry is the whole of it.
+   * "race": the library tried the addresses itself, and lists them all.
+   * "native": the sandbox left the choice to the runtime, which does not say
+   * what it tried; one entry stands for the whole dial.
    */
   mode: "race" | "native";
-  /** How long the first addresses took to come; 0 if nothing was looked up. */
+  /** How long the lookup's first addresses took; 0 if nothing was looked up. */
   resolveMs: number;
   /** From the call to its outcome. */
   totalMs: number;
   /**
-   * One entry per address: the tried ones in the order of their start, then
-   * the others in the order in which they would have been tried.
+   * One entry per address: first those that were tried, in the order of their
+   * start, then the others, in the order in which they would have been tried.
    */
   attempts: DialAttempt[];
 }
 
-/** The entry of an address that had its turn, in a dial begun at `start`. */
+/** The entry of an address that was tried, in a dial that began at `start`. */
 export function triedEntry(
   attempt: Attempt<Candidate>,
   start: number,
@@ -85,7 +84,7 @@ export function triedEntry(
   return entry;
 }
 
-/** The entry of an address that had no turn. */
+/** The entry of an address that was not tried. */
 export function untriedEntry(addr: string): DialAttempt {
   return { addr, startMs: 0, durationMs: 0, outcome: "not-started" };
 }
@@ -112,7 +111,7 @@ function failureOutcome(
   }
 }
 
-/** To the microsecond: clocks' own digits beyond that are noise. */
+/** Rounds to the microsecond: a clock's further digits are noise. */
 export function milliseconds(ms: number): number {
   return Math.round(ms * 1000) / 1000;
 }

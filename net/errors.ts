@@ -10,7 +10,7 @@
 import type { Addr } from "./addr.ts";
 import { errnoText, errorCode, messageOf } from "./errno.ts";
 
-/** What a call may succeed at if it is simply tried again (Go: `Temporary`). */
+/** After these, the same call may succeed if tried again (Go: `Temporary`). */
 const TEMPORARY_CODES: ReadonlySet<string> = new Set([
   "EAGAIN",
   "EINTR",
@@ -20,8 +20,8 @@ const TEMPORARY_CODES: ReadonlySet<string> = new Set([
 
 /**
  * Tells whether an error means that our own side was closed: by `close()`, by
- * the signal of `listen()` or `handle()`, by a shutdown that forces. (A call
- * that its own signal aborts rejects with the signal's reason instead.)
+ * the signal of `listen()` or `handle()`, or by force in a shutdown. (A call
+ * whose own signal aborts rejects with that signal's reason instead.)
  *
  * @param error Anything that was thrown; its causes are looked at too.
  * @returns `true` for a {@linkcode ClosedError} or a platform `BadResource`.
@@ -44,8 +44,8 @@ export function isClosed(error: unknown): boolean {
 }
 
 /**
- * By name, not by class: a program may have two versions of this library. A
- * `field` tells ours from others that go by the same name.
+ * Tests by name, not by class: a program may contain two versions of this
+ * library. `field` tells our errors from others of the same name.
  */
 export function isNamed(
   error: unknown,
@@ -58,11 +58,11 @@ export function isNamed(
 /**
  * Tells whether an error means that time ran out: a deadline, a dial timeout,
  * `AbortSignal.timeout()`, ETIMEDOUT, or a name server that did not answer
- * {@linkcode dnsResolver} (the system's resolver does not tell).
+ * {@linkcode dnsResolver} (the system's resolver does not say).
  *
- * After a deadline a connection is as good as before, but for a write deadline
- * that was set too late (see {@linkcode Conn.write}). With `code` ETIMEDOUT it
- * was the kernel that gave up on the peer: the connection is gone.
+ * After a deadline a connection is as good as before, unless a write deadline
+ * was set too late (see {@linkcode Conn.write}). With `code` ETIMEDOUT the
+ * kernel has given up on the peer, and the connection is gone.
  *
  * @param error Anything that was thrown; its causes are looked at too.
  * @returns `true` if any of them is a timeout.
@@ -89,7 +89,7 @@ export interface OpErrorInit {
   /** What was attempted. @default {"dial"} */
   op?: OpError["op"] | undefined;
   /**
-   * The network's name: as the caller gave it to a dial or a listen, else
+   * The network's name: for a dial or listen as the caller gave it, otherwise
    * `tcp` or `unix`.
    *
    * @default {""}
@@ -101,16 +101,16 @@ export interface OpErrorInit {
   addr?: Addr | undefined;
   /** Why it failed. */
   cause?: unknown;
-  /** Why it failed, in words. Default: the cause's own, as Go prints them. */
+  /** Why it failed, in words. Default: the cause's, as Go prints them. */
   reason?: string | undefined;
   /** For "write": how many bytes the kernel had taken. */
   bytesWritten?: number | undefined;
-  /** Time ran out. Default: whether the cause says so. */
+  /** Whether time ran out. Default: what the cause says. */
   timeout?: boolean | undefined;
 }
 
 /**
- * A network call failed. Prints as Go's `net.OpError`:
+ * A network call failed. Prints like Go's `net.OpError`:
  * `dial tcp 127.0.0.1:1: connection refused`.
  *
  * @example Branch on what happened, not on the text
@@ -140,20 +140,20 @@ export class OpError extends Error {
     | "close"
     | "set";
   /**
-   * The network's name: as it was given to a dial or a listen; `tcp` or `unix`
-   * of a call on what that has made.
+   * The network's name: for a dial or listen as the caller gave it, otherwise
+   * `tcp` or `unix`.
    */
   readonly network: string;
-  // Declared, not defined: what is absent shall not be printed as undefined.
+  // Declared, not defined: what is absent must not be printed as undefined.
   /** Our own address, for calls on a connection. */
   declare readonly source?: Addr;
   /** The peer's address, or the one that was to be opened. */
   declare readonly addr?: Addr;
   /** The errno's name if there is one: `"ECONNREFUSED"`. */
   declare readonly code?: string;
-  /** Time ran out. */
+  /** Whether time ran out. */
   readonly timeout: boolean;
-  /** The same call may succeed if it is tried again. */
+  /** Whether the same call may succeed if tried again. */
   readonly temporary: boolean;
   /** For "write": how many bytes the kernel had taken before it failed. */
   declare readonly bytesWritten?: number;
@@ -185,30 +185,30 @@ export class OpError extends Error {
 }
 
 /**
- * Our own side was closed. Not a failure where the closing was meant: an
- * accept loop ends in silence. Test for it with {@linkcode isClosed}.
+ * Our own side was closed. If that was intended, it is no failure: an accept
+ * loop just ends. Test for it with {@linkcode isClosed}.
  */
 export class ClosedError extends Error {
   /** Always `"ClosedError"`. */
   override name = "ClosedError";
 
-  /** Makes Go's `net.ErrClosed`; the text is the same. */
+  /** The counterpart of Go's `net.ErrClosed`; the text is the same. */
   constructor() {
     super("use of closed network connection");
   }
 }
 
 /**
- * A deadline passed. Its name is the web platform's `TimeoutError`; test for
- * it with {@linkcode isTimeout}, which tells when the connection stays usable.
+ * A deadline passed. Its name is the web platform's `TimeoutError`. See
+ * {@linkcode isTimeout} for a test, and for when the connection stays usable.
  */
 export class DeadlineExceededError extends Error {
-  /** Always `"TimeoutError"`, as `AbortSignal.timeout()` has it. */
+  /** Always `"TimeoutError"`, as from `AbortSignal.timeout()`. */
   override name = "TimeoutError";
   /** Always `true`. */
   readonly timeout = true;
 
-  /** Makes Go's `os.ErrDeadlineExceeded`; the text is the same. */
+  /** The counterpart of Go's `os.ErrDeadlineExceeded`; the text is the same. */
   constructor() {
     super("i/o timeout");
   }
@@ -242,11 +242,11 @@ export interface DnsErrorInit {
   hostname?: string | undefined;
   /** The name server that was asked, if one was named. */
   server?: string | undefined;
-  /** The name is known not to exist. @default {false} */
+  /** Whether the name is known not to exist. @default {false} */
   notFound?: boolean | undefined;
-  /** No answer came in time. @default {false} */
+  /** Whether no answer came in time. @default {false} */
   timeout?: boolean | undefined;
-  /** It may be found if it is looked up again. @default {timeout} */
+  /** Whether another lookup may find it. @default {timeout} */
   temporary?: boolean | undefined;
   /** What happened. Default: `no such host`, `i/o timeout` or the cause's. */
   reason?: string | undefined;
@@ -262,11 +262,11 @@ export class DnsError extends Error {
   readonly hostname: string;
   /** The name server that was asked, if one was named. */
   declare readonly server?: string;
-  /** The name is known not to exist; `false` means: we could not find out. */
+  /** Whether the name is known not to exist; `false`: we could not find out. */
   readonly notFound: boolean;
-  /** No answer came in time. */
+  /** Whether no answer came in time. */
   readonly timeout: boolean;
-  /** It may be found if it is looked up again (Go: a timeout, or EAI_AGAIN). */
+  /** Whether another lookup may find it (Go: a timeout, or EAI_AGAIN). */
   readonly temporary: boolean;
 
   /**
@@ -328,20 +328,20 @@ function wordsOf(cause: unknown): string {
     return Deno.inspect(cause, { breakLength: Infinity, depth: 1 });
   }
   if (cause instanceof OpError) {
-    // A dial within a dial: whom it called says more than the errno. A
-    // connection within a connection has its addresses, which are said already.
+    // A dial within a dial: its address says more than the errno. The addresses
+    // of a connection within a connection are in the message already.
     const says = cause.op === "dial" || cause.cause === undefined;
     return says ? messageOf(cause) : wordsOf(cause.cause);
   }
   return errnoText(cause) || messageOf(cause) || String(cause.name);
 }
 
-/** A cause that there is not shall not be printed as `[cause]: undefined`. */
+/** An absent cause must not be printed as `[cause]: undefined`. */
 function because(cause: unknown): ErrorOptions {
   return cause === undefined ? {} : { cause };
 }
 
-/** True of `error` or of anything in its chain of causes, circles included. */
+/** Whether `error` or any of its causes matches; they may form a circle. */
 export function someCause(
   error: unknown,
   matches: (error: Error) => boolean,

@@ -13,41 +13,41 @@ export interface ServeOptions {
   signal?: AbortSignal;
   /**
    * How many connections may be open at once. A slot is taken before a
-   * connection is accepted; the rest wait in the kernel's queue.
+   * connection is accepted; all others wait in the kernel's queue.
    *
    * @default {Infinity}
    */
   maxConnections?: number;
   /**
-   * How many connections one IP address may have at once; one more is closed
-   * at once and reported to `onError`: an OpError with op "accept". Does not
-   * count unix peers.
+   * How many connections one IP address may have at once. Any more are closed
+   * right away and reported to `onError`, as an OpError with op "accept". Unix
+   * peers are not counted.
    *
    * @default {Infinity}
    */
   maxConnectionsPerHost?: number;
   /**
-   * Milliseconds, at least 1. After so long without a byte in either direction
-   * all calls of the handler on its connection fail as timed out, and so does
-   * a copy, or a pipe from another one's `readable`; a large write under way
-   * ends the connection, as with a deadline set late. A process that stood
-   * still meanwhile first looks for what has come. Bytes that came count when
-   * the handler reads them: a handler that works for longer between two calls
-   * is timed out. Written ones count when the kernel takes them: for a slow
-   * reader it takes none until a good part of its own buffer, megabytes on
-   * Linux, is free again. The close after the handler has a limit of its own,
-   * 5 s.
+   * Milliseconds, at least 1. After this time without a byte in either
+   * direction, all calls of the handler on its connection fail as timed out,
+   * and so does a copy, or a pipe from another connection's `readable`. If a
+   * large write is under way, the connection ends, as with a deadline set late.
+   * A process that stood still meanwhile first looks for bytes that have
+   * arrived. Incoming bytes count when the handler reads them: a handler that
+   * works for longer between two calls is timed out. Outgoing bytes count when
+   * the kernel takes them: for a slow reader it takes none until a good part of
+   * its own buffer (megabytes, on Linux) is free again. The close after the
+   * handler has its own limit of 5 s.
    *
    * @default {Infinity}
    */
   idleTimeout?: number;
   /**
-   * Told of every failure at once: what a handler threw, with its connection,
-   * which is closed afterwards; that a host has too many connections; that the
-   * listener broke, without a connection. What our own shutdown causes is no
-   * failure; a handler that reads on after it has closed its connection itself
-   * does fail, with an error for which `isClosed` is true. The callback may
-   * throw, or return a promise that rejects: that is printed.
+   * Called at once with every failure: what a handler threw, with its
+   * connection, which is then closed; that a host has too many connections;
+   * without a connection, what broke the listener. What our own shutdown causes
+   * is no failure, but a handler that reads on after closing its own connection
+   * does fail, with an error for which `isClosed` is true. If the callback
+   * throws, or its promise rejects, that is printed.
    *
    * Default: `console.error` with the peer's address and the error's stack.
    */
@@ -57,19 +57,19 @@ export interface ServeOptions {
 /** Options of {@linkcode Server.shutdown}. */
 export interface ShutdownOptions {
   /**
-   * Milliseconds until what still runs is closed by force. `Infinity` waits.
+   * Milliseconds until what is left is closed by force; `Infinity`: never.
    *
    * @default {10000}
    */
   timeout?: number;
 }
 
-/** Refuses what is no number of connections. */
+/** Refuses anything but a number of connections. */
 export function checkLimit(name: string, value: unknown): void {
   if (value !== Infinity) checkCount(name, value);
 }
 
-/** Refuses what is no number of milliseconds, or less than `min`. */
+/** Refuses anything but a number of milliseconds, `min` or more. */
 export function checkDuration(name: string, value: number, min: number): void {
   checkType(name, value, "number");
   if (!(value >= min)) {
