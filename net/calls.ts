@@ -1,5 +1,5 @@
 /**
- * How calls end that nobody waits for any more: aborted, failed, left alone.
+ * How calls end that are aborted, fail, or are not awaited.
  *
  * @module
  */
@@ -22,9 +22,9 @@ export function forget(closing: unknown): void {
 }
 
 /**
- * Calls `cancel` when `signal` aborts; the result takes the listener away.
+ * Calls `cancel` when `signal` aborts; the result removes the listener.
  *
- * @throws {TypeError} If it is no signal: a user's, of a call that waits.
+ * @throws {TypeError} If it is no signal: a user may have passed it.
  */
 export function onAbort(signal: AbortSignal, cancel: () => void): () => void {
   checkSignal(signal);
@@ -33,9 +33,9 @@ export function onAbort(signal: AbortSignal, cancel: () => void): () => void {
 }
 
 /**
- * Why a call with a signal fails: once that has aborted its reason comes first.
- * The signal may be the one that closes what the call waits for, too, and was
- * heard there before.
+ * Why a call with a signal fails: if that has aborted, its reason comes first.
+ * The same signal may have closed what the call waits for, which heard it
+ * earlier.
  */
 export function reasonFirst(
   signal: AbortSignal | null,
@@ -45,14 +45,14 @@ export function reasonFirst(
 }
 
 /**
- * Rejects a call's promise, `signal`'s reason first; see
+ * Rejects a call's promise; the reason of `signal` comes first, see
  * {@linkcode reasonFirst}. The stack of an error of ours then shows who awaits
  * it, as the platform's errors do. V8 looks for that as the stack is captured,
- * along promises that have been resolved to each other and have one reaction
- * each: so the capture gets a job of its own, after the resolving.
+ * along promises that are resolved to each other and have one reaction each. So
+ * the capture gets a job of its own, after the resolving.
  *
- * @param atOnce Whether a call behind it is told in this tick. Then there is no
- * time for a job: it has to be rejected before that one.
+ * @param atOnce Whether the next call in the queue settles in this tick. Then
+ * there is no time for a job: this one has to reject first.
  */
 export function failCall<T>(
   promise: Promise<T>,
@@ -71,7 +71,7 @@ export function failCall<T>(
       try {
         Error.captureStackTrace(error, fail);
       } catch {
-        // The program has one of its own; the error has a stack already.
+        // The program has replaced it; the error has a stack already.
       }
       tolerate(promise);
       throw error;
@@ -83,9 +83,9 @@ const SETTLED = Promise.resolve();
 
 /**
  * Calls on a connection need not be awaited one by one: writes of one tick, the
- * FIN behind them, a read that another failure has left alone, a pipe, a copy.
- * The failure of one that nobody awaits must not end the process as an
- * unhandled rejection: whoever uses the connection next is told.
+ * FIN after them, a read given up after another failure, a pipe, a copy. If
+ * nobody awaits one, its failure must not end the process as an unhandled
+ * rejection: whoever uses the connection next learns of it.
  */
 export function tolerate<T>(promise: Promise<T>): Promise<T> {
   promise.catch(() => {});

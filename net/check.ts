@@ -1,6 +1,6 @@
 /**
- * What the compiler would have refused: `deno run` does not check types. Every
- * value is looked at before anything is opened.
+ * Refuses what the compiler would have refused: `deno run` does not check
+ * types. Every value is checked before anything is opened.
  *
  * @module
  */
@@ -26,20 +26,20 @@ export function checkOption(
   if (value !== undefined) checkType(name, value, type);
 }
 
-/** Refuses options that are none: a number, most likely, a timeout. */
+/** Refuses options that are no object: most likely a number, a timeout. */
 export function checkOptions(options: unknown): void {
   if (typeof options === "object" && options !== null) return;
   throw new TypeError(`options are not an object: ${options}`);
 }
 
 /**
- * Takes options: a copy that nobody can change, without those that are
- * `undefined`, which hide no default. By name, for what a class's getters give
- * is not the object's own.
+ * Copies options, so that nobody can change them, without those that are
+ * `undefined`, so that these hide no default. It goes by name, since what a
+ * class's getters return is not the object's own.
  *
- * @param options What a caller gave.
- * @param names All there are: the compiler misses none.
- * @throws {TypeError} If they are no object.
+ * @param options What the caller passed.
+ * @param names All of them: the compiler sees to that.
+ * @throws {TypeError} If `options` is no object.
  */
 export function takeOptions<T extends object>(
   options: T,
@@ -52,21 +52,21 @@ export function takeOptions<T extends object>(
   return Object.fromEntries(given) as T;
 }
 
-/** Refuses what is no signal, a controller above all; it may be absent. */
+/** Refuses anything but a signal, such as a controller; it may be absent. */
 export function checkSignal(signal: unknown): void {
   if (signal !== undefined && !(signal instanceof AbortSignal)) {
     throw new TypeError("signal is not an AbortSignal");
   }
 }
 
-/** Refuses what is no clock; it may be absent. */
+/** Refuses anything but a clock; it may be absent. */
 export function checkClock(clock: Partial<Clock> | null | undefined): void {
   if (clock !== undefined && typeof clock?.monotonic !== "function") {
     throw new TypeError("clock is not a Clock");
   }
 }
 
-/** Refuses what is no count of something, of which there is at least one. */
+/** Refuses anything but a positive integer. */
 export function checkCount(name: string, value: unknown): void {
   checkType(name, value, "number");
   if (!Number.isInteger(value) || value as number < 1) {
@@ -74,7 +74,7 @@ export function checkCount(name: string, value: unknown): void {
   }
 }
 
-/** Refuses what is no connection or no listener: they have an address. */
+/** Refuses what has no address: it is no connection or listener. */
 export function checkAddress(
   kind: "connection" | "listener",
   value: unknown,
@@ -86,10 +86,10 @@ export function checkAddress(
 }
 
 /**
- * Refuses what is no connection over TCP or a unix socket.
+ * Refuses anything but a connection over TCP or a unix socket.
  *
- * @throws {TypeError} Says what it is.
- * @throws {Deno.errors.NotConnected} If it has no address any more, as a
+ * @throws {TypeError} Says what it was given.
+ * @throws {Deno.errors.NotConnected} If it no longer has an address, like a
  * `node:net` socket that was reset.
  */
 export function checkStream(inner: Deno.Conn): void {

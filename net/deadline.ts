@@ -2,11 +2,11 @@ import { Alarm, type Clock } from "./clock.ts";
 
 /**
  * The deadline of one direction of a connection: Go's `SetReadDeadline` and
- * `SetWriteDeadline`. Absolute, for calls that wait and calls to come.
+ * `SetWriteDeadline`. It is absolute, for pending calls and later ones.
  *
- * The alarm runs only while a call waits or after one has: a deadline that is
- * moved before every read costs a look at the clock. It never keeps the process
- * alive; the operation that waits does.
+ * The alarm runs only while a call waits or after one has: moving the deadline
+ * before every read costs a look at the clock. It never keeps the process
+ * alive; the pending operation does.
  */
 export class Deadline {
   readonly #clock: Clock;
@@ -18,7 +18,7 @@ export class Deadline {
   /**
    * No deadline yet.
    *
-   * @param clock Whose time counts.
+   * @param clock Time source.
    * @param expire Fails all calls that wait.
    */
   constructor(clock: Clock, expire: () => void) {
@@ -31,12 +31,12 @@ export class Deadline {
     return this.#at !== Infinity;
   }
 
-  /** Whether it is over: a call fails before it looks at any data. */
+  /** Whether it has passed: calls then fail before they look at any data. */
   get passed(): boolean {
     return this.#at !== Infinity && this.#at <= this.#clock.now();
   }
 
-  /** Moves it; `Infinity` clears. `waiting` tells whether a call waits. */
+  /** Moves it; `Infinity` clears. `waiting` says whether a call waits. */
   set(at: number, waiting: boolean): void {
     if (this.#sealed) return;
     this.#at = at;
@@ -54,8 +54,8 @@ export class Deadline {
   }
 
   /**
-   * Never over from now on, even if it was: nobody can move it any more. Large
-   * writes go on in pieces, as under any deadline, and can be abandoned.
+   * Never passes from now on, even if it had: nobody can move it any more.
+   * Large writes go on in pieces, as under any deadline, and can be abandoned.
    */
   lift(): void {
     this.#alarm?.clear();
@@ -63,7 +63,7 @@ export class Deadline {
     this.#sealed = true;
   }
 
-  /** Over for good: nobody can move it any more. */
+  /** Makes it pass, for good: nobody can move it any more. */
   seal(): void {
     this.#alarm?.clear();
     this.#at = -Infinity;
@@ -76,7 +76,7 @@ export class Deadline {
     this.#alarm?.clear();
   }
 
-  /** Never early: the clock may have stepped back, the deadline moved on. */
+  /** Never early: the clock may have stepped back, or the deadline moved. */
   #ring(): void {
     if (this.passed) this.#expire();
     else this.watch();

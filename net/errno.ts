@@ -1,12 +1,12 @@
 /**
  * Which errno an error of the platform stands for, and how Go says it. Deno
- * tells it by `code`, by class alone, or (ENFILE, EPROTO, ENETDOWN, 2.9.6) by
- * nothing but strerror's text.
+ * shows it by `code`, by class alone, or (ENFILE, EPROTO, ENETDOWN, 2.9.6) only
+ * by strerror's text.
  *
  * @module
  */
 
-/** What the operating system says for an errno, as strerror(3) and Go do. */
+/** The text for an errno, as strerror(3) and Go have it. */
 const ERRNO_TEXT: { readonly [code: string]: string } = {
   EACCES: "permission denied",
   EADDRINUSE: "address already in use",
@@ -56,7 +56,7 @@ const CLASS_CODES: readonly (readonly [new () => Error, string])[] = [
 ];
 
 /**
- * The errno name of an error, whichever way the platform tells it.
+ * The errno name of an error, whichever way the platform shows it.
  *
  * @param error Anything that was thrown.
  * @returns `"ECONNREFUSED"` and the like, or `undefined` if it has none.
@@ -70,8 +70,8 @@ export function errorCode(error: unknown): string | undefined {
 }
 
 /**
- * What Go says of the errno that an error has: `undefined` if it has none, or
- * words of its own (a proxy's answer, a policy's), which say more.
+ * What Go says for an error's errno; `undefined` if it has none, or has words
+ * of its own (a proxy's answer, a policy's), which say more.
  */
 export function errnoText(error: Error): string | undefined {
   const code = errorCode(error);
@@ -81,7 +81,7 @@ export function errnoText(error: Error): string | undefined {
   const text = ERRNO_TEXT[code]!;
   const message = messageOf(error);
   // Deno's "(os error 111)", rustls's "connection reset", node:net's
-  // "read ECONNRESET". (With an address that says whom it called: a proxy.)
+  // "read ECONNRESET". (If there is an address, it says more: a proxy's.)
   const platforms = message.includes("(os error ") ||
     text.includes(message.toLowerCase()) ||
     /^[a-z]+ [A-Z]+$/.test(message) && message.endsWith(` ${code}`);
@@ -94,12 +94,12 @@ function strerror(error: Error): string | undefined {
   return text && lowerFirst(text);
 }
 
-/** What an error says; nothing if its maker has put no text there. */
+/** An error's message; nothing if it is not a text. */
 export function messageOf({ message }: Error): string {
   return typeof message === "string" ? message : "";
 }
 
-/** What glibc begins with a capital; Go never does. */
+/** Lowers the first letter: glibc writes a capital, Go never does. */
 export function lowerFirst(text: string): string {
   return text.slice(0, 1).toLowerCase() + text.slice(1);
 }

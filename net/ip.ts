@@ -1,8 +1,8 @@
 /**
  * IP literals, strictly: RFC 4291 text for IPv6, four decimal numbers without
  * leading zeros for IPv4. `127.1`, `010.0.0.1` and `2130706433`, which
- * getaddrinfo takes for addresses, are none (inet_aton's shorthand, long a
- * source of filter bypasses; Go rejects it since 1.17).
+ * getaddrinfo takes for addresses, are refused (inet_aton's shorthand, long a
+ * source of filter bypasses; Go has rejected it since 1.17).
  *
  * @module
  */
@@ -13,7 +13,7 @@ export interface Ip {
   readonly family: 4 | 6;
   /** RFC 5952 text, without the zone; an IPv4-mapped one as plain IPv4. */
   readonly text: string;
-  /** What stands behind the `%`; `""` if nothing does. */
+  /** What follows the `%`; `""` if nothing does. */
   readonly zone: string;
 }
 
@@ -44,9 +44,9 @@ export function isWildcard(ip: Ip): boolean {
 }
 
 /**
- * What the platform is to be told: a zone for link-local addresses (fe80::/10,
- * RFC 4291, section 2.5.6). Elsewhere it means nothing, and getaddrinfo
- * refuses its name.
+ * The address for the platform: with its zone only if it is link-local
+ * (fe80::/10, RFC 4291, section 2.5.6). Elsewhere a zone means nothing, and
+ * getaddrinfo refuses its name.
  */
 export function platformHost({ text, zone }: Ip): string {
   const linkLocal = /^fe[89ab][0-9a-f]:/.test(text);

@@ -1,27 +1,27 @@
 /**
- * Memory for reads and writes, lent out in few sizes and taken back. A fresh
+ * Memory for reads and writes, lent out in a few sizes and taken back. A fresh
  * 1 KiB array costs about 4 µs, one from here 20 ns; and memory that is used
  * over and over stays in the processor's cache.
  *
- * What is lent out is not zeroed: only bytes that an operation has put there
- * may ever be shown to a caller.
+ * It is not zeroed: a caller must never see bytes that no operation has put
+ * there.
  *
  * @module
  */
 
 /** The smallest piece: what an idle connection costs while it waits. */
 export const MIN_SIZE = 1024;
-/** The largest: beyond it a bigger read gains nothing (1.33 × at 256 KiB). */
+/** The largest piece: a larger read gains nothing more (1.33 × at 256 KiB). */
 export const MAX_SIZE = 256 * 1024;
-/** From one size to the next. */
+/** The factor from one size to the next. */
 export const GROWTH = 4;
 
 /** Each size keeps at most this much; the rest is left to the collector. */
 const KEPT_BYTES = 1024 * 1024;
 
 /**
- * Smaller pieces have memory of just their size, which can be written as it
- * is: a view for each costs 1 to 2 % of a server's rate.
+ * Pieces up to this size have memory of exactly their size, which can be
+ * written as it is: a view for each costs 1 to 2 % of a server's rate.
  */
 const EXACT_SIZE = MIN_SIZE - 1;
 
@@ -33,7 +33,7 @@ const exact = Array.from(
   { length: EXACT_SIZE + 1 },
   () => [] as Uint8Array<ArrayBuffer>[],
 );
-/** How many of an exact size may still be made; they are kept for good. */
+/** How many of exact size may still be made; they are kept for good. */
 let exactLeft = 1024;
 
 /** Which of `sizes` holds `size` bytes. */

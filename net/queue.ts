@@ -1,22 +1,22 @@
-/** Something that can stand in line. */
+/** Something that can wait in a queue. */
 export interface Link<T> {
-  /** Who is behind; `null` at the end and outside of any line. */
+  /** The next one behind; `null` at the end and outside of any queue. */
   next: T | null;
-  /** Who is before; `null` at the head and outside of any line. */
+  /** The one before; `null` at the head and outside of any queue. */
   before: T | null;
 }
 
 /**
  * First come, first served. The callers are the links themselves, so that a
- * line of one, which is nearly always the case, allocates nothing.
+ * queue of one, which is nearly always the case, allocates nothing.
  */
 export class Queue<T extends Link<T>> {
-  /** Who is next. */
+  /** The first in the queue. */
   head: T | null = null;
-  /** Who is last, if there are two at least: a line of one never sets it. */
+  /** The last, if there are two or more: a queue of one never sets it. */
   #tail: T | null = null;
 
-  /** Puts `item` at the end of the line. */
+  /** Puts `item` at the end of the queue. */
   push(item: T): void {
     if (this.head === null) {
       this.head = item;
@@ -28,7 +28,7 @@ export class Queue<T extends Link<T>> {
     }
   }
 
-  /** Takes the head out of the line; there must be one. */
+  /** Takes the head out of the queue; there must be one. */
   shift(): T {
     const item = this.head!;
     this.head = item.next;

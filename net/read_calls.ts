@@ -7,7 +7,7 @@ export class ReadCall implements ReadWaiter {
   next: ReadWaiter | null = null;
   /** See {@linkcode ReadWaiter}. */
   before: ReadWaiter | null = null;
-  /** What the caller holds, and need not await. */
+  /** The caller's promise, which need not be awaited. */
   readonly promise: Promise<number | null>;
   readonly #p: Uint8Array;
   readonly #resolve: (n: number | null | Promise<number | null>) => void;
@@ -24,7 +24,7 @@ export class ReadCall implements ReadWaiter {
     this.#reject = reject;
   }
 
-  /** Leaves the line when `signal` aborts; if it is none, fails: `false`. */
+  /** Leaves the queue when `signal` aborts; if it is none, fails: `false`. */
   follow(reader: ReadHalf, signal: AbortSignal): boolean {
     try {
       this.#unfollow = onAbort(signal, () => {
@@ -47,7 +47,7 @@ export class ReadCall implements ReadWaiter {
     else this.#reject(new TypeError("p was detached while it waited"));
   }
 
-  /** There is nothing to take. */
+  /** Nothing will come. */
   fail(error: unknown, atOnce = false): void {
     this.#unfollow?.();
     const { promise } = this;
@@ -57,7 +57,7 @@ export class ReadCall implements ReadWaiter {
 
 type Chunk = Uint8Array<ArrayBuffer>;
 
-/** All that comes, in the order of the calls; see Conn's async iterator. */
+/** All that arrives, in the order of the calls; see Conn's async iterator. */
 export function chunksOf(reader: ReadHalf): AsyncIterableIterator<Chunk> {
   let returned = false;
   const iterator: AsyncIterableIterator<Chunk> = {
@@ -75,7 +75,7 @@ export function chunksOf(reader: ReadHalf): AsyncIterableIterator<Chunk> {
         if (!(call instanceof ChunkCall && call.iterator === iterator)) {
           continue;
         }
-        // What comes is for whoever reads next.
+        // What arrives is for whoever reads next.
         reader.abandon(call);
         call.end();
       }
@@ -94,14 +94,14 @@ type Step = IteratorResult<Chunk, undefined>;
 class ChunkCall implements ReadWaiter {
   next: ReadWaiter | null = null;
   before: ReadWaiter | null = null;
-  /** What the caller holds, and need not await. */
+  /** The caller's promise, which need not be awaited. */
   readonly promise: Promise<Step>;
-  /** Whose step it is. */
+  /** The iteration that it is a step of. */
   readonly iterator: AsyncIterator<Chunk>;
   readonly #resolve: (step: Step | Promise<Step>) => void;
   readonly #reject: (error: unknown) => void;
 
-  /** Takes all that there is. */
+  /** A step that waits. */
   constructor(iterator: AsyncIterator<Chunk>) {
     const { promise, resolve, reject } = Promise.withResolvers<Step>();
     this.promise = promise;
@@ -110,18 +110,18 @@ class ChunkCall implements ReadWaiter {
     this.#reject = reject;
   }
 
-  /** Takes all of it. */
+  /** Takes all that there is. */
   ready(reader: ReadHalf): void {
     if (reader.unread === 0) return this.end();
     this.#resolve({ done: false, value: reader.takeChunk() });
   }
 
-  /** There will be no more. */
+  /** Nothing more will come. */
   end(): void {
     this.#resolve({ done: true, value: undefined });
   }
 
-  /** There is nothing to take. */
+  /** Nothing will come. */
   fail(error: unknown, atOnce = false): void {
     failCall(this.promise, this.#resolve, this.#reject, error, null, atOnce);
   }

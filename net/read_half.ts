@@ -1,13 +1,13 @@
 /**
  * The reading half of a connection.
  *
- * A pending read of the platform cannot be cancelled: a read that has timed
- * out there still takes the next bytes, and nobody sees them. Hence one
- * operation at most, always into memory of our own, while callers stand in
- * line. A deadline or an abort takes a caller out of the line and leaves the
- * operation alone: its bytes go to the next caller, and while nobody waits it
- * is unref'd. Copying costs 25 ns for a small message; what needs no copy
- * (iteration of large chunks, copy()) borrows the memory instead.
+ * A pending read of the platform cannot be cancelled: after a timeout it still
+ * takes the next bytes, and nobody sees them. So there is at most one
+ * operation, always into memory of our own, and callers wait in a queue. A
+ * deadline or an abort takes a caller out of the queue and leaves the operation
+ * alone: its bytes go to the next caller, and while nobody waits it is unref'd.
+ * Copying a small message costs 25 ns; what needs no copy (iteration over large
+ * chunks, copy()) borrows the memory instead.
  *
  * Invariants: `#start <= #end` bound the unread bytes of `#memory`; an
  * operation is pending only while there are none; callers wait only while
@@ -22,15 +22,15 @@ import { giveMemory, GROWTH, MAX_SIZE, MIN_SIZE, takeMemory } from "./pool.ts";
 import { type Link, Queue } from "./queue.ts";
 import { counts, type Half, odd, type Wire } from "./wire.ts";
 
-/** Somebody who waits for bytes. Exactly one of the methods is called, once. */
+/** A caller that waits for bytes. One of its methods is called, once. */
 export interface ReadWaiter extends Link<ReadWaiter> {
   /** There is something to take from `half`: bytes, or EOF. */
   ready(half: ReadHalf): void;
-  /** There will be nothing; `atOnce`: see {@linkcode failCall}. */
+  /** Nothing will come; `atOnce`: see {@linkcode failCall}. */
   fail(error: unknown, atOnce?: boolean): void;
 }
 
-/** Reads with one queue, one operation and memory that follows the traffic. */
+/** Reads with one queue, one operation and memory sized to the traffic. */
 export class ReadHalf implements Half {
   /** The peer has sent FIN, and everything before it is in our memory. */
   eof = false;
@@ -40,14 +40,14 @@ export class ReadHalf implements Half {
   #memory: Uint8Array<ArrayBuffer> | null = null;
   #start = 0;
   #end = 0;
-  /** The first bytes of the memory, as they were last looked at. */
+  /** The last view of the memory's first bytes; see `#viewTo()`. */
   #head: Uint8Array<ArrayBuffer> | null = null;
-  /** Parts of the memory that are lent: with any, the next read takes other. */
+  /** How many parts are lent out; if any, the next read takes new memory. */
   #loans = 0;
-  /** What the next operation reads into is this large. */
+  /** The size of the memory for the next operation. */
   #size = MIN_SIZE;
   #pending = false;
-  /** The caller of the pending operation has gone, and it is unref'd. */
+  /** Nobody waits for the pending operation any more, and it is unref'd. */
   #stale = false;
   #refd = true;
   /** A failure that came when nobody waited; the next caller gets it. */
@@ -55,13 +55,13 @@ export class ReadHalf implements Half {
   readonly #onBytes = (n: number | null): void => this.#arrived(n);
   readonly #onFailure = (error: unknown): void => this.#failed(error);
 
-  /** Starts no operation before somebody asks. */
+  /** Starts no operation before the first call. */
   constructor(wire: Wire) {
     this.#wire = wire;
     wire.reader = this;
   }
 
-  /** Fails calls that wait too long; made for the first who looks at it. */
+  /** Fails calls that wait too long; made on first use. */
   get deadline(): Deadline {
     return this.#deadline ??= new Deadline(
       this.#wire.clock,
@@ -69,17 +69,17 @@ export class ReadHalf implements Half {
     );
   }
 
-  /** How many bytes can be taken at once. */
+  /** How many bytes can be taken without waiting. */
   get unread(): number {
     return this.#end - this.#start;
   }
 
-  /** Whether a caller stands in line. */
+  /** Whether a caller waits. */
   get waiting(): boolean {
     return this.#waiters.head !== null;
   }
 
-  /** Who stands in line. */
+  /** The callers that wait, in order. */
   get line(): ReadWaiter[] {
     const line: ReadWaiter[] = [];
     for (let at = this.#waiters.head; at !== null; at = at.next) line.push(at);
@@ -97,19 +97,19 @@ export class ReadHalf implements Half {
     return this.#end > this.#start || this.eof;
   }
 
-  /** Puts a caller at the end of the line. */
+  /** Puts a caller at the end of the queue. */
   wait(waiter: ReadWaiter): void {
     this.#waiters.push(waiter);
     this.#serve();
   }
 
-  /** Takes a caller out of the line; no byte is lost. */
+  /** Takes a caller out of the queue; no byte is lost. */
   abandon(waiter: ReadWaiter): void {
     this.#waiters.remove(waiter);
     this.#letGo();
   }
 
-  /** Copies unread bytes to `p`; how many. */
+  /** Copies unread bytes to `p`; returns how many. */
   copyTo(p: Uint8Array): number {
     const n = Math.min(p.length, this.#end - this.#start);
     p.set(this.#viewTo(this.#start + n));
@@ -118,8 +118,9 @@ export class ReadHalf implements Half {
   }
 
   /**
-   * The unread bytes, for good. Full memory is given away as it is. What is not
-   * full is copied: the rest of it may hold what other connections have read.
+   * Gives the unread bytes away for good. Full memory goes as it is. What is
+   * not full is copied: the rest of it may hold what other connections have
+   * read.
    */
   takeChunk(): Uint8Array<ArrayBuffer> {
     const memory = this.#memory!;
@@ -130,7 +131,7 @@ export class ReadHalf implements Half {
     return bytes;
   }
 
-  /** The unread bytes, at most `limit`, until {@linkcode giveBack}. */
+  /** Lends the unread bytes, at most `limit`, until {@linkcode giveBack}. */
   lend(limit: number): Uint8Array<ArrayBuffer> {
     const view = this.#viewTo(Math.min(this.#end, this.#start + limit));
     this.#start += view.length;
@@ -138,16 +139,16 @@ export class ReadHalf implements Half {
     return view;
   }
 
-  /** Ends a loan. Memory that we have replaced meanwhile is not ours again. */
+  /** Ends a loan. Memory replaced meanwhile does not become ours again. */
   giveBack(bytes: Uint8Array<ArrayBuffer>): void {
     if (this.#memory?.buffer !== bytes.buffer) return;
     if (--this.#loans === 0 && this.#wire.closed) this.#release();
   }
 
   /**
-   * Calls a loan off: all but its first `used` bytes are unread again, unless
+   * Revokes a loan: all but its first `used` bytes are unread again, unless
    * somebody has read on since, or waits. If any were used, a write may still
-   * be at them: the loan stays, and the memory is left to that write.
+   * use them: the loan stays, and the memory is left to that write.
    */
   takeBack(bytes: Uint8Array<ArrayBuffer>, used: number): void {
     if (this.#memory?.buffer !== bytes.buffer) return;
@@ -156,7 +157,7 @@ export class ReadHalf implements Half {
     if (used === 0) this.giveBack(bytes);
   }
 
-  /** Whether operations keep the process alive while somebody waits. */
+  /** Sets whether operations keep the process alive while somebody waits. */
   setRef(refd: boolean): void {
     this.#refd = refd;
     if (this.#stale) return;
@@ -212,7 +213,7 @@ export class ReadHalf implements Half {
     this.#pending = false;
     this.#release();
     const { loss } = this.#wire;
-    // TLS takes the EOF behind a loss for a cut.
+    // TLS takes the EOF after a loss for a cut.
     const cut = error instanceof Deno.errors.UnexpectedEof;
     if (cut && loss !== null) error = loss;
     this.#wire.readFailed(error);
@@ -252,7 +253,7 @@ export class ReadHalf implements Half {
     }
   }
 
-  /** Unread bytes up to `to`. Often they are as many as they were last time. */
+  /** The unread bytes up to `to`; often as many as last time. */
   #viewTo(to: number): Uint8Array<ArrayBuffer> {
     const from = this.#start;
     if (from > 0) return this.#memory!.subarray(from, to);

@@ -4,9 +4,8 @@ import type { ReadHalf, ReadWaiter } from "./read_half.ts";
 import type { Watcher, Wire } from "./wire.ts";
 
 /**
- * The reading half of `conn` as a byte stream: it waits for bytes while
- * somebody waits for the stream, and no longer, so that it can be mixed with
- * `read()`.
+ * The reading half of `conn` as a byte stream: it waits for bytes only while
+ * somebody waits for the stream, so that it can be mixed with `read()`.
  */
 export function readableOf(
   conn: Conn,
@@ -14,8 +13,8 @@ export function readableOf(
 ): ReadableStream<Uint8Array<ArrayBuffer>> {
   const source = new Source(conn, half);
   const stream = new ReadableStream(source, { highWaterMark: 0 });
-  // After an odd end, elements of more than a byte are left incomplete: a
-  // TypeError, and the peer's doing.
+  // If the data ends within an element of several bytes, that is a TypeError,
+  // but the peer's doing.
   const over = () => source.ended;
   const getReader = stream.getReader.bind(stream) as typeof stream.getReader;
   stream.getReader = ((options) => {
@@ -49,20 +48,20 @@ export function readableOf(
       unwatch?.();
       if (!stream.locked) source.letGo(); // or somebody reads already
     });
-    // Everybody hears of a pipe's end that closes the connection, and of no
-    // other: that it could not start is for the caller alone.
+    // If a pipe's failure closes the connection, others learn of it, so it may
+    // go un-awaited. That it could not start, only the caller learns.
     return options?.preventCancel ? ended : tolerate(ended);
   };
   return unawaited(stream, over, "cancel");
 }
 
-/** Where the readable stream of a connection has its bytes from. */
+/** Where the readable stream of a connection gets its bytes. */
 class Source implements UnderlyingByteSource {
-  /** See the platform's documentation. */
+  /** Makes it a byte stream. */
   readonly type = "bytes";
-  /** The peer has sent FIN, and everybody knows. */
+  /** The peer has sent FIN, and the stream has been told. */
   ended = false;
-  /** Whoever reads has memory of his own. */
+  /** The reader brings its own memory. */
   byob = false;
   /** A call has failed, and so will the stream, in this tick or the next. */
   failing = false;
@@ -98,7 +97,7 @@ class Source implements UnderlyingByteSource {
     this.#conn.close();
   }
 
-  /** Takes all that there is, or what whoever reads has room for. */
+  /** Takes all that there is, or as much as the reader has room for. */
   take(): void {
     const half = this.#half;
     const controller = this.#controller;
@@ -118,7 +117,7 @@ class Source implements UnderlyingByteSource {
     request.respond(half.copyTo(view.subarray(0, most)));
   }
 
-  /** Nobody waits for the stream any more: what comes is for whoever does. */
+  /** Nobody waits for the stream any more: what arrives is for others. */
   letGo(): void {
     if (this.#call !== null) {
       this.#half.abandon(this.#call);
@@ -129,8 +128,8 @@ class Source implements UnderlyingByteSource {
   }
 
   /**
-   * Whether the memory of a reader that has let go still waits for bytes. Until
-   * it has got some the platform pulls for no other reader's.
+   * Whether the memory of a released reader still waits for bytes. Until it has
+   * got some, the platform pulls for no other reader.
    */
   get forgotten(): boolean {
     return this.#call === null && !this.failing &&
@@ -171,12 +170,12 @@ class PullCall implements ReadWaiter {
     }
   }
 
-  /** The stream has all that it gets. */
+  /** The stream has got all that it gets. */
   end(): void {
     this.#resolve();
   }
 
-  /** With the stack as it is: nobody who waits for a stream is to be seen. */
+  /** Leaves the stack as it is: V8 cannot see who waits for a stream. */
   fail(error: unknown): void {
     this.#source.failing = true;
     this.#reject(error);
@@ -184,8 +183,8 @@ class PullCall implements ReadWaiter {
 }
 
 /**
- * How a pipe hears of the end of the connection that it writes to while it
- * waits at its source. One from elsewhere must not: if nobody awaited it, a
+ * How a pipe from one of our streams, waiting for its source, learns that its
+ * destination has ended. Other pipes must not: if nobody awaited one, a
  * connection's normal end would be an unhandled rejection, and end the process.
  */
 const watches = new WeakMap<WritableStream, () => () => void>();
@@ -208,7 +207,7 @@ export function writableOf(
   const stream = new WritableStream<Uint8Array>({
     start(controller) {
       const { signal } = controller;
-      // The signal, since `abort()` would wait for a write that may be stuck.
+      // By the signal: `abort()` would wait for a write that may be stuck.
       signal.addEventListener("abort", () => {
         failed = true;
         discard(conn);
@@ -233,9 +232,9 @@ export function writableOf(
 }
 
 /**
- * Makes methods tolerate that nobody awaits them, as the connection's own do.
- * What they say of a wrong use (a TypeError) is still for the caller to hear,
- * but not when the stream is over: then it is how the platform says so.
+ * Lets methods go un-awaited, like the connection's own. A TypeError still
+ * rejects for the caller, since it means wrong use; but not when the stream is
+ * over, for that is how the platform says so.
  */
 function unawaited<
   T extends Record<K, (...args: never[]) => Promise<unknown>>,

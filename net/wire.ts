@@ -7,20 +7,20 @@ import { ClosedError, OpError } from "./errors.ts";
 
 /** One direction of a connection, as far as its end is concerned. */
 export interface Half {
-  /** Fails all calls that wait; the wire says that it is closed. */
+  /** Fails all calls that wait; the wire is marked as closed by then. */
   close(): void;
 }
 
-/** Somebody whom a connection concerns while he waits at another one. */
+/** Something that depends on a connection while it waits for another one. */
 export interface Watcher {
   /** No call on `wire` can succeed any more, because of `cause`. */
   over(wire: Wire, cause: Error): void;
 }
 
 /**
- * The connection is gone, and nobody has said that he was done: it was reset,
- * or the kernel has given up on it, for the last reason that ICMP gave (tcp(7),
- * icmp(7)). (EPIPE comes after the peer's FIN, or our own.)
+ * The connection is gone without a proper end: it was reset, or the kernel has
+ * given up on it, with the last reason that ICMP gave (tcp(7), icmp(7)). (EPIPE
+ * comes after the peer's FIN, or our own.)
  */
 const LOST: ReadonlySet<string | undefined> = new Set([
   "EACCES",
@@ -42,7 +42,7 @@ const LOST: ReadonlySet<string | undefined> = new Set([
 export class Wire {
   /** The platform's connection. */
   readonly inner: Deno.Conn;
-  /** Whose time counts. */
+  /** Time source. */
   readonly clock: Clock;
   /** Once true, always true; no call starts an operation any more. */
   closed = false;
@@ -50,37 +50,37 @@ export class Wire {
   ended: Error | null = null;
   /** Accepted by listen(): a plain socket, whose close() sends FIN last. */
   plain = false;
-  /** It is being closed: what ends a handler's calls has no say any more. */
+  /** It is being closed: an idle timeout no longer applies. */
   lingering = false;
   /**
-   * Why the connection is gone, if a write was told and no read. The kernel
-   * tells it once, and has nothing but EOF for whoever reads afterwards.
+   * Why the connection is gone, if a write has found out and no read yet. The
+   * kernel says it once; reads after that only get EOF.
    */
   loss: Error | null = null;
-  /** Why nothing can be sent any more, if a call was told. */
+  /** Why nothing can be sent any more, if a call has found out. */
   gone: Error | null = null;
-  /** Told of bytes that came or went; for whoever waits for some. */
+  /** Called when bytes came or went. */
   activity: ((direction: "in" | "out") => void) | null = null;
   /** The reading half, once somebody has read. */
   reader: Half | null = null;
   /** The writing half, once somebody has written. */
   writer: Half | null = null;
   /**
-   * That of the `Conn` around this one (the last, should there be several): it
-   * is told of the bytes that move here, and of the end.
+   * That of the `Conn` around this one (the last, should there be several):
+   * bytes that move here count there, too, and it ends with this one.
    */
   #around: Wire | null = null;
   #watchers: Set<Watcher> | null = null;
   #local: Addr | null = null;
   #remote: Addr | null = null;
-  /** As they were: a `node:net` socket that is closed has none. */
+  /** As they were at first: a `node:net` socket that is closed has none. */
   readonly #localAddr: Deno.Addr;
   readonly #remoteAddr: Deno.Addr;
 
   /**
    * @param inner The platform's connection.
-   * @param inside Its wire, if it is a `Conn` itself.
-   * @param clock Whose time counts; that of `inside`, or the system's.
+   * @param inside The wire of `inner`, if that is a `Conn`.
+   * @param clock Time source. Default: that of `inside`, or the system's.
    * @throws {TypeError} If it is not over TCP or a unix socket: without
    * addresses it could make no error later, not even a deadline's.
    */
@@ -95,7 +95,7 @@ export class Wire {
     this.ended = inside.#over;
   }
 
-  /** Our address; made when somebody asks. It stays valid after close. */
+  /** Our address, made on first use; it stays valid after close. */
   get local(): Addr {
     return this.#local ??= addrOf(this.#localAddr);
   }
@@ -120,7 +120,7 @@ export class Wire {
     }
   }
 
-  /** Tells `watcher` when it is over, at once if it is, until `unwatch()`. */
+  /** Tells `watcher` when this is over (maybe at once), until `unwatch()`. */
   watch(watcher: Watcher): void {
     const cause = this.#over;
     if (cause) watcher.over(this, cause);
@@ -132,7 +132,7 @@ export class Wire {
     this.#watchers?.delete(watcher);
   }
 
-  /** All calls have failed of `cause`, and so will all to come. */
+  /** All calls have failed because of `cause`, and so will later ones. */
   end(cause: Error): void {
     this.ended = cause;
     for (const watcher of this.#watchers ?? []) watcher.over(this, cause);
@@ -150,22 +150,22 @@ export class Wire {
     this.#around?.moved(direction);
   }
 
-  /** Takes note of what the platform has told a read. */
+  /** Notes the platform's error for a read. */
   readFailed(error: unknown): void {
     this.loss = null;
     if (LOST.has(errorCode(error))) this.gone ??= error as Error;
   }
 
-  /** Takes note of what the platform has told a write, or a FIN. */
+  /** Notes the platform's error for a write, or a FIN. */
   writeFailed(error: unknown): void {
     if (error === this.gone) return; // a FIN, refused because of it
     const code = errorCode(error);
     if (LOST.has(code)) this.loss = this.gone = error as Error;
-    // The kernel says EPIPE of all that comes after a reset, too.
+    // The kernel also says EPIPE to all that comes after a reset.
     if (code === "EPIPE") this.gone ??= error as Error;
   }
 
-  /** What failed, where and why; both addresses, as Go's `OpError` has them. */
+  /** Says what failed, where and why; both addresses, as in Go's `OpError`. */
   error(op: OpError["op"], cause: unknown, bytesWritten?: number): OpError {
     const { local, remote } = this;
     return new OpError({
@@ -184,12 +184,12 @@ export class Wire {
   }
 }
 
-/** Whether a Deno.Conn may say that it has read or written `n` of `most`. */
+/** Whether a Deno.Conn can have read or written `n` of `most` bytes. */
 export function counts(n: unknown, most: number): boolean {
   return Number.isInteger(n) && n as number > 0 && n as number <= most;
 }
 
-/** An odd Deno.Conn's count; believed, it would be asked again, for ever. */
+/** An odd Deno.Conn's count: if we believed it, we would ask again for ever. */
 export function odd(op: "read" | "write", n: unknown): Error {
   return new TypeError(`the connection's own ${op}() gave ${n}`);
 }

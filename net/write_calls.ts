@@ -1,7 +1,7 @@
 import { onAbort } from "./calls.ts";
 import { type WriteHalf, WriteJob } from "./write_half.ts";
 
-/** One write() that a signal may take back; rejects if it is none. */
+/** One write() that a signal may abort; rejects if it is no signal. */
 export function writeUntil(
   writer: WriteHalf,
   p: Uint8Array,

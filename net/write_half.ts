@@ -1,9 +1,9 @@
 /**
  * The writing half of a connection.
  *
- * A pending write of the platform cannot be cancelled, takes fewer bytes than
- * it was given, and sends whatever the caller's buffer holds by the time the
- * kernel has room. Hence one operation at most, and three ways to feed it:
+ * A pending write of the platform cannot be cancelled, may take fewer bytes
+ * than given, and sends whatever the caller's buffer holds when the kernel has
+ * room. So there is at most one operation, and three ways to feed it:
  *
  * - Small writes are gathered: all that are issued in one tick are copied
  *   into one piece of at most 64 KiB and leave together (88 × faster than ten
@@ -14,9 +14,9 @@
  *   of our own memory, so that its caller can have the buffer back at once and
  *   no more than one piece follows.
  *
- * A deadline that is set while a write goes out in place has no such choice:
- * if it passes, the connection ends, for else bytes would leave from memory
- * that is the caller's again.
+ * A deadline that is set while a write goes out in place comes too late for
+ * that: if it passes, the connection ends, since otherwise bytes would leave
+ * from memory that is the caller's again.
  *
  * Invariants: the queue holds the jobs in the order of their calls; bytes
  * `done … taken` of each are in the piece that is under way; a job that was
@@ -32,39 +32,39 @@ import { giveMemory, takeMemory } from "./pool.ts";
 import { type Link, Queue } from "./queue.ts";
 import { counts, type Half, odd, type Wire } from "./wire.ts";
 
-/** What may still go out after its write was abandoned. */
+/** How much may still go out after its write was abandoned. */
 export const PIECE = 64 * 1024;
 
 /**
- * What goes out in place at once. The kernel takes less by itself; a connection
- * of another make may take everything, and tell of nothing before its end.
+ * How much goes out in place at once. The kernel takes less by itself; other
+ * kinds of Deno.Conn may take everything, and report nothing before the end.
  */
 const IN_PLACE = 1024 * 1024;
 
-/** What a promise's own `resolve` takes, too. */
+/** A promise's own `resolve` takes a promise, too. */
 type Resolve = (n: number | Promise<number>) => void;
 
-/** One call that writes, or the FIN behind all of them. */
+/** One call that writes, or the FIN after all of them. */
 export class WriteJob implements Link<WriteJob> {
   /** See {@linkcode Link}. */
   next: WriteJob | null = null;
   /** See {@linkcode Link}. */
   before: WriteJob | null = null;
-  /** The bytes, until nobody waits for it any more; `null` asks for FIN. */
+  /** The bytes, as long as somebody waits for the job; `null` asks for FIN. */
   bytes: Uint8Array | null;
-  /** The bytes are the library's own, and stay untouched until they are out. */
+  /** Whether the bytes are the library's own, unchanged until they are out. */
   readonly owned: boolean;
-  /** May take it back. */
+  /** May abort it. */
   readonly signal: AbortSignal | null;
-  /** How many bytes the kernel has. */
+  /** How many bytes the kernel has taken. */
   done = 0;
   /** How many bytes have gone into pieces; FIN counts as one. */
   taken = 0;
   /** How many bytes are to go out. */
   end: number;
-  /** Nobody waits for it any more. */
+  /** Whether nobody waits for it any more. */
   abandoned = false;
-  /** What the caller holds, and need not await; `resolve` is its own then. */
+  /** The caller's promise, if it need not be awaited; `resolve` is its own. */
   promise: Promise<number> | null = null;
   /** Called with `end` when all of it is out. */
   readonly resolve: (n: number) => void;
@@ -86,7 +86,7 @@ export class WriteJob implements Link<WriteJob> {
     this.#reject = reject;
   }
 
-  /** It will not go out. */
+  /** It will not go out, or not all of it. */
   reject(error: unknown): void {
     const { promise, signal } = this;
     if (promise === null) return this.#reject(error);
@@ -97,8 +97,8 @@ export class WriteJob implements Link<WriteJob> {
 const SETTLED = Promise.resolve();
 
 /**
- * Those who have something to write when this tick ends. One job of the
- * runtime's for all of them: with 64 busy connections it saves 1 %.
+ * Those with something to write when this tick ends. One promise job for all of
+ * them saves 1 % with 64 busy connections.
  */
 let due: WriteHalf[] = [];
 
@@ -110,31 +110,31 @@ function writeDue(): void {
 
 /** Writes with one queue and one operation; see the top of this file. */
 export class WriteHalf implements Half {
-  /** FIN has been sent, or waits behind the last write. */
+  /** Whether FIN has been sent, or waits behind the last write. */
   finished = false;
   readonly #wire: Wire;
   #jobs = new Queue<WriteJob>();
   #deadline: Deadline | null = null;
   #pending = false;
   #scheduled = false;
-  /** What is under way, `#from` on; the pool's memory, or a caller's. */
+  /** What is under way, from `#from` on, in the pool's memory or a caller's. */
   #piece: Uint8Array | null = null;
   #from = 0;
   #memory: Uint8Array<ArrayBuffer> | null = null;
-  /** More than a piece is under way in place: to give it up ends all. */
+  /** More than a piece is under way in place: to abandon it is to close. */
   #inPlace = false;
-  /** What the runtime does not do while an operation is under way. */
+  /** Socket options that have to wait until no operation is under way. */
   #deferred: Map<string, () => void> | null = null;
   readonly #onWritten = (n: number): void => this.#written(n);
   readonly #onFailure = (error: unknown): void => this.#failed(error);
 
-  /** Starts no operation before somebody asks. */
+  /** Starts no operation before the first call. */
   constructor(wire: Wire) {
     this.#wire = wire;
     wire.writer = this;
   }
 
-  /** Fails calls that wait too long; made for the first who looks at it. */
+  /** Fails calls that wait too long; made on first use. */
   get deadline(): Deadline {
     return this.#deadline ??= new Deadline(
       this.#wire.clock,
@@ -155,7 +155,7 @@ export class WriteHalf implements Half {
   /** Why a call must fail before it sends anything; `null` if it need not. */
   refusal(op: "write" | "close" = "write"): Error | null {
     if (this.#wire.closed) return this.#wire.closedError(op, 0);
-    // Go: FIN alone waits for nobody, so that no deadline can hurt it.
+    // As in Go: a FIN alone waits for nothing, so no deadline applies to it.
     const waits = op === "write" || this.waiting;
     if (waits && this.#deadline?.passed) return this.#timeout(op, 0);
     if (!this.finished || op === "close") return null;
@@ -163,7 +163,7 @@ export class WriteHalf implements Half {
     return this.#wire.error(op, cause, 0);
   }
 
-  /** Puts a job at the end of the line; small ones start at the tick's end. */
+  /** Queues a job; small ones start at the end of the tick. */
   add(job: WriteJob): void {
     this.#jobs.push(job);
     this.#deadline?.watch();
@@ -183,15 +183,15 @@ export class WriteHalf implements Half {
   }
 
   /**
-   * Sets a socket option: while a write waits, Deno has no hand on the socket
-   * ("Unable to get resources"). The last of each kind counts.
+   * Sets a socket option once no write is pending: until then Deno cannot get
+   * at the socket ("Unable to get resources"). The last of each kind counts.
    */
   whenIdle(kind: string, set: () => void): void {
     if (!this.#pending) return set();
     (this.#deferred ??= new Map()).set(kind, set);
   }
 
-  /** Takes a job back, but for what is under way. */
+  /** Takes a job back, except for what is under way. */
   abandon(job: WriteJob, error: unknown): void {
     if (job.taken === job.done) this.#jobs.remove(job);
     giveUp(job, error);
@@ -208,7 +208,7 @@ export class WriteHalf implements Half {
     }
   }
 
-  /** Starts an operation for the head of the line. */
+  /** Starts an operation for the head of the queue. */
   #next(): void {
     let job = this.#jobs.head;
     while (job !== null && isGone(job)) {
@@ -249,12 +249,12 @@ export class WriteHalf implements Half {
     try {
       this.#wire.inner.write(piece).then(this.#onWritten, this.#onFailure);
     } catch (error) {
-      // Only an odd Deno.Conn gets here; the others' turn must still come.
+      // Only an odd Deno.Conn gets here; the others must still get their turn.
       Promise.reject(error).catch(this.#onFailure);
     }
   }
 
-  /** Copies as much of the line as fits in one piece. */
+  /** Copies as much of the queue as fits in one piece. */
   #gather(head: WriteJob): void {
     let size = 0;
     for (let job: WriteJob | null = head; gathers(job); job = job.next) {
@@ -286,7 +286,7 @@ export class WriteHalf implements Half {
       }
       this.#wire.moved("out");
       this.#from += n;
-      // A job that is told may add the next one, or close the connection.
+      // A job that settles may add the next one, or close the connection.
       this.#settle(n);
     }
     if (this.#from < piece.length && !this.#inPlace && !this.#wire.closed) {
@@ -310,12 +310,12 @@ export class WriteHalf implements Half {
       try {
         set();
       } catch {
-        // Reset meanwhile (EINVAL on macOS): the next read or write is told.
+        // Reset meanwhile (EINVAL on macOS): the next read or write fails.
       }
     }
   }
 
-  /** Gives `n` bytes that the kernel took to the jobs they came from. */
+  /** Credits the `n` bytes that the kernel took to the jobs they came from. */
   #settle(n: number): void {
     let job = this.#jobs.head;
     while (n > 0 && job !== null) {
@@ -337,7 +337,7 @@ export class WriteHalf implements Half {
     this.#idle();
   }
 
-  /** Fails every job that was under way; the next one asks for itself. */
+  /** Fails every job that was under way; the next one finds out for itself. */
   #failed(error: unknown): void {
     let job = this.#jobs.head;
     const op = job?.bytes === null ? "close" : "write";
@@ -375,11 +375,11 @@ function partOf(bytes: Uint8Array, from: number, to: number): Uint8Array {
 
 const NOTHING = new Uint8Array(0);
 
-/** Nobody waits for a job any more; what is under way of it still goes out. */
+/** Gives a job up; what is under way of it still goes out. */
 function giveUp(job: WriteJob, error: unknown): void {
   job.abandoned = true;
   job.end = job.taken;
-  // The piece is a copy; the caller's megabytes may go while it waits.
+  // The piece is a copy; the caller's megabytes can be freed while it waits.
   if (job.bytes !== null && !job.owned) job.bytes = NOTHING;
   job.reject(error);
 }
@@ -389,7 +389,7 @@ function gathers(job: WriteJob | null): job is WriteJob {
   return job !== null && job.bytes !== null && !job.owned && !isGone(job);
 }
 
-/** Whether the caller has transferred the bytes to somebody else. */
+/** Whether the caller has transferred the bytes elsewhere. */
 function isGone(job: WriteJob): boolean {
   return job.bytes !== null && job.bytes.length < job.end;
 }
