@@ -1,7 +1,7 @@
 /**
  * One dial under way: what an address means, who resolves it, what the sandbox
- * allows, and in the end a connection with its trace, or an error that tells
- * about every address. The race itself is race.ts, the connecting target.ts.
+ * allows, and in the end a connection with its trace, or an error about every
+ * address. The race itself is in race.ts, connecting in target.ts.
  *
  * @module
  */
@@ -45,19 +45,19 @@ import {
 
 /** How to dial; checked by the caller. */
 export interface DialSettings extends SocketOptions {
-  /** Whom to call off by. */
+  /** Aborts the dial. */
   signal: AbortSignal | undefined;
-  /** Milliseconds for all of it. */
+  /** Milliseconds for the whole dial. */
   timeout: number;
   /** Milliseconds for one address. */
   attemptTimeout: number;
-  /** Milliseconds between two starts; `Infinity` is one after another. */
+  /** Milliseconds between two starts; `Infinity`: one after another. */
   attemptDelay: number;
   /** Instead of the system's resolver. */
   resolve: Resolver | undefined;
   /** Instead of `Deno.connect`. */
   connect: Connector | undefined;
-  /** Whose time counts. */
+  /** Time source. */
   clock: Clock;
   /** The address to start with, if it is among those that are found. */
   prefer: string | undefined;
@@ -66,12 +66,12 @@ export interface DialSettings extends SocketOptions {
 /** A TCP address with a name in it. */
 type NamedAddress = ParsedAddress & { kind: "tcp" };
 
-/** Who had a turn in a dial, and who had none: a race that is over. */
+/** What was tried in a dial, and what was not: a race that is over. */
 type Turns = Pick<Race<Target, Deno.Conn>, "attempts" | "untried">;
 
 /** One dial; `run()` is called once. */
 export class Dialing {
-  /** What it did, however it has ended; nothing if nobody was to be tried. */
+  /** What it did, however it ended; `undefined` if there was nothing to try. */
   trace: DialTrace | undefined;
   readonly #network: string;
   readonly #address: string;
@@ -79,11 +79,11 @@ export class Dialing {
   readonly #start: number;
   #mode: DialTrace["mode"] = "race";
   #resolveMs = 0;
-  /** The lookup gave addresses, if only of the wrong family. */
+  /** Whether the lookup found addresses, even if of the wrong family. */
   #found = false;
-  /** Why it gave no more. */
+  /** Why it found no more. */
   #lookupError: unknown;
-  /** The caller's time was up before the dial was over. */
+  /** Set if the timeout passed before the dial was over. */
   #timeUp: DeadlineExceededError | undefined;
 
   /** A dial that has not begun. */
@@ -121,8 +121,8 @@ export class Dialing {
   }
 
   /**
-   * A name goes to the runtime as it is where the sandbox grants it alone: the
-   * addresses behind it must not be dialled then, and no resolver be asked.
+   * A name goes to the runtime as it is if the sandbox grants only that: then
+   * its addresses may not be dialled, nor a resolver be asked.
    */
   #nativeTarget({ host, port }: NamedAddress): readonly Target[] | undefined {
     if (this.#settings.resolve) return undefined;
@@ -142,7 +142,7 @@ export class Dialing {
     return { ...settings, family: parsed.family, nativeDelay: delay };
   }
 
-  /** One address, and nobody who could call it off: no race is needed. */
+  /** One address, and nothing that could abort it: no race is needed. */
   async #connectOnly(parsed: ParsedAddress, candidate: Target): Promise<Conn> {
     const { clock } = this.#settings;
     const attempt: Tried = {
@@ -187,7 +187,7 @@ export class Dialing {
       if (!race.over) alarm.set(deadline);
       const inner = await race.done;
       const end = clock.monotonic();
-      // Perhaps it had won, and only the losers had to be waited for.
+      // It may have won, and only have waited for the losers.
       if (signal?.aborted) {
         if (inner) discard(inner);
         this.#trace(race, end);
@@ -212,7 +212,7 @@ export class Dialing {
       attemptTimeout: this.#mode === "native" ? Infinity : attemptTimeout,
       deadline,
       prefer,
-      // The runtime's attempts end when they are told to; others' may not.
+      // The runtime's attempts end when aborted; a connector's may not.
       settleLosers: connect === undefined,
       refuse: connect === undefined ? refuse : undefined,
       connect: (target, signal) => open(target, options, signal),
@@ -227,8 +227,8 @@ export class Dialing {
   }
 
   /**
-   * Hands what the resolver finds to the race. Never rejects, and is not
-   * waited for: a resolver need not look at its signal.
+   * Hands what the resolver finds to the race. Never rejects, and nobody waits
+   * for it: a resolver may ignore its signal.
    */
   async #feed(
     race: Race<Target, Deno.Conn>,
@@ -254,7 +254,7 @@ export class Dialing {
     }
   }
 
-  /** The addresses of a batch; whatever else a resolver gave is its failure. */
+  /** The targets of a batch; whatever else is in it counts as a failure. */
   #targetsOf(batch: unknown, hostname: string, port: number): Target[] {
     const targets: Target[] = [];
     for (const text of Array.isArray(batch) ? batch : [batch]) {
@@ -311,7 +311,7 @@ export class Dialing {
     });
   }
 
-  /** Why nobody was even tried. */
+  /** The error of a dial in which nothing was tried. */
   #noAttempt(parsed: ParsedAddress): OpError {
     const network = this.#network;
     const [target] = literalTargets(parsed) ?? [];
@@ -329,14 +329,14 @@ export class Dialing {
   }
 }
 
-/** Whatever a lookup failed of, as an error that names it. */
+/** Why a lookup failed, as an error that names the host. */
 function lookupError(hostname: string, cause: unknown): Error {
   if (isNamed(cause, "DnsError", "hostname")) return cause as DnsError;
   if (isNamed(cause, "AddrError", "addr")) return cause as AddrError;
   return new DnsError({ hostname, timeout: isTimeout(cause), cause });
 }
 
-/** A reason not to connect: the sandbox must not ask for what nobody named. */
+/** A reason not to connect: no prompt for what the caller did not name. */
 function refuse(target: Target): Error | undefined {
   if (target.named) return undefined;
   const host = hostPort(target);

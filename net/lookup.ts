@@ -1,7 +1,7 @@
 /**
  * When to ask for what, and how long to wait: the rules of the two resolvers,
- * without anybody to ask. Both deliver in batches, best first, and end with an
- * error only if there was no batch at all.
+ * without the asking itself. Both deliver in batches, best first, and end with
+ * an error only if there was no batch at all.
  *
  * @module
  */
@@ -15,32 +15,32 @@ export type Family = 0 | 4 | 6;
 /** What both rules need to know. */
 export interface LookupInit {
   /**
-   * Asks for addresses; at least one, or it rejects. `signal` aborts when
-   * nobody waits for the answer any more.
+   * Asks for addresses; resolves to at least one, or rejects. `signal` aborts
+   * when nobody waits for the answer any more.
    */
   ask(family: Family, signal: AbortSignal): Promise<string[]>;
   /** Whether more questions may be asked now. Default: they may. */
   spare?: () => boolean;
-  /** Who waits for the addresses; an abort rejects with its reason. */
+  /** Ends the wait: an abort rejects with its reason. */
   signal: AbortSignal;
-  /** Whose time counts. */
+  /** Time source. */
   clock: Clock;
 }
 
-/** So long one question may take before its parts are asked, too. */
+/** How long one question may take before its parts are asked, too. */
 const HEDGE_MS = 250;
 /**
- * So long the other family may still join one that was found that way. Who
- * answers one of two questions two seconds before the other is broken; a dial
- * whose addresses all fail should not wait 15 s to say so.
+ * How long the other family may still join one that was found that way. A
+ * server that answers one of two questions two seconds before the other is
+ * broken; a dial whose addresses all fail should not wait 15 s to say so.
  */
 const LATE_MS = 2_000;
 
 /**
- * Asks one question for both families; if there is no answer after 250 ms, for
- * each of them as well, and takes what comes. getaddrinfo waits for both
- * answers: with a name server that never gives one of them it takes 15 s, or
- * fails after 10; a lost packet costs 5.
+ * Asks one question for both families; if there is no answer after 250 ms, also
+ * for each of them, and takes what comes. getaddrinfo waits for both answers:
+ * with a name server that never gives one of them it takes 15 s, or fails after
+ * 10; a lost packet costs 5.
  *
  * The first question has the last word whenever its answer comes. If it is
  * for one family, it is the only one.
@@ -70,14 +70,14 @@ export async function* hedged(
       if (fresh.length > 0) yield fresh;
       if (family === whole && given.size === 0) throw error;
       pending.delete(family);
-      // Without the first question, or with nothing but it, all has been said.
+      // With the first question answered, or nothing but it pending: done.
       if (family === whole || (given.size > 0 && pending.size === 1)) return;
       if (given.size > 0) deadline = clock.monotonic() + LATE_MS;
     } else if (given.size > 0) {
       return; // the other family is too late
     } else if (!late) {
-      // A busy process hears of the time before it hears of an answer that
-      // came long ago: one more turn of the loop tells.
+      // In a busy process timers come before an answer that arrived long ago:
+      // one more turn of the loop will show it.
       late = true;
       deadline = clock.monotonic();
     } else if (init.spare?.() === false) {
@@ -94,10 +94,10 @@ export async function* hedged(
 const RESOLUTION_DELAY_MS = 50;
 
 /**
- * Asks for IPv6 and IPv4 addresses at once (RFC 8305, section 3). IPv6 ones
- * are given as they come; IPv4 ones wait up to 50 ms for them, so that the
- * better family does not lose the race by a hair. A family that fails is
- * passed over if the other has addresses. In the end nothing is left behind.
+ * Asks for IPv6 and IPv4 addresses at once (RFC 8305, section 3). IPv6 ones are
+ * returned as they come; IPv4 ones wait up to 50 ms for them, so that the
+ * better family does not lose the race by a hair. A family that fails does not
+ * matter if the other has addresses. Nothing is left behind.
  */
 export async function* paired(
   init: LookupInit,
@@ -140,7 +140,7 @@ export async function* paired(
   }
 }
 
-/** "There is none" says nothing while the other answer is not known. */
+/** "There is none" means little if the other question got no answer. */
 function gravest(errors: readonly unknown[]): unknown {
   return errors.find((error) => !(error instanceof Deno.errors.NotFound)) ??
     errors[0];
@@ -174,7 +174,7 @@ async function first(
   signal.throwIfAborted();
   const { promise, resolve } = Promise.withResolvers<Answer | undefined>();
   for (const answer of pending) answer.then(resolve);
-  // Who never answers holds the promise for ever, but not the signal's reason.
+  // An answer that never comes holds the promise for ever, but no reason.
   const unfollow = onAbort(signal, () => resolve(undefined));
   const alarm = new Alarm(clock, () => resolve(undefined), true);
   alarm.set(deadline);

@@ -1,23 +1,23 @@
 /**
  * Happy Eyeballs, the race for one connection (RFC 8305), and nothing else:
  * addresses go in, in batches; one connection comes out, or every address's
- * failure. It knows neither names nor sockets, and its time is a `Clock`.
+ * failure. It knows neither names nor sockets; a `Clock` gives it the time.
  *
  * - Order (section 4): the family of the first address leads, then the two
- *   alternate. A late batch joins the untried, which are interleaved anew; the
- *   next one up is then of the other family than the last one started.
- *   An address that comes twice counts once.
+ *   alternate. A late batch joins the untried addresses, which are interleaved
+ *   anew, so that the next attempt is of another family than the last. An
+ *   address that comes twice counts once.
  * - Pace (section 5): the next attempt starts `attemptDelay` after the last
- *   one. The RFC is silent about failures; here any failure starts the next,
- *   the oldest attempt's as well as the newest's, but never within 10 ms of
- *   the last start while others are in flight (the RFC's MUST). With none in
- *   flight nothing is to be spared: a thousand refusals take no time.
- *   A late batch starts at once if the delay has passed meanwhile, or if the
- *   candidate that is preferred comes with it (but in a serial dial).
+ *   one. The RFC is silent about failures; here the failure of any attempt, the
+ *   oldest or the newest, starts the next one, but never within 10 ms of the
+ *   last start while others are in flight (the RFC's MUST). With none in flight
+ *   there is no wait: a thousand refusals take no time. A late batch starts at
+ *   once if the delay has passed meanwhile, or if the preferred candidate comes
+ *   with it (except in a serial dial).
  * - `attemptDelay: Infinity` is Go's serial dial. With a deadline each address
- *   gets an equal share of what is left, at least 2 s (Go: partialDeadline), so
- *   that a dead one cannot eat it all. A late batch makes the share smaller,
- *   also that of the attempt that runs.
+ *   gets an equal share of the time left, at least 2 s (Go: partialDeadline),
+ *   so that a dead one cannot use it all. A late batch makes the shares
+ *   smaller, even that of the running attempt.
  * - End: the first connection wins. Every other attempt is aborted, and closed
  *   if it connects all the same. `settleLosers` waits until they have ended;
  *   without it a loser that ignores its signal stays in `#settling`, whose
@@ -36,17 +36,17 @@ const MAX_DELAY = 2_000;
 /** Go's saneMinimum: less time than this is not worth an attempt. */
 const MIN_SHARE = 2_000;
 
-/** Somebody to connect to. */
+/** Something to connect to. */
 export interface Candidate {
-  /** Canonical text; what has the same text is the same address. */
+  /** Canonical text; equal text means the same address. */
   readonly text: string;
   /** 4 or 6; anything for a unix socket. */
   readonly family: number;
 }
 
-/** One address that had its turn. Times are of `clock.monotonic()`. */
+/** One address that was tried. Times are those of `clock.monotonic()`. */
 export interface Attempt<T extends Candidate> {
-  /** Who it went to. */
+  /** What it connects to. */
   readonly candidate: T;
   /** When it started. */
   readonly start: number;
@@ -58,12 +58,12 @@ export interface Attempt<T extends Candidate> {
   error?: unknown;
 }
 
-/** What can end an attempt early. */
+/** An attempt, and what can end it early. */
 interface Run<T extends Candidate> extends Attempt<T> {
   readonly abort: AbortController;
-  /** Its time is up. Set only while `state` is "running". */
+  /** Rings when its time is up. Set only while `state` is "running". */
   readonly alarm: Alarm;
-  /** How many turns of the loop it still has when its time is up. */
+  /** How many turns of the event loop it still has when its time is up. */
   turns: number;
 }
 
@@ -71,17 +71,17 @@ interface Run<T extends Candidate> extends Attempt<T> {
 export interface RaceInit<T extends Candidate, C> {
   /** Time source. */
   clock: Clock;
-  /** Clamped to 10…2000 ms; `Infinity` is strictly one after another. */
+  /** Clamped to 10…2000 ms; `Infinity`: strictly one after another. */
   attemptDelay: number;
-  /** How long one attempt may take; `Infinity` is as long as it likes. */
+  /** How long one attempt may take; `Infinity` is no limit. */
   attemptTimeout: number;
-  /** When the caller will stop it, in `clock.monotonic()`; or `Infinity`. */
+  /** When the caller will stop it, by `clock.monotonic()`; or `Infinity`. */
   deadline: number;
   /** The `text` of the candidate to start with, whenever it comes. */
   prefer?: string | undefined;
-  /** Wait for aborted attempts before the race is over. */
+  /** Whether to wait for aborted attempts before the race is over. */
   settleLosers: boolean;
-  /** A reason to fail an address without connecting; it costs no turn. */
+  /** A reason to fail an address without connecting, which takes no time. */
   refuse?: ((candidate: T) => unknown) | undefined;
   /** Connects; rejects soon after `signal` aborts, if it can. */
   connect(candidate: T, signal: AbortSignal): Promise<C>;
@@ -89,14 +89,14 @@ export interface RaceInit<T extends Candidate, C> {
   close(conn: C): void;
 }
 
-/** The delay between two starts, for any that a caller asks for. */
+/** The delay between two starts: what the caller asks for, within limits. */
 export function clampDelay(ms: number): number {
   return ms === Infinity ? ms : Math.min(Math.max(ms, MIN_DELAY), MAX_DELAY);
 }
 
 /** One race; see the top of this file. */
 export class Race<T extends Candidate, C> {
-  /** Those that had their turn, in the order in which they started. */
+  /** What was tried, in the order of the starts. */
   readonly attempts: readonly Attempt<T>[];
   /** The winner, or `undefined` if there is none. Never rejects. */
   readonly done: Promise<C | undefined>;
@@ -105,22 +105,22 @@ export class Race<T extends Candidate, C> {
   readonly #delay: number;
   readonly #alarm: Alarm;
   readonly #done = Promise.withResolvers<C | undefined>();
-  /** Each settles with its attempt's connect(), wanted or not. */
+  /** Each settles when its attempt's connect() does, wanted or not. */
   readonly #settling: Promise<void>[] = [];
   readonly #seen = new Set<string>();
-  /** Those of the untried that take no time: they will be refused. */
+  /** Those of the untried that will be refused, which takes no time. */
   readonly #refused = new Set<T>();
   #untried: T[] = [];
   /** How many attempts are in state "running". */
   #inFlight = 0;
   #lastStart = -Infinity;
-  /** The next start is not before this while others are in flight. */
+  /** No attempt starts before this while others are in flight. */
   #nextStart = -Infinity;
   #sealed = false;
   #over = false;
   #pumping = false;
 
-  /** A race without runners; {@linkcode add} starts it. */
+  /** A race without candidates; {@linkcode add} starts it. */
   constructor(init: RaceInit<T, C>) {
     this.attempts = this.#runs;
     this.#init = init;
@@ -134,7 +134,7 @@ export class Race<T extends Candidate, C> {
     return this.#over;
   }
 
-  /** Those that had no turn, in the order in which they would have had it. */
+  /** What was not tried, in the order in which it would have been. */
   get untried(): readonly T[] {
     return this.#untried;
   }
@@ -225,12 +225,12 @@ export class Race<T extends Candidate, C> {
     this.#settling.push(this.#run(attempt, patience));
   }
 
-  /** Whether addresses share the time: a serial dial's, when it has a limit. */
+  /** Whether addresses share the time: in a serial dial with a deadline. */
   get #shares(): boolean {
     return this.#delay === Infinity && this.#init.deadline !== Infinity;
   }
 
-  /** The time of the one that runs is shared with a batch. */
+  /** Shares the time of the running attempt with a new batch. */
   #share(): void {
     const attempt = this.#runs.at(-1);
     if (!this.#shares || attempt?.state !== "running") return;
@@ -238,18 +238,20 @@ export class Race<T extends Candidate, C> {
     attempt.alarm.set(attempt.start + patience);
   }
 
-  /** How long an attempt may take that starts at `now`; `running` run. */
+  /**
+   * How long an attempt may take that starts at `now`; `running` share, too.
+   */
   #patience(running: number, now: number): number {
     const { attemptTimeout, deadline } = this.#init;
     if (!this.#shares) return attemptTimeout;
     const remaining = deadline - now;
     const takers = this.#untried.filter((one) => !this.#refused.has(one));
     const share = Math.max(remaining / (takers.length + running), MIN_SHARE);
-    // A share of all that is left is the deadline's own business.
+    // If the share is all that is left, the deadline will do.
     return share < remaining ? Math.min(share, attemptTimeout) : attemptTimeout;
   }
 
-  /** Never rejects: it ends with its attempt, wanted or not. */
+  /** Never rejects: ends when its attempt does, wanted or not. */
   async #run(attempt: Run<T>, patience: number): Promise<void> {
     const { close, connect } = this.#init;
     try {
@@ -261,13 +263,13 @@ export class Race<T extends Candidate, C> {
       this.#end(attempt, "connected");
       this.#finish(conn, undefined);
     } catch (error) {
-      this.#fail(attempt, error); // of a loser: the abort itself
+      this.#fail(attempt, error); // for a loser: the abort itself
     }
   }
 
   #timeOut(attempt: Run<T>): void {
-    // A busy process hears of the time before it hears of a connection that
-    // came long ago: another turn of the loop tells, or two.
+    // In a busy process timers come before a connection that was made long ago:
+    // one or two more turns of the loop will show it.
     if (attempt.turns-- > 0) return attempt.alarm.setIn(0);
     const error = new DeadlineExceededError();
     this.#fail(attempt, error);
@@ -281,7 +283,7 @@ export class Race<T extends Candidate, C> {
     this.#pump();
   }
 
-  /** The next one need not wait any longer than it has to. */
+  /** Lets the next one start as soon as it may. */
   #hurry(): void {
     this.#nextStart = Math.min(this.#nextStart, this.#lastStart + MIN_DELAY);
   }
@@ -311,8 +313,8 @@ export class Race<T extends Candidate, C> {
 }
 
 /**
- * Alternates between those that lead and the others; what one lane has more
- * than the other comes last.
+ * Alternates between those that lead and the others; the surplus of either
+ * comes last.
  */
 function interleave<T extends Candidate>(
   list: readonly T[],

@@ -2,7 +2,7 @@
  * Where the addresses of a name come from: the system, as for every other
  * program, or DNS and nothing else. Neither falls back to the other, because
  * they can disagree: the system looks into /etc/hosts, a search list, mDNS and
- * whatever else it was told to.
+ * whatever else it is set up to use.
  *
  * @module
  */
@@ -24,14 +24,14 @@ import {
 
 /**
  * Finds the IP addresses of a name for {@linkcode dial}, best first: all at
- * once as a promise, or in batches as they come. A late batch joins the race
+ * once as a promise, or in batches as they arrive. A late batch joins the race
  * for the connection.
  *
- * @param hostname A name; IP addresses never reach a resolver.
- * @param options `family`: only addresses of this one are of use. `signal`:
- * aborts when the dial is over, successful or not. A resolver should stop
- * then, and a dial does not wait for it. A cache that shares a lookup gives it
- * a signal of its own, so that the end of one dial does not end it for others.
+ * @param hostname A name; IP addresses are never resolved.
+ * @param options `family`: only addresses of this family are wanted. `signal`:
+ * aborts when the dial is over, successful or not. The resolver should stop
+ * then, but the dial does not wait for it. A cache that shares lookups gives
+ * each its own signal, so that one dial's end does not end it for others.
  */
 export type Resolver = (
   hostname: string,
@@ -39,34 +39,34 @@ export type Resolver = (
 ) => Promise<string[]> | AsyncIterable<string[]>;
 
 /**
- * The system's answer: getaddrinfo, by way of `node:dns`, which is imported on
- * first use. It is what every other program gets, and what `Deno.connect`
- * would use.
+ * Asks the system: getaddrinfo, by way of `node:dns`, which is imported on
+ * first use. The answer is what every other program gets, and what
+ * `Deno.connect` would use.
  *
- * getaddrinfo asks the name server for both families, and waits for both. With
- * no answer after 250 ms each family is asked for separately as well, and what
- * answers is given: a name server that never answers one of them costs 260 ms
- * instead of 15 s, a lost packet 250 ms instead of 5 s. The other family, if
- * it comes within 2 s, is a second batch. What getaddrinfo itself says in the
- * end is final. (With 23 lookups under way nobody asks a second time before
- * some of them have ended: each takes one of the runtime's 32 threads.)
+ * getaddrinfo asks the name server for both families, and waits for both. If
+ * there is no answer after 250 ms, each family is asked for separately as well,
+ * and what is answered is returned: a name server that never answers one of
+ * them costs 260 ms instead of 15 s, a lost packet 250 ms instead of 5 s. If
+ * the other family comes within 2 s, it is a second batch. What getaddrinfo
+ * itself says in the end is final. (With 23 lookups under way there are no
+ * second questions before some have ended: each takes one of the runtime's 32
+ * threads.)
  *
- * Cancellation: an abort rejects with the signal's reason, at once. But
- * getaddrinfo cannot be called off; an abandoned lookup goes on, and keeps the
- * process from ending, until it has its answer: 10 to 15 s if a name server is
- * silent. So nobody asks twice at the same time: callers who want to know the
- * same share a lookup.
+ * Cancellation: after an abort it rejects with the signal's reason, at once.
+ * But getaddrinfo cannot be cancelled: an abandoned lookup goes on, and keeps
+ * the process alive, until it has its answer, 10 to 15 s if a name server is
+ * silent. So callers that ask the same at the same time share a lookup.
  *
- * Where the sandbox does not grant the name, nothing is looked up, and the user
- * is not prompted.
+ * If the sandbox does not grant the name, nothing is looked up, and the user is
+ * not prompted.
  *
- * @throws {DnsError} If there is no address. `notFound`: the system is sure
- * that there is none. A name server that fails or is silent is a "temporary
- * failure in name resolution"; getaddrinfo does not tell which.
+ * @throws {DnsError} If there is no address; `notFound` if the system is sure
+ * of that. A name server that fails or is silent is a "temporary failure in
+ * name resolution"; getaddrinfo does not say which.
  * @throws {AddrError} If all its addresses are of the other family.
  * @throws {AbortSignal["reason"]} If `signal` aborts first.
  *
- * @example A table of one's own, and the system for the rest
+ * @example A table of your own, and the system for the rest
  * ```ts
  * import { assertEquals } from "@std/assert";
  * import { dial, listen, type Resolver, systemResolver } from "@switchboard/tcp";
@@ -88,7 +88,7 @@ export const systemResolver: Resolver = (
 ): AsyncIterable<string[]> => systemAddresses(hostname, family ?? 0, signal);
 
 /**
- * What {@linkcode systemResolver} gives, for callers with more patience.
+ * As {@linkcode systemResolver}, but for callers with more patience, too.
  *
  * @param patience See {@linkcode hedged}.
  */
@@ -98,12 +98,12 @@ export async function* systemAddresses(
   signal: AbortSignal,
   patience?: number,
 ): AsyncGenerator<string[]> {
-  // getaddrinfo would take `127.1` for an address, whoever asks for it.
+  // getaddrinfo would take `127.1` for an address, whoever asks.
   if (parseIp(hostname) === null && !isHostName(hostname)) {
     throw new DnsError({ hostname, notFound: true });
   }
   const ask = (family: Family) => lookup(hostname, family);
-  // What a busy start takes to load it is no time without an answer.
+  // Loading it, in a busy start, is not time spent without an answer.
   await import("node:dns/promises");
   try {
     yield* hedged({ ask, clock: systemClock, signal, spare }, family, patience);
@@ -111,8 +111,8 @@ export async function* systemAddresses(
     if (family === 0 || !(error instanceof DnsError && error.notFound)) {
       throw error;
     }
-    // getaddrinfo says so, too, of a name in /etc/hosts that has addresses of
-    // the other family only.
+    // getaddrinfo also says so if a name in /etc/hosts has only addresses of
+    // the other family.
     for await (const _ of systemAddresses(hostname, 0, signal)) {
       throw new AddrError("no suitable address found", hostname);
     }
@@ -120,16 +120,16 @@ export async function* systemAddresses(
 }
 
 /**
- * Lookups under way, by family and name. Each of them takes one of the
- * runtime's 32 threads for blocking calls as long as a name server is silent:
- * a program that gives up after a second and tries again would soon have none
- * left, and read no file either.
+ * Lookups under way, by family and name. While a name server is silent, each
+ * takes one of the runtime's 32 threads for blocking calls: a program that
+ * gives up after a second and tries again would soon have none left, not even
+ * to read a file.
  */
 const lookups = new Map<string, Promise<string[]>>();
 
 /**
- * Second questions leave a quarter of those threads to the program: with a name
- * server that is silent eleven names would take all of them otherwise, not 32.
+ * Second questions leave a quarter of those threads to the program: otherwise,
+ * with a silent name server, eleven names would take them all, not 32.
  */
 function spare(): boolean {
   return lookups.size + 2 <= 24;
@@ -162,13 +162,13 @@ async function getaddrinfo(
 }
 
 /**
- * The only failure of getaddrinfo by which it says that there is no such name:
+ * The only failure by which getaddrinfo says that there is no such name:
  * libuv's EAI_NONAME. Its errno is what counts: Deno's `code` is ENOTFOUND for
- * whatever it has no other name for, having run out of file descriptors too.
+ * all that it has no other name for, even for running out of file descriptors.
  */
 const UV_EAI_NONAME = -3008;
 
-/** There may be one: what was said does not tell. */
+/** There may be one: the answer does not say. */
 const NO_ADDRESS = "no address found";
 
 function systemError(hostname: string, cause: unknown): DnsError {
@@ -185,21 +185,21 @@ function systemError(hostname: string, cause: unknown): DnsError {
 
 /**
  * What the runtime says when getaddrinfo fails; there is no code. Windows gives
- * WSAHOST_NOT_FOUND and the three behind it, as any other error.
+ * WSAHOST_NOT_FOUND or one of the next three, like any other error.
  */
 const LOOKUP_FAILED =
   /^failed to lookup address information: (.*)|^(.*) \(os error 1100[1-4]\)$/;
 
 /**
- * The failed lookup behind an error of `Deno.connect` or `Deno.listen`, if that
- * is what it is: a {@linkcode DnsError}, or EINVAL for a literal, of which only
- * the zone can be looked up.
+ * The failed lookup behind an error of `Deno.connect` or `Deno.listen`, if
+ * there is one: a {@linkcode DnsError}, or EINVAL for a literal, where only the
+ * zone can be looked up.
  */
 export function lookupFailure(
   hostname: string,
   cause: unknown,
 ): Error | undefined {
-  // A name that no grant could be written for.
+  // A name for which no grant could be written.
   if (cause instanceof URIError) return new DnsError({ hostname, cause });
   const match = LOOKUP_FAILED.exec((cause as Error).message);
   if (match === null) return undefined;
@@ -216,7 +216,7 @@ export function lookupFailure(
   return new DnsError({ hostname, notFound, temporary, reason, cause });
 }
 
-/** The sandbox does not allow to ask; `server` is who would be asked. */
+/** The sandbox does not allow the question, to `server` if there is one. */
 function denied(
   hostname: string,
   server?: string,
@@ -228,9 +228,7 @@ function denied(
 
 /** Options of {@linkcode dnsResolver}. */
 export interface DnsResolverOptions {
-  /**
-   * Who is asked. Default: the system's name servers (`/etc/resolv.conf`).
-   */
+  /** The name server. Default: the system's (`/etc/resolv.conf`). */
   nameServer?: {
     /** An IP address. */
     ipAddr: string;
@@ -240,29 +238,30 @@ export interface DnsResolverOptions {
 }
 
 /**
- * A resolver that asks DNS: `Deno.resolveDns`, for AAAA and A at once, of
- * absolute names (no search list is tried).
+ * Makes a resolver that asks DNS: `Deno.resolveDns`, for AAAA and A at once.
+ * Names are absolute (no search list is tried).
  *
- * IPv6 addresses are given as they come; IPv4 addresses wait up to 50 ms for
+ * IPv6 addresses are returned as they come; IPv4 addresses wait up to 50 ms for
  * them (RFC 8305, section 3, Resolution Delay) and are a batch of their own if
- * there are none by then. A family that fails is passed over if the other has
+ * there are none by then. A family that fails does not matter if the other has
  * addresses. A question without an answer is asked again after 1 s, and given
  * up after 2. Deno itself answers for `localhost` and for names in /etc/hosts.
  *
- * Cancellation: an abort rejects with the signal's reason, at once, and calls
- * the questions off; nothing is left behind.
+ * Cancellation: after an abort it rejects with the signal's reason, at once,
+ * and the questions are cancelled; nothing is left behind.
  *
  * The sandbox must grant the name server (`--allow-net=192.0.2.53:53`), and
- * nobody is prompted for it. On a terminal Deno would prompt for one that this
- * module does not know; so without `nameServer` it needs all of net there.
+ * nobody is prompted for it. On a terminal, without `nameServer`, all of net
+ * has to be granted: Deno would prompt for a server that this module does not
+ * know.
  *
  * @param options See {@linkcode DnsResolverOptions}.
- * @returns For the option `resolve` of {@linkcode dial}. It fails with a
- * {@linkcode DnsError}, whose `server` is the one that was named. Deno does
- * not tell a name that does not exist from a server that fails: both are "no
- * address found", and `notFound` is never claimed.
- * @throws {TypeError} If `ipAddr` is no IP address.
- * @throws {RangeError} If `port` is no port.
+ * @returns For the `resolve` option of {@linkcode dial}. It fails with a
+ * {@linkcode DnsError}, whose `server` is the one that was named. Deno does not
+ * tell a name that does not exist from a server that fails: both are "no
+ * address found", and `notFound` is never set.
+ * @throws {TypeError} If `ipAddr` is not an IP address.
+ * @throws {RangeError} If `port` is not a port.
  *
  * @example
  * ```ts
@@ -323,9 +322,9 @@ function checkGrant(hostname: string, server: string | undefined): void {
     if (!mayAsk(server)) throw denied(hostname, server);
     return;
   }
-  // After a "no" at a prompt this is "denied", and Deno would ask all the same.
+  // If this is "denied" after a "no" at a prompt, Deno would still ask.
   if (isGranted()) return;
-  // With nobody to ask it answers by itself, whom it has been granted.
+  // With nobody to ask, Deno decides by itself, by what is granted.
   if (!canPrompt()) return;
   const reason = "run again with --allow-net without a list, or set " +
     "nameServer and allow it";

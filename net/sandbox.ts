@@ -1,12 +1,12 @@
 /**
- * What Deno's sandbox allows, asked without ever raising its prompt, and in
- * what words a refusal is told. `Deno.permissions` answers in 1.5 µs
- * (measured), but throws URIError for a host that no grant could name.
+ * What Deno's sandbox allows, asked without ever raising its prompt, and how to
+ * word a refusal. `Deno.permissions` answers in 1.5 µs (measured), but throws
+ * URIError for a host that no grant could name.
  *
  * @module
  */
 
-/** A state of a permission; "partial" is granted, but for a `--deny-net`. */
+/** A state of a permission; "partial" is granted, except for a `--deny-net`. */
 export type Grant = Deno.PermissionState | "partial";
 
 /**
@@ -14,8 +14,8 @@ export type Grant = Deno.PermissionState | "partial";
  *
  * @param host `host:port` or a host for all of its ports, as a grant names
  * them; left out, all of the network.
- * @returns "prompt" too for a host that cannot be asked about: the runtime
- * has the last word on it.
+ * @returns "prompt" also for a host that cannot be asked about: the runtime has
+ * the last word on that.
  */
 export function netGrant(host?: string): Grant {
   const descriptor = host === undefined
@@ -48,7 +48,7 @@ function grant(descriptor: Deno.PermissionDescriptor): Grant | undefined {
 export function mayAsk(host: string): boolean {
   const all = netGrant();
   if (all === "granted") return true;
-  // What a --deny-net does not name is granted, an odd name too.
+  // What a --deny-net does not name is granted, even an odd name.
   if (all === "partial") return netGrant(host) !== "denied";
   return isGranted(host);
 }
@@ -65,7 +65,7 @@ export function notCapable(host: string): Error {
   );
 }
 
-/** Beside a flag's list the flag alone changes nothing. */
+/** If a flag has a list already, the flag alone changes nothing. */
 const UNLISTED = " without a list";
 
 /**
@@ -75,7 +75,7 @@ const UNLISTED = " without a list";
  * @param subject `host:port` as the caller named it, or a unix socket's path;
  * such a socket takes three grants.
  * @param error The refusal. It may be about an address behind the name.
- * @returns `undefined` if it is none.
+ * @returns `undefined` if it is no refusal.
  */
 export function deniedReason(
   subject: string | { path: string },
@@ -103,8 +103,8 @@ function unixReason(path: string): string {
       ? forbidden("--deny-net", "it")
       : `run again with --allow-net${UNLISTED}`;
   }
-  // What --allow-net takes has to be absolute, without symbolic links ($PWD may
-  // have some), and what is asked about, too.
+  // For --allow-net, and for the query, the path has to be absolute, without
+  // symbolic links ($PWD may have some).
   const start = path.startsWith("/") ? "" : `${Deno.cwd()}/`;
   const host = `unix:${start}${path}`;
   const missing: string[] = [];
@@ -119,7 +119,7 @@ function unixReason(path: string): string {
     if (state === "denied" && isForbidden(flag)) {
       return forbidden(`--deny-${flag}`, "it");
     }
-    // A flag's values are parted by commas; none can have one (2.9.6).
+    // Commas separate a flag's values, so none can contain one (2.9.6).
     const named = value.includes(",") ? "" : `=${value}`;
     if (state !== "granted") missing.push(`--allow-${flag}${named}`);
   }
@@ -128,10 +128,10 @@ function unixReason(path: string): string {
 }
 
 /**
- * Whether a "denied" is a flag's or the user's. With no terminal to prompt on
- * (stdin or stderr is none) Deno answers "no" by itself and remembers it, for
- * what was asked about and for all of that permission, but not for anything
- * else: then nothing was forbidden, a grant is missing.
+ * Whether a "denied" comes from a flag or the user. With no terminal to prompt
+ * on (stdin or stderr is none) Deno answers "no" by itself and remembers it,
+ * for what was asked about and for that permission as a whole, but for nothing
+ * else: then nothing was forbidden, but a grant is missing.
  */
 function isForbidden(name: "net" | "read" | "write"): boolean {
   if (canPrompt() || grant({ name }) !== "denied") return true;
@@ -147,7 +147,7 @@ function forbidden(flag: string, what: string): string {
   return `${flag} forbids ${what}${answer}`;
 }
 
-/** Whether Deno would ask the user; else it answers "no" by itself. */
+/** Whether Deno would ask the user; if not, it answers "no" by itself. */
 export function canPrompt(): boolean {
   return Deno.stdin.isTerminal() && Deno.stderr.isTerminal();
 }

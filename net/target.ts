@@ -1,5 +1,5 @@
 /**
- * Whom a dial connects to, and the connecting of one of them.
+ * What a dial connects to, and how it connects to one target.
  *
  * @module
  */
@@ -25,20 +25,19 @@ import { setSocketOptions, type SocketOptions } from "./socket_options.ts";
 /**
  * Opens one connection for {@linkcode dial}: `Deno.connect`, a tunnel, a test.
  *
- * Gets one address at a time: an IP address or a unix socket's path; a name
- * only where single hosts at most are granted and there is no `resolve` option.
- * Rejects if there is no connection: the error's `code`, or its class as
- * `Deno.errors.ConnectionRefused`, makes the outcome in the trace, and its
- * message the end of ours (what the system says of an errno: in Go's words).
- * Should reject soon after `signal` aborts; whatever it still delivers then is
- * closed. `Deno.connect` is better left to finish than given the signal: it
- * loses a connection that came up just before an abort, and what is delivered
- * late is closed anyway.
+ * It gets one address at a time: an IP address or a unix socket's path; a name
+ * only if at most single hosts are granted and there is no `resolve` option. If
+ * it fails, it rejects: the error's `code`, or a class such as
+ * `Deno.errors.ConnectionRefused`, decides the outcome in the trace, and its
+ * message ends ours (the system's text for an errno in Go's words). It should
+ * reject soon after `signal` aborts; a connection that still comes is closed.
+ * Do not pass the signal on to `Deno.connect`, which loses a connection that
+ * came up just before an abort: let it finish, since what comes late is closed.
  *
- * A connection whose two addresses are the same, port included, is one that was
- * connected to itself (RFC 9293, section 3.5): it is closed and asked for
- * again, twice, and then refused. Addresses that a connector makes up must
- * differ, or have port 0.
+ * If a connection's two addresses are the same, port included, it was connected
+ * to itself (RFC 9293, section 3.5). It is closed and asked for again, up to
+ * twice, and then counts as refused. So addresses that a connector makes up
+ * must differ, or have port 0.
  */
 export type Connector = (
   addr: Addr,
@@ -49,13 +48,13 @@ export type Connector = (
 export interface Target extends Candidate {
   /** What errors and the trace show, and a connector gets. */
   readonly addr: Addr;
-  /** What `Deno.connect` gets: `addr`, but for wildcards and idle zones. */
+  /** What `Deno.connect` gets: `addr`, except for wildcards and idle zones. */
   readonly hostname: string;
-  /** The caller wrote it: it is his to ask for at the sandbox's prompt. */
+  /** Whether the caller wrote it: then the sandbox may prompt for it. */
   readonly named: boolean;
 }
 
-/** An address that has been understood. */
+/** An address that has been parsed. */
 export interface Understood {
   /** The network, as the caller named it. */
   readonly network: string;
@@ -63,7 +62,7 @@ export interface Understood {
   readonly address: string;
   /** Its parts. */
   readonly parsed: ParsedAddress;
-  /** Whom to try; `undefined` for a name, which has to be resolved. */
+  /** What to try; `undefined` for a name, which has to be resolved. */
   readonly targets: readonly Target[] | undefined;
 }
 
@@ -79,12 +78,12 @@ export interface OpenOptions extends SocketOptions {
 
 /**
  * The literal that was dialled last. A proxy or a pool dials the same one over
- * and over, and to read it takes 7 % of a dial on loopback.
+ * and over, and parsing it takes 7 % of a dial on loopback.
  */
 let lastLiteral: Understood | null = null;
 
 /**
- * Reads what the caller of a dial has given, and asks nobody.
+ * Parses what the caller of a dial has passed, and asks nobody.
  *
  * @throws {AddrError} As {@linkcode parseAddress}, and if there is no address.
  */
@@ -92,7 +91,7 @@ export function understand(network: string, address: string): Understood {
   if (lastLiteral?.address === address && lastLiteral.network === network) {
     return lastLiteral;
   }
-  // The network is checked first; to connect(2) no address is none.
+  // The network is checked first. Unlike listen(2), a dial needs an address.
   const parsed = parseAddress(network, address);
   if (address === "") throw new AddrError("missing address");
   const targets = literalTargets(parsed);
@@ -102,8 +101,8 @@ export function understand(network: string, address: string): Understood {
 }
 
 /**
- * One IP address. `named`: the caller wrote it himself, and sees it again with
- * its zone, even an idle one; what a resolver gave is told apart without.
+ * One IP address. `named`: the caller wrote it, and sees it again with its
+ * zone, even an idle one; addresses from a resolver are compared without.
  */
 export function ipTarget(ip: Ip, port: number, named: boolean): Target {
   const { family, text, zone } = ip;
@@ -120,7 +119,7 @@ export function namedTarget(addr: Addr): Target {
 
 /**
  * The targets that need no resolver: literals, unix sockets, and the local
- * system, which has no name (`:80`) or is a wildcard.
+ * system, with no host (`:80`) or as a wildcard.
  *
  * @returns `undefined` for a name.
  */
@@ -138,16 +137,16 @@ export function literalTargets(parsed: ParsedAddress): Target[] | undefined {
   return families.map((family) => localTarget(family, ip, port));
 }
 
-/** This host, and what stands for it. */
+/** This host's addresses, and the wildcards that stand for them. */
 const LOCAL = {
   4: { loopback: "127.0.0.1", wildcard: "0.0.0.0" },
   6: { loopback: "::1", wildcard: "::" },
 };
 
 /**
- * This host. Where the caller wrote a wildcard the runtime is told just that:
- * the sandbox's grant is for it, and the kernel takes it for loopback. Windows
- * does not, and gets loopback's address.
+ * This host. If the caller wrote a wildcard, the runtime gets just that: the
+ * sandbox's grant is for it, and the kernel takes it for loopback. Windows does
+ * not, and gets the loopback address.
  */
 function localTarget(
   family: 4 | 6,
@@ -172,18 +171,17 @@ export function hostPort({ addr, hostname }: Target): string {
 }
 
 /**
- * How often Go tries again what is a kernel's accident: a socket that was
- * connected to itself, and a local port that was taken at the last moment.
+ * How often Go tries again after a kernel's accident: a socket that was
+ * connected to itself, or a local port that was taken at the last moment.
  */
 const MAX_ACCIDENTS = 2;
 
 /**
  * Connects to one target. A failure leaves nothing open.
  *
- * @param target Whom to connect to.
+ * @param target What to connect to.
  * @param options See {@linkcode OpenOptions}.
- * @param signal Of our own making, one for each call; `undefined` if nobody
- * can cancel it.
+ * @param signal Our own, one for each call; `undefined` if nothing can abort.
  * @throws {DnsError} If the runtime could not look a name up.
  */
 export async function open(
@@ -216,8 +214,8 @@ export async function open(
       throw error;
     }
     discard(conn);
-    // Nobody listens there: two ends met that were both opened actively
-    // (RFC 9293, section 3.5, simultaneous open).
+    // Nobody listens there: two active opens met (RFC 9293, section 3.5,
+    // simultaneous open).
     if (accidents === MAX_ACCIDENTS || signal?.aborted) throw refused();
   }
 }
