@@ -1,11 +1,11 @@
 /**
- * The accept loop behind {@linkcode Listener}: callers in line, one accept at
- * a time, and a retry for what is not the caller's business.
+ * The accept loop behind {@linkcode Listener}: a queue of callers, one accept
+ * at a time, and retries for what is not the caller's business.
  *
  * An accept of the platform cannot be cancelled, and a second one beside it is
- * refused (Busy). So one at most is under way, for whoever is first in line
- * when it settles. If nobody is, its connection is kept as the spare for the
- * next caller, and no further accept is started.
+ * refused (Busy). So at most one is under way, for whoever is first in the
+ * queue when it settles. If nobody waits, its connection is kept as the spare
+ * for the next caller, and no further accept is started.
  *
  * @module
  */
@@ -33,14 +33,14 @@ import { tell } from "./tell.ts";
 /** The back-off of Go's `net/http`: 5 ms, doubling, at most 1 s. */
 const MIN_RETRY_MS = 5;
 const MAX_RETRY_MS = 1_000;
-/** After so many bad peers in a row everybody else gets a turn. */
+/** After this many bad peers in a row everybody else gets a turn. */
 const PEER_BURST = 64;
 
-/** Opens a listener up for serve(). Not public. */
+/** What serve() may see of a listener. Not public. */
 export let listenerParts: (listener: Listener) => ListenerParts;
 
 /**
- * The end of every listen(): a listener that its signal closes. Not public.
+ * The last step of listen(): a listener that its signal closes. Not public.
  *
  * @param inner Just opened; closed if the signal has aborted meanwhile.
  * @param options Checked by {@linkcode takeListen}.
@@ -54,8 +54,8 @@ export let makeListener: (
 ) => Listener;
 
 /**
- * A listening socket. {@linkcode listen} makes it; `new Listener(inner)` makes
- * one of any `Deno.Listener`: a TLS one, too.
+ * A listening socket. {@linkcode listen} makes one; `new Listener(inner)` wraps
+ * any `Deno.Listener`, a TLS one, too.
  *
  * `for await (const conn of listener)` accepts until it is closed. It never
  * throws because of a peer.
@@ -100,12 +100,12 @@ export class Listener implements AsyncIterable<Conn>, AsyncDisposable {
   readonly #hold: Hold;
   readonly #callers = new Queue<AcceptWaiter>();
   #retry: Alarm;
-  /** What listen() has bound; somebody's own listener is not. */
+  /** Set by listen(), not for a wrapped `Deno.Listener`. */
   #bound: { ipv6Only: boolean } | null = null;
   #unfollow: (() => void) | null = null;
-  /** The accept under way, settled when it is over; one at most. */
+  /** The accept under way, settled when it is over; at most one. */
   #pending: Promise<void> | null = null;
-  /** The caller of the pending accept has gone, and it is unref'd. */
+  /** Nobody waits for the pending accept any more, and it is unref'd. */
   #stale = false;
   #refd = true;
   /** A server: it takes what a pending accept still brings after close(). */
@@ -116,9 +116,9 @@ export class Listener implements AsyncIterable<Conn>, AsyncDisposable {
   #untold: OpError | null = null;
   #closing: Promise<void> | null = null;
   readonly #closed = Promise.withResolvers<void>();
-  /** Connections since the last good one that were for nobody. */
+  /** Connections since the last good one that were of no use. */
   #badPeers = 0;
-  /** What to wait after the next capacity error; 0 outside of an episode. */
+  /** The wait after the next capacity error; 0 outside of an episode. */
   #retryMs = 0;
   readonly #onConn = (inner: Deno.Conn): void => this.#accepted(inner);
   readonly #onFailure = (error: unknown): void => this.#failed(error);
@@ -142,15 +142,15 @@ export class Listener implements AsyncIterable<Conn>, AsyncDisposable {
   }
 
   /**
-   * Accepts the next connection. Callers are served first come first served.
+   * Accepts the next connection. Callers are served first come, first served.
    *
-   * Cancellation: an abort takes the caller out of the line. No connection is
-   * lost: one that comes for a caller who has gone is the next caller's.
+   * Cancellation: an abort takes the caller out of the queue. No connection is
+   * lost: one that comes for a caller that has gone is for the next.
    *
    * @param options `signal` ends the wait.
    * @returns A connection. The caller closes it.
-   * @throws {OpError} Only when the listener is closed (see
-   * {@linkcode isClosed}) or broken, which closes it.
+   * @throws {OpError} Only if the listener is closed (see {@linkcode isClosed})
+   * or broken, which closes it.
    * @throws {AbortSignal["reason"]} If `signal` aborts.
    */
   accept(options?: { signal?: AbortSignal }): Promise<Conn> {
@@ -164,15 +164,15 @@ export class Listener implements AsyncIterable<Conn>, AsyncDisposable {
   }
 
   /**
-   * Closes the listener: every waiting caller is told at once, loops end.
-   * Accepted connections live on; those still in the kernel's queue are reset.
+   * Closes the listener: pending accepts reject at once, loops end. Accepted
+   * connections live on; those still in the kernel's queue are reset.
    * Idempotent.
    *
    * @returns Settles when the port can be bound again.
    */
   close(): Promise<void> {
     if (this.#closing === null) {
-      // Whoever is told of it, by the inner listener, may close this one, too.
+      // Once, even if the inner listener's close() leads back to ours.
       const { promise, resolve } = Promise.withResolvers<void>();
       this.#closing = promise;
       resolve(this.#close());
@@ -181,8 +181,8 @@ export class Listener implements AsyncIterable<Conn>, AsyncDisposable {
   }
 
   /**
-   * Accepts until the listener is closed, which ends the iteration in silence;
-   * so does a signal. `break` closes the listener.
+   * Accepts until the listener is closed, be it by its signal; then the
+   * iteration just ends. `break` closes the listener.
    *
    * @returns An iterator over accepted connections.
    */
@@ -196,7 +196,7 @@ export class Listener implements AsyncIterable<Conn>, AsyncDisposable {
     if (!this.#stale) this.#inner.ref?.();
   }
 
-  /** Lets the process end although an accept waits. */
+  /** Lets the process end even while an accept waits. */
   unref(): void {
     this.#setRef(false);
     this.#inner.unref?.();
@@ -207,7 +207,7 @@ export class Listener implements AsyncIterable<Conn>, AsyncDisposable {
     return this.close();
   }
 
-  /** Serves a caller, now or in turn. */
+  /** Serves a caller, at once or in turn. */
   #enter(caller: AcceptWaiter): void {
     if (this.#closing) return caller.reject(this.#epitaph());
     if (this.#spare) {
@@ -228,7 +228,7 @@ export class Listener implements AsyncIterable<Conn>, AsyncDisposable {
     try {
       accepting = Promise.resolve(this.#inner.accept());
     } catch (error) {
-      // Only an odd Deno.Listener throws here; who waits must still be told.
+      // Only an odd Deno.Listener throws here; callers must still be told.
       accepting = Promise.reject(error);
     }
     this.#pending = accepting.then(this.#onConn, this.#onFailure);
@@ -242,7 +242,7 @@ export class Listener implements AsyncIterable<Conn>, AsyncDisposable {
     try {
       conn = this.#admit(inner);
     } catch (error) {
-      discard(inner); // what an odd Deno.Listener gave is none of ours
+      discard(inner); // what an odd Deno.Listener gave is no Deno.Conn
       return this.#failed(error);
     }
     if (conn !== null) {
@@ -262,7 +262,7 @@ export class Listener implements AsyncIterable<Conn>, AsyncDisposable {
       setSocketOptions(inner, this.#options);
     } catch (error) {
       discard(conn);
-      this.#badPeer(error); // which has reset it
+      this.#badPeer(error); // the peer has reset it
       return null;
     }
     if (this.#bound) wireOf(conn).plain = true;
@@ -296,7 +296,7 @@ export class Listener implements AsyncIterable<Conn>, AsyncDisposable {
     this.#report(error, "peer", 0);
   }
 
-  /** One more that is nobody's. After a burst everybody else gets a turn. */
+  /** Counts one of no use. After a burst everybody else gets a turn. */
   #passOver(): void {
     if (++this.#badPeers % PEER_BURST > 0 || !this.#callers.head) return;
     this.#retry.setIn(0);
@@ -317,7 +317,7 @@ export class Listener implements AsyncIterable<Conn>, AsyncDisposable {
     tell("onAcceptError", () => onAcceptError(event));
   }
 
-  /** A caller has lost interest. */
+  /** A caller has aborted. */
   #leave(call: AcceptWaiter, { reason }: AbortSignal): void {
     this.#callers.remove(call);
     call.reject(reason);
@@ -342,12 +342,12 @@ export class Listener implements AsyncIterable<Conn>, AsyncDisposable {
     this.#retry.set(at);
   }
 
-  /** The next try; waiting for it is as good a reason to live as an accept. */
+  /** For the next try; it keeps the process alive as an accept would. */
   #newAlarm(): Alarm {
     return new Alarm(this.#clock, () => this.#pump(), this.#refd);
   }
 
-  /** A close that nobody waits for: close() will tell if it goes wrong. */
+  /** A close that nobody waits for; if it fails, close() will say so. */
   #closeUnasked(): void {
     tolerate(this.close());
   }
@@ -379,7 +379,7 @@ export class Listener implements AsyncIterable<Conn>, AsyncDisposable {
     await freed;
   }
 
-  /** What to tell a caller who comes too late. */
+  /** The error for a caller that comes too late. */
   #epitaph(): OpError {
     const why = this.#untold ?? this.#closedError();
     this.#untold = null;

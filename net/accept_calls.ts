@@ -3,7 +3,7 @@ import type { Conn } from "./conn.ts";
 import { isClosed } from "./errors.ts";
 import type { Link } from "./queue.ts";
 
-/** Somebody who waits for a connection. One of the methods is called, once. */
+/** A caller that waits for a connection. One of its methods is called, once. */
 export interface AcceptWaiter extends Link<AcceptWaiter> {
   /** Here is a connection. */
   resolve(conn: Conn): void;
@@ -68,7 +68,7 @@ export function connsOf(
   };
 }
 
-/** One step of an iteration that waits; the listener's close is its end. */
+/** One step of an iteration that waits; it ends if the listener is closed. */
 class NextCall implements AcceptWaiter {
   next: AcceptWaiter | null = null;
   before: AcceptWaiter | null = null;

@@ -4,9 +4,9 @@ import { errorCode } from "./errno.ts";
 export type AcceptErrorKind = "closed" | "peer" | "capacity" | "fatal";
 
 /**
- * One connection's own trouble: the list of trio's SocketListener, which is
- * that of accept(2) ("errors ... already pending on the new socket"), and
- * ENOTCONN, which Deno gets from getpeername(2) for a client that has reset.
+ * Trouble with one connection: the list of trio's SocketListener, which is that
+ * of accept(2) ("errors ... already pending on the new socket"), and ENOTCONN,
+ * which Deno gets from getpeername(2) for a client that has reset.
  */
 const PEER_CODES: ReadonlySet<string> = new Set([
   "ECONNABORTED",
@@ -28,7 +28,7 @@ const PEER_CODES: ReadonlySet<string> = new Set([
   "ETIMEDOUT",
 ]);
 
-/** A limit of this process or host: what is open now has to go first. */
+/** A limit of this process or host: something has to be closed first. */
 const CAPACITY_CODES: ReadonlySet<string> = new Set([
   "EMFILE",
   "ENFILE",
@@ -37,9 +37,9 @@ const CAPACITY_CODES: ReadonlySet<string> = new Set([
 ]);
 
 /**
- * Tells errors of accept() apart, by code first and class second. Where the
- * kernel is xnu EINVAL is a peer's, too: getpeername(2) says it, before it
- * would say ENOTCONN, of a client that has reset.
+ * Tells errors of accept() apart, by code first and class second. On macOS
+ * (xnu) EINVAL is a peer's, too: for a client that has reset, getpeername(2)
+ * says that before it would say ENOTCONN.
  */
 export function acceptErrorKind(
   error: unknown,
@@ -49,7 +49,7 @@ export function acceptErrorKind(
     error instanceof Deno.errors.BadResource ||
     error instanceof Deno.errors.Interrupted
   ) return "closed";
-  // The name of a unix client, which need not be UTF-8; Deno drops the client.
+  // A unix client's name that is not UTF-8; Deno drops the client.
   if (error instanceof Deno.errors.InvalidData) return "peer";
   const code = errorCode(error);
   if (code === undefined) return "fatal";

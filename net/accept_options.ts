@@ -73,7 +73,7 @@ export interface ListenerParts {
   clock: Clock;
   /** Settles when it begins to close. */
   closing: Promise<void>;
-  /** For who waits before an accept, and is to be as alive as one. */
+  /** For what waits before an accept, to hold the process as one would. */
   hold: Hold;
   /** Whether it has an heir already: a server. */
   served: boolean;

@@ -1,6 +1,6 @@
 /**
- * From an address to a bound `Deno.Listener`: which socket Go would open,
- * as far as Deno can (`net.Listen`; IPV6_V6ONLY cannot be set).
+ * From an address to a bound `Deno.Listener`: the socket that Go would open
+ * (`net.Listen`), as far as Deno can (IPV6_V6ONLY cannot be set).
  *
  * @module
  */
@@ -42,14 +42,14 @@ const NO_FAMILY: ReadonlySet<string | undefined> = new Set([
   "EADDRNOTAVAIL",
 ]);
 
-/** How often a port that the system has chosen for IPv6 is tried for IPv4. */
+/** How often to start over if the port chosen for IPv6 is taken for IPv4. */
 const MAX_CLASHES = 8;
 
 /**
  * Binds an address.
  *
- * @param os Whose sockets these are.
- * @throws {OpError} With op "listen"; bad addresses come first.
+ * @param os The operating system.
+ * @throws {OpError} With op "listen"; a bad address comes first.
  * @throws {AbortSignal["reason"]} If `signal` aborts during a lookup.
  */
 export async function bind(
@@ -91,7 +91,7 @@ export async function bind(
   }
 }
 
-/** All addresses where each family has a socket of its own. */
+/** All addresses, on systems where each family has its own socket. */
 function openBoth(
   port: number,
   open: (hostname: string, port: number) => Deno.Listener,
@@ -99,7 +99,7 @@ function openBoth(
   for (let clashes = 0;; clashes++) {
     const ipv6 = open("::", port);
     const { port: chosen } = ipv6.addr as Deno.NetAddr;
-    // Nobody is asked for what he has not named.
+    // No prompt for what the caller has not named.
     if (!isGranted(`0.0.0.0:${chosen}`)) return ipv6;
     try {
       return bothFamilies(ipv6, open("0.0.0.0", chosen));
@@ -120,12 +120,12 @@ function zoned(inner: Deno.Listener, hostname: string): Deno.Listener {
   return Object.defineProperty(inner, "addr", { value });
 }
 
-/** Where only the IPv4 wildcard is granted, nobody is asked for the other. */
+/** If only the IPv4 wildcard is granted, there is no prompt for the other. */
 function onlyIpv4Granted(port: number): boolean {
   return !isGranted(`[::]:${port}`) && isGranted(`0.0.0.0:${port}`);
 }
 
-/** One listener per name (Go). */
+/** One listener per name, as in Go. */
 async function bindName(
   network: string,
   { host, port, family }: ParsedAddress & { kind: "tcp" },
@@ -142,15 +142,15 @@ async function bindName(
         return openTcp(network, chosen, port, options);
       }
     }
-    // The name may be granted where its address is not, and where no resolver
-    // may be asked for it. The runtime takes getaddrinfo's first, of whichever
+    // The name may be granted although its address is not, and no resolver may
+    // be asked. The runtime takes getaddrinfo's first address, of either
     // family.
     inner = openTcp(network, host, port, options);
     const { hostname } = inner.addr as Deno.NetAddr;
     if (family === undefined || parseIp(hostname)?.family === family) {
       return inner;
     }
-    // There may be a better one: what is missing is a grant.
+    // There may be an address that fits: what is missing is a grant.
     const wanted = chosen === undefined ? host : joinHostPort(chosen, port);
     const addr = new TcpAddr(chosen ?? host, port);
     const reason = deniedReason(wanted, notCapable(wanted));
@@ -164,9 +164,9 @@ async function bindName(
 }
 
 /**
- * A dial asks for each family as well after 250 ms. Who binds has more time,
- * and more to lose: asked for IPv4 alone, glibc reads 127.0.0.1 for each `::1`
- * in /etc/hosts, before the addresses that are there.
+ * A dial asks for each family as well after 250 ms. A bind has more time, and
+ * more to lose: asked for IPv4 alone, glibc reads each `::1` in /etc/hosts as
+ * 127.0.0.1, before the addresses that are there.
  */
 const PATIENCE_MS = 2_000;
 
@@ -214,8 +214,8 @@ function openTcp(
 
 /** The runtime removes the socket's file when the listener closes. */
 function bindUnix(given: string): Deno.Listener {
-  // The kernel names either itself (unix(7), autobind); for an empty path the
-  // sandbox has no grant.
+  // The kernel makes up a name for both (unix(7), autobind), but no grant can
+  // name an empty path.
   const path = given === "" && Deno.build.os === "linux" ? "@" : given;
   try {
     const inner = Deno.listen({ transport: "unix", path: platformPath(path) });

@@ -3,14 +3,14 @@ import { discard } from "./calls.ts";
 /**
  * Two listeners as one: `[::]` and `0.0.0.0` on the same port. Windows gives
  * each family a socket of its own unless IPV6_V6ONLY is cleared, which Deno
- * cannot (denoland/deno#36168).
+ * cannot do (denoland/deno#36168).
  *
- * One accept at a time, as the platform's own have it. It asks both; what the
- * slower one brings is for the next.
+ * One accept at a time, as with the platform's own. It asks both; what the
+ * slower one brings is for the next accept.
  *
- * @param ipv6 Whose address is shown.
+ * @param ipv6 The one whose address is shown.
  * @param ipv4 The other one.
- * @returns What a listener can be made of. Closing it closes both.
+ * @returns For `new Listener()`. Closing it closes both.
  */
 export function bothFamilies(
   ipv6: Deno.Listener,
@@ -57,7 +57,7 @@ class BothFamilies {
   close(): Promise<void> {
     this.#closed = true;
     for (const side of this.#sides) {
-      if (this.#busy.has(side)) side.ref(); // who closes waits for it
+      if (this.#busy.has(side)) side.ref(); // close() waits for it
       side.close();
     }
     if (this.#busy.size === 0) this.#finish();
@@ -95,7 +95,7 @@ class BothFamilies {
     }
   }
 
-  /** Both are closed, and no accept is under way: who came last is served. */
+  /** Both are closed, no accept is under way: what came last is handed out. */
   async #finish(): Promise<void> {
     for (const settled of this.#settled) {
       const conn = await settled.catch(() => null);

@@ -2,17 +2,17 @@ import { Alarm, type Clock, systemClock } from "./clock.ts";
 
 /** What became of the connections that were open when a shutdown began. */
 export interface ShutdownReport {
-  /** Their handlers returned in time, or took them over. */
+  /** Connections whose handlers returned in time, or detached them. */
   drained: number;
-  /** They were closed by force: handler or peer were not done with them. */
+  /** Connections closed by force: handler or peer was not done in time. */
   forced: number;
-  /** Their handlers failed in time, not because of the shutdown. */
+  /** Connections whose handlers failed in time, for other reasons. */
   failed: number;
-  /** Milliseconds from the shutdown's beginning to its end. */
+  /** Milliseconds from the shutdown's start to its end. */
   durationMs: number;
 }
 
-/** How one connection's handler has ended, or that it has not. */
+/** How a connection's handler has ended, or that it still runs. */
 export type Outcome = "running" | "drained" | "forced" | "failed";
 
 /** What a drain waits for. */
@@ -25,7 +25,7 @@ export interface Drainable {
 export class Drain {
   /** Settles when everything has ended, or was forced to. */
   readonly report: Promise<ShutdownReport>;
-  /** The time is up: nothing may begin any more. */
+  /** Whether time is up: nothing may begin any more. */
   forced = false;
   readonly #clock: Clock;
   readonly #items: Drainable[] = [];
@@ -33,12 +33,12 @@ export class Drain {
   readonly #deadline: Alarm;
   readonly #grace: Alarm;
   readonly #force: () => void;
-  /** When it forces, if something runs then. */
+  /** When it forces, if something still runs. */
   #forceAt = Infinity;
 
   /**
-   * @param clock Whose time counts.
-   * @param before Has to settle, too, before the report is given.
+   * @param clock Time source.
+   * @param before Has to settle before the report does.
    * @param force Ends every item that still runs.
    */
   constructor(clock: Clock, before: Promise<void>, force: () => void) {
@@ -64,7 +64,7 @@ export class Drain {
   hurry(timeout: number): void {
     if (timeout === 0) return this.#forceAll();
     this.#forceAt = Math.min(this.#forceAt, this.#clock.monotonic() + timeout);
-    // With nobody to wait for no timer: a process's first takes Deno 20 ms.
+    // No timer if there is nothing to wait for: the first takes Deno 20 ms.
     if (this.#runs()) this.#deadline.set(this.#forceAt);
   }
 
@@ -81,7 +81,7 @@ export class Drain {
       failed: this.#count("failed"),
       durationMs: Math.round(this.#clock.monotonic() - start),
     };
-    this.#items.length = 0; // a server that is kept keeps no connection
+    this.#items.length = 0; // a server that is kept must not keep them
     return report;
   }
 

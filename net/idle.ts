@@ -3,11 +3,11 @@ import { DeadlineExceededError } from "./errors.ts";
 import { Patience } from "./patience.ts";
 
 /**
- * Fails all calls on `conn`, now and later, and copies from and to it, as
- * timed out once no byte has come or gone for `ms` milliseconds. A byte costs
- * one look at the clock.
+ * Once no byte has come or gone for `ms` milliseconds, all calls on `conn`,
+ * pending and later ones, and copies from and to it, fail as timed out. A byte
+ * costs one look at the clock.
  *
- * @returns Stops watching, and leaves no timer.
+ * @returns A function that stops watching, and leaves no timer.
  */
 export function watchIdle(conn: Conn, ms: number): () => void {
   const wire = wireOf(conn);
@@ -20,7 +20,7 @@ export function watchIdle(conn: Conn, ms: number): () => void {
   const renew = () => patience.renew();
   wire.activity = renew;
   return () => {
-    // A lingering close may have put its own there meanwhile.
+    // A lingering close may have put its own callback there.
     if (wire.activity === renew) wire.activity = null;
     patience.clear();
   };

@@ -2,27 +2,27 @@ import type { Conn } from "./conn.ts";
 import { closeGently } from "./linger.ts";
 
 /**
- * What is done with one connection. It is closed when the handler returns or
- * throws, so that what was written arrives; a handler need not close it. A
- * promise is waited for; what it resolves to is dropped.
+ * What to do with one connection. When the handler returns or throws, the
+ * connection is closed, so that what was written arrives; the handler need not
+ * close it. A promise is awaited; what it resolves to is ignored.
  */
 export type Handler = (
   conn: Conn,
   context: HandlerContext,
 ) => void | Promise<unknown>;
 
-/** What a {@linkcode Handler} is given beside its connection. */
+/** What a {@linkcode Handler} is given besides its connection. */
 export interface HandlerContext {
   /**
    * Aborts when a shutdown begins, or with the signal of {@linkcode handle}:
-   * finish what you are doing and return. It never fires after the handler's
-   * end, and at a shutdown not if the handler has taken the connection over.
-   * Each connection has its own, so listeners on it need not be removed.
+   * finish what you are doing and return. It does not abort once the handler
+   * has ended, nor for a shutdown once the connection is detached. Each
+   * connection has its own signal, so listeners on it need not be removed.
    */
   readonly signal: AbortSignal;
   /**
-   * Takes the connection over: it stays open when the handler returns, and no
-   * limit and no shutdown counts it any more. The caller closes it. Idempotent.
+   * Takes the connection over: it stays open when the handler returns, and
+   * limits and shutdowns no longer count it. The caller closes it. Idempotent.
    * After an `idleTimeout` has passed, calls on it keep failing.
    *
    * @returns The connection.
@@ -31,7 +31,7 @@ export interface HandlerContext {
   detach(): Conn;
 }
 
-/** One handler's context. Its signal is made when somebody looks at it. */
+/** One handler's context. Its signal is made on first use. */
 export class Context implements HandlerContext {
   /** The handler has taken the connection over. */
   detached = false;
@@ -81,8 +81,8 @@ export class Context implements HandlerContext {
 /**
  * Runs a handler, then closes its connection.
  *
- * @param onFailure Told at once, instead of the caller in the end: the close
- * may wait for the peer for seconds.
+ * @param onFailure Gets the handler's error, at once, instead of the caller:
+ * the close may wait for the peer for seconds.
  */
 export async function live(
   conn: Conn,
@@ -93,15 +93,15 @@ export async function live(
   try {
     await handler(conn, context);
   } catch (error) {
-    context.ended = true; // who is told may begin a shutdown
+    context.ended = true; // onFailure() may begin a shutdown
     try {
       if (!onFailure) throw error;
-      onFailure(error); // may throw itself, of an error with a getter that does
+      onFailure(error); // may throw itself, if a getter of the error does
     } catch (first) {
       try {
         await close(conn, context);
       } catch {
-        // An odd Deno.Conn's; what came first counts.
+        // From an odd Deno.Conn; the first error counts.
       }
       throw first;
     }

@@ -13,16 +13,16 @@ const sink = new Uint8Array(64 * 1024);
 
 /**
  * Closes a connection so that what was written arrives. A close with unread
- * bytes makes the kernel send a reset, which overtakes and destroys data on
- * its way (`closeWrite(); close()` with 64 KiB unread delivered 128 KB of a
- * 1 MiB reply, measured). So: FIN, then, unless the peer has closed already,
- * read until it does, within limits; HTTP servers call it lingering close
- * (RFC 9112, section 9.6). `close()` cuts it short.
+ * bytes makes the kernel send a reset, which overtakes and destroys data on its
+ * way (`closeWrite(); close()` with 64 KiB unread delivered 128 KB of a 1 MiB
+ * reply, measured). So this sends FIN and then, unless the peer has closed
+ * already, reads until it does, within limits; HTTP servers call that a
+ * lingering close (RFC 9112, section 9.6). `close()` cuts it short.
  */
 export function closeGently(conn: Conn): Promise<void> | void {
   const { closed, plain } = wireOf(conn);
   if (closed) return;
-  // What is not the platform's may flush, and take its leave, in closeWrite().
+  // Others than the platform's may flush, and say goodbye, in closeWrite().
   const short = plain && readerOf(conn).eof && !writerOf(conn).waiting;
   return short ? conn.close() : linger(conn);
 }
@@ -52,7 +52,7 @@ async function linger(conn: Conn): Promise<void> {
       left -= n;
     }
   } catch (error) {
-    // The peer has reset the connection, or let us wait too long, or we were
+    // The peer has reset the connection, or made us wait too long, or we were
     // told to hurry: there is nothing left to wait for, and nobody to tell.
     if (!(error instanceof OpError)) throw error;
   } finally {

@@ -1,11 +1,11 @@
 /**
- * How long a peer may be silent: the idle timeout, the lingering close.
+ * How long a peer may be silent: for idle timeouts and lingering closes.
  *
- * When a process has stood still (a handler that computed, a pause of the
- * machine) timers come before input, and what a peer has sent in time is still
- * to be read: one stall of a second would end thousands who were not silent. So
- * a peer whose alarm rings late has some more turns of the event loop: as many
- * as it takes to look at all connections.
+ * When a process has stood still (a handler computed, the machine paused),
+ * timers come before input, and what peers have sent in time is still unread:
+ * one stall of a second would end thousands that were not silent. So a peer
+ * whose alarm rings late gets some more turns of the event loop: as many as it
+ * takes to look at all connections.
  *
  * @module
  */
@@ -18,11 +18,11 @@ import { Alarm, type Clock, systemClock } from "./clock.ts";
  */
 const CONNECTIONS_PER_TURN = 32;
 
-/** All that are to be looked at. */
+/** All peers whose time is running. */
 const patient = new Set<Patience>();
-/** Those whose time was over late: for how many turns more they wait. */
+/** Those whose timer fired late, and how many more turns they get. */
 const late = new Map<Patience, number>();
-/** A turn is to come; one at a time, for it counts for all who are late. */
+/** Whether a turn is to come; one at a time serves all of them. */
 let turning = false;
 
 function turn(): void {
@@ -40,7 +40,7 @@ function nextTurn(): void {
   systemClock.unrefTimer(systemClock.setTimeout(turn, 0));
 }
 
-/** One peer's time; {@linkcode clear} has to be called in the end. */
+/** One peer's time limit; {@linkcode clear} has to be called in the end. */
 export class Patience {
   readonly #clock: Clock;
   #ms: number;
@@ -57,7 +57,7 @@ export class Patience {
     this.renew();
   }
 
-  /** The peer has shown itself. */
+  /** The peer has given a sign of life. */
   renew(): void {
     if (late.size > 0) late.delete(this);
     this.#alarm.setIn(this.#ms);
@@ -69,7 +69,7 @@ export class Patience {
     this.#over();
   }
 
-  /** It is over with the connection; no timer is left, and none to come. */
+  /** The connection is over: no timer is left, and none will come. */
   clear(): void {
     this.#ms = Infinity;
     patient.delete(this);

@@ -1,14 +1,14 @@
-/** Something that a {@linkcode Roster} may hold, one at most. */
+/** Something that a {@linkcode Roster} may hold; only one at a time. */
 export interface Entry {
-  /** Where it stands in its roster, whose business it is; -1 outside. */
+  /** Where it is in its roster, which keeps this up to date; -1 outside. */
   index: number;
 }
 
 /**
- * What comes and goes, in no order. A `Set` or `Map` would do, but for its
- * hash tables: it leaves them behind as it changes, and those that have grown
- * old keep what they held alive until the next full garbage collection. With
- * short connections that cost a server 8 % of its rate.
+ * A set of what comes and goes, in no order. A `Set` or `Map` would do, but
+ * leaves hash tables behind as it changes, and those that have grown old keep
+ * what they held alive until the next full garbage collection. With short
+ * connections that cost a server 8 % of its rate.
  */
 export class Roster<T extends Entry> {
   readonly #entries: T[] = [];
@@ -18,12 +18,12 @@ export class Roster<T extends Entry> {
     return this.#entries.length;
   }
 
-  /** Takes in an entry that is in no roster. */
+  /** Adds an entry that is in no roster. */
   add(entry: T): void {
     entry.index = this.#entries.push(entry) - 1;
   }
 
-  /** Lets an entry go; `false` if it is not there. */
+  /** Removes an entry; `false` if it is not there. */
   delete(entry: T): boolean {
     if (entry.index < 0) return false;
     const last = this.#entries.pop()!;
@@ -35,7 +35,7 @@ export class Roster<T extends Entry> {
     return true;
   }
 
-  /** Those that are there now. */
+  /** The entries as of now. */
   list(): T[] {
     return [...this.#entries];
   }

@@ -1,11 +1,11 @@
 /**
  * What `serve()` starts: an accept loop that takes a slot before it takes a
- * connection, one task for each, and a drain in the end.
+ * connection, one task per connection, and a drain in the end.
  *
  * Invariants: a session is in `#sessions` from its connection's arrival until
- * its handler has ended and that is closed, or until it is detached, and takes
- * one slot and one of its host's places all the while; one that is added once a
- * shutdown has begun was accepted before.
+ * its handler has ended and the connection is closed, or until it is detached.
+ * All that time it takes one slot, and one of its host's places. One that is
+ * added after a shutdown has begun was accepted before.
  *
  * @module
  */
@@ -46,8 +46,8 @@ interface Session extends Drainable, Entry {
 export class Server implements AsyncDisposable {
   /**
    * Settles when the server has stopped accepting and its last handler has
-   * ended (or detached its connection); rejects then if the listener broke.
-   * Never an unhandled rejection.
+   * ended (or detached its connection); it then rejects if the listener broke.
+   * That is never an unhandled rejection.
    */
   readonly finished: Promise<void>;
   readonly #finished = Promise.withResolvers<void>();
@@ -61,12 +61,12 @@ export class Server implements AsyncDisposable {
   readonly #hold: Hold;
   readonly #sessions = new Roster<Session>();
   readonly #hosts: HostLimit;
-  /** Those of `#sessions`; kept up to date once somebody has asked for it. */
+  /** Those of `#sessions`; kept up to date once somebody has asked for them. */
   #connections: Set<Conn> | null = null;
   readonly #unfollow: (() => void) | undefined;
-  /** No connection comes any more. */
+  /** Whether no more connections will come. */
   #allTaken = false;
-  /** Until the listener begins to close, whoever closes it. */
+  /** True until the listener begins to close, whoever closes it. */
   #listening = true;
   #paused = false;
   /** Lets the accept loop look again at pause, limit and shutdown. */
@@ -116,7 +116,7 @@ export class Server implements AsyncDisposable {
       this.#listening = false;
       this.#wake();
     });
-    this.finished = tolerate(this.#finished.promise); // told to onError, too
+    this.finished = tolerate(this.#finished.promise); // onError gets it, too
     if (signal) this.#unfollow = onAbort(signal, () => this.#beginQuietly());
     if (signal?.aborted) this.#beginQuietly();
     this.#acceptAll();
@@ -135,8 +135,8 @@ export class Server implements AsyncDisposable {
   }
 
   /**
-   * Stops accepting: new connections wait in the kernel's queue, but for one
-   * that may have been taken from it already and waits here. Handlers go on.
+   * Stops accepting: new connections wait in the kernel's queue, except for one
+   * that may have left it already and waits in the server. Handlers go on.
    * Idempotent.
    */
   pause(): void {
@@ -151,9 +151,9 @@ export class Server implements AsyncDisposable {
 
   /**
    * Shuts down: stops accepting, aborts the signal of every handler, waits for
-   * them, closes by force what is left when `timeout` is over, and reports.
+   * them, closes by force what is left after `timeout`, and reports.
    *
-   * Idempotent: every call gives the report of the first. A shorter timeout
+   * Idempotent: every call returns the report of the first. A shorter timeout
    * given later wins. It does not wait for a handler that goes on after its
    * connection was closed by force; {@linkcode finished} does.
    *
@@ -172,7 +172,7 @@ export class Server implements AsyncDisposable {
     return drain.report;
   }
 
-  /** Shuts down without waiting for any handler; hurries one under way. */
+  /** Shuts down without waiting for handlers; hurries a running shutdown. */
   close(): Promise<ShutdownReport> {
     return this.shutdown({ timeout: 0 });
   }
@@ -182,7 +182,7 @@ export class Server implements AsyncDisposable {
     this.#listener.ref();
   }
 
-  /** Lets the process end although it listens. */
+  /** Lets the process end even while it listens. */
   unref(): void {
     this.#listener.unref();
   }
@@ -202,33 +202,33 @@ export class Server implements AsyncDisposable {
         ) await this.#look();
         if (this.#drain) break;
         let conn: Conn | null = await this.#listener.accept();
-        // An accept cannot be taken back: what came of one that was under way
-        // when a pause began waits here.
+        // An accept cannot be taken back: if one was under way when a pause
+        // began, its connection waits here.
         while (this.#listening && this.#paused) await this.#look();
         this.#take(conn);
-        conn = null; // it may be gone long before the next one comes
+        conn = null; // or it would be held until the next one comes
       }
     } catch (error) {
-      // Closed by us or by its owner is not a failure.
+      // To be closed, by us or by its owner, is not a failure.
       if (!isClosed(error)) {
         this.#broken = { error };
         this.#report(error);
       }
     }
-    // An accept that was under way has brought its connection when the listener
-    // is closed. Whether that went well is for the shutdown to tell.
+    // An accept that was under way has brought its connection once the listener
+    // is closed. Whether the close went well is for the shutdown to say.
     await this.#listener.close().catch(() => {});
     this.#allTaken = true;
     this.#checkEnd();
   }
 
-  /** Begins with a connection, unless nobody is to be begun with. */
+  /** Begins to serve a connection, unless no more are to be served. */
   #take(conn: Conn): void {
     if (this.#paused || this.#drain?.forced || this.#allTaken) discard(conn);
     else this.#serve(conn);
   }
 
-  /** Waits until something may have changed, as alive as an accept is. */
+  /** Waits until something may have changed; holds the process meanwhile. */
   async #look(): Promise<void> {
     this.#hold.waiting = true;
     await new Promise<void>((resolve) => this.#wake = resolve);
@@ -251,7 +251,7 @@ export class Server implements AsyncDisposable {
     };
     this.#sessions.add(session);
     this.#connections?.add(conn);
-    // Accepted in the very moment in which a shutdown began: a part of it.
+    // If it was accepted just as a shutdown began, it is part of that.
     const drain = this.#drain;
     drain?.add(session);
     let failed = false;
@@ -262,7 +262,7 @@ export class Server implements AsyncDisposable {
     };
     const end = () => this.#end(session, failed ? "failed" : "drained");
     live(conn, this.#handler, context, fail).then(end, (error) => {
-      fail(error); // of the close
+      fail(error); // from the close
       end();
     });
     if (drain) this.#dismiss(context);
@@ -273,7 +273,7 @@ export class Server implements AsyncDisposable {
     if (!context.detached) context.abort(this.#shutdownReason);
   }
 
-  /** The host to be counted, where hosts are limited. */
+  /** The host to count, if hosts are limited. */
   #hostOf(conn: Conn): string | undefined {
     if (this.#hosts.most === Infinity) return undefined;
     const { remoteAddr } = conn;
@@ -296,7 +296,7 @@ export class Server implements AsyncDisposable {
     return false;
   }
 
-  /** A connection has been closed, or given away. The first call counts. */
+  /** A connection was closed, or detached. The first call counts. */
   #end(session: Session, outcome: "drained" | "failed" = "drained"): void {
     if (session.outcome === "running") session.outcome = outcome;
     if (!this.#sessions.delete(session)) return;
@@ -321,8 +321,8 @@ export class Server implements AsyncDisposable {
   }
 
   #startDrain(): Drain {
-    // Who hears of it, from the listener or in a handler, may ask for the
-    // report at once, or force.
+    // Code that learns of it, from the listener or in a handler, may ask for
+    // the report at once, or force.
     const closed = Promise.withResolvers<void>();
     const drain = this.#drain = new Drain(
       this.#clock,
@@ -345,15 +345,15 @@ export class Server implements AsyncDisposable {
       try {
         session.conn.close();
       } catch (error) {
-        // Of an odd Deno.Conn's; the others are to be closed, too.
+        // From an odd Deno.Conn; the others must be closed, too.
         this.#report(error, session.conn);
       }
     }
   }
 
   /**
-   * Whether a handler fails because we have told it to end, with `reason`, or
-   * the server's own signal has, which its calls may have been given, too.
+   * Whether a handler fails because it was told to end: by us, with `reason`,
+   * or by the server's own signal, which its calls may have been given, too.
    */
   #hasCaused(error: unknown, reason: unknown): boolean {
     const told = reason !== undefined;
@@ -369,7 +369,7 @@ export class Server implements AsyncDisposable {
 }
 
 function printError(error: unknown, conn?: Conn): void {
-  // A unix peer has no name; there, which server it is.
+  // A unix peer has no name: say which server it is.
   const whom = conn && (String(conn.remoteAddr) || conn.localAddr);
   if (conn) console.error(`switchboard: serving ${whom}:`, error);
   else console.error("switchboard: the listener broke:", error);

@@ -1,4 +1,4 @@
-/** What a connection begins with, whichever side has made it. */
+/** What a connection begins with, dialled or accepted. */
 export interface SocketOptions {
   /** Sets TCP_NODELAY. @default {true} */
   noDelay?: boolean | undefined;
@@ -7,7 +7,7 @@ export interface SocketOptions {
 }
 
 /**
- * Sets the options of a new connection. What is no TCP has none of them.
+ * Sets the options of a new connection. Only TCP has them.
  *
  * @throws {Error} The platform's, if the connection has been reset already
  * (EINVAL on macOS).

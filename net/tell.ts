@@ -1,8 +1,8 @@
 /**
- * Tells a caller of something by the callback that he gave. What that does
- * wrong itself, at once or later, is printed: it must not reach who tells.
+ * Calls a callback of the user's. If that fails itself, at once or later, its
+ * error is printed: it must not reach the code that calls.
  *
- * @param name Which of his callbacks it is.
+ * @param name The callback's name.
  * @param call Calls it.
  */
 export async function tell(name: string, call: () => unknown): Promise<void> {
@@ -12,7 +12,7 @@ export async function tell(name: string, call: () => unknown): Promise<void> {
     try {
       console.error(`switchboard: ${name} failed:`, thrown);
     } catch {
-      // The log's disk is full, say: nobody is left who could be told.
+      // Say, the log's disk is full: there is nobody left to tell.
     }
   }
 }
