@@ -2,7 +2,7 @@ import { onAbort } from "../net/calls.ts";
 import { Alarm, type Clock } from "../net/clock.ts";
 import { Hold } from "../net/hold.ts";
 
-/** Wakes everybody who waits. */
+/** Wakes everything that waits. */
 export class Bell {
   readonly #clock: Clock;
   readonly #sleepers = new Set<() => void>();

@@ -5,30 +5,30 @@ import { MemoryConn, MemoryTcpConn } from "./memory_conn.ts";
 
 /** What the two ends of a connection in memory have in common. */
 export interface CableInit {
-  /** Whose time counts. */
+  /** Time source. */
   clock: Clock;
   /** How many bytes may be unread in each direction. */
   bufferSize: number;
   /** What is wrong with the connection now. */
   fault(): Fault;
-  /** Told of what happens; `conn` is the end that does it. */
+  /** Called with what happens; `conn` is the end that does it. */
   note?(conn: MemoryConn, event: LogEvent, detail: string): void;
-  /** Told that an end is over. */
+  /** Called when an end is over. */
   closed?(conn: MemoryConn): void;
 }
 
-/** One connection, seen from above. */
+/** One connection, both ends of it. */
 export class Cable {
-  /** Whose time counts. */
+  /** Time source. */
   readonly clock: Clock;
   /** How many bytes may be unread in each direction. */
   readonly bufferSize: number;
-  /** Who has opened it. */
+  /** The end that opened it. */
   readonly near: MemoryConn;
-  /** Who accepts it. */
+  /** The end that accepts it. */
   readonly far: MemoryConn;
   readonly #init: CableInit;
-  /** Something on it is never to arrive, as things are. */
+  /** Whether something on it will never arrive, as things are. */
   stalled = false;
   /** Bytes that have passed, both directions together. */
   #passed = 0;
@@ -58,7 +58,7 @@ export class Cable {
     return this.fault().latency ?? 0;
   }
 
-  /** Lets `n` bytes pass; how many of them do. */
+  /** Lets `n` bytes pass; returns how many of them did. */
   pass(n: number): number {
     const { resetAfter = Infinity } = this.fault();
     const passing = Math.min(n, Math.max(0, resetAfter - this.#passed));
@@ -80,19 +80,19 @@ export class Cable {
     this.far.receiveReset();
   }
 
-  /** Something else is wrong with the connection than before, or nothing. */
+  /** What is wrong with the connection has changed. */
   faultChanged(): void {
     this.stalled = false;
     this.near.faultChanged();
     this.far.faultChanged();
   }
 
-  /** Looks whether a fault that nobody tells us of has been lifted. */
+  /** Looks whether a fault was lifted without our being told. */
   refresh(): void {
     if (this.stalled && this.latency !== Infinity) this.faultChanged();
   }
 
-  /** Tells what an end does. */
+  /** Notes what an end does. */
   note(conn: MemoryConn, event: LogEvent, detail = ""): void {
     this.#init.note?.(conn, event, detail);
   }

@@ -27,20 +27,20 @@ const ERRNOS = {
 /** The name of an errno that a network in memory can fail with. */
 export type Errno = keyof typeof ERRNOS;
 
-/** The error that Deno makes of an errno; of ENFILE without a code (2.9.6). */
+/** Deno's error for an errno; for ENFILE without a code (2.9.6). */
 export function platformError(code: Errno): Error {
   const [Class, text, number] = ERRNOS[code];
   const error = new Class(`${text} (os error ${number})`);
   return code === "ENFILE" ? error : Object.assign(error, { code });
 }
 
-/** Deno's error of an operation that a `close()` has ended. */
+/** Deno's error for an operation that a `close()` has ended. */
 export function interrupted(): Error {
   const error = new Deno.errors.Interrupted("operation canceled");
   return Object.assign(error, { code: "EINTR" });
 }
 
-/** Deno's error of an operation that comes after a `close()`. */
+/** Deno's error for an operation that comes after a `close()`. */
 export function badResource(): Error {
   return new Deno.errors.BadResource("Bad resource ID");
 }

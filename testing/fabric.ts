@@ -18,9 +18,9 @@ import { MemoryListener } from "./memory_listener.ts";
 import { Ports } from "./ports.ts";
 
 /**
- * What lies below `Deno.listen` and `Deno.connect`: who is bound where, what
- * is connected to what, and what is wrong with it. It fails with the errors of
- * the platform.
+ * What lies below `Deno.listen` and `Deno.connect`: who is bound where, what is
+ * connected to what, and what is wrong with it. It fails with the platform's
+ * errors.
  */
 export class Fabric {
   /** What has happened. */
@@ -31,7 +31,7 @@ export class Fabric {
   readonly #bufferSize: number;
   readonly #faults = new Faults();
   readonly #ports = new Ports();
-  /** Each with the address that it was accepted on. */
+  /** Each connection, with the address that it was accepted on. */
   readonly #cables = new Map<Cable, Deno.Addr>();
   /** Rung when a connect that waits has to look again. */
   readonly #changed: Bell;
@@ -53,7 +53,7 @@ export class Fabric {
     for (const cable of this.#cables.keys()) cable.faultChanged();
   }
 
-  /** Resets the connections of an address; how many. */
+  /** Resets the connections of an address; returns how many. */
   reset(address: string | Addr): number {
     const key = faultKey(address);
     const hit = [...this.#cables].filter(([{ near, far }, listening]) =>
@@ -65,7 +65,7 @@ export class Fabric {
     return hit.length;
   }
 
-  /** Listens; port 0 and the empty path are for one that is free. */
+  /** Listens; port 0 and the empty path stand for a free one. */
   bind(addr: Addr, backlog: number, reusePort: boolean): MemoryListener {
     const bound = addr.transport === "unix"
       ? new UnixAddr(addr.path || this.#ports.freePath())
@@ -130,7 +130,7 @@ export class Fabric {
     }
   }
 
-  /** Who would take a connection; `null` if there is no answer for now. */
+  /** The listener for a connection; `null` if there is no answer for now. */
   #reach(addr: Addr, fault: Fault["connect"]): MemoryListener | null {
     const name = String(addr);
     if (fault === "drop") return null;

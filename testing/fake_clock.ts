@@ -14,7 +14,7 @@ const HOME = new URL("../", import.meta.url).href;
 const OWN_FRAME = /^(net|testing)\/|^(listener|dialer|handler|mod)\.ts/;
 
 /**
- * A clock that stands still until it is told to move. Hand it to anything that
+ * A clock that stands still until it is told to move. Pass it to anything that
  * takes a {@linkcode Clock}: deadlines, attempt delays, back-off, idle and
  * drain timeouts then run on it, and a test can assert exact times.
  *
@@ -80,19 +80,19 @@ export class FakeClock implements Clock {
     return this.#start + this.#elapsed;
   }
 
-  /** How far it was moved, in milliseconds. */
+  /** How far it has been moved, in milliseconds. */
   monotonic(): number {
     return this.#elapsed;
   }
 
   /**
-   * Moves the clock. Timers fire in the order in which they are due, each when
-   * the clock shows its time, also those that are set on the way. Before the
-   * first, after each and after the last everything runs that needs no time:
+   * Moves the clock. Timers, including those set on the way, fire in the order
+   * in which they are due, each when the clock shows its time. Before the
+   * first, after each and after the last, everything that needs no time runs:
    * promise jobs and one turn of the event loop. `advance(0)` does just that,
    * and fires what is due.
    *
-   * Calls are queued: each starts where the one before has stopped.
+   * Calls are queued: each starts where the previous one stopped.
    *
    * @param ms How far, in milliseconds.
    * @returns Settles when the clock is there.
@@ -104,7 +104,7 @@ export class FakeClock implements Clock {
       return Promise.reject(new RangeError(`not a duration: ${ms}`));
     }
     const advanced = this.#advancing.then(() => this.#advance(ms));
-    this.#advancing = advanced.catch(() => {}); // its caller is told
+    this.#advancing = advanced.catch(() => {}); // the caller gets it
     return advanced;
   }
 
@@ -126,7 +126,7 @@ export class FakeClock implements Clock {
     return this.#lastId;
   }
 
-  /** Forgets a timer; one that has fired is no error. */
+  /** Cancels a timer; one that has fired is no error. */
   clearTimeout(id: unknown): void {
     this.#timers.delete(id as number);
   }
@@ -144,7 +144,7 @@ export class FakeClock implements Clock {
       this.#elapsed = at;
       this.#timers.delete(id);
       callback();
-      // A turn takes a millisecond or two: one for all timers of one time.
+      // A turn takes a millisecond or two: timers of one time share it.
       await new Promise<void>((resolve) => setImmediate(resolve));
       if (this.#next()?.[1].at !== at) await settle();
     }
@@ -172,7 +172,7 @@ function caller(): string {
   return foreign?.trim() ?? "by this package, on its own";
 }
 
-/** From a timer to the test that set it may be more than V8's 10 frames. */
+/** A timer may be more than V8's 10 frames away from the test that set it. */
 function deepStack(): string {
   const limit = Error.stackTraceLimit;
   Error.stackTraceLimit = 30;

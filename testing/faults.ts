@@ -10,7 +10,7 @@ import { parseIp } from "../net/ip.ts";
 
 /**
  * What is wrong with an address; see {@linkcode MemoryNetwork.fault}. What is
- * absent works.
+ * not named works.
  */
 export interface Fault {
   /**
@@ -28,16 +28,16 @@ export interface Fault {
    */
   listen?: "deny" | "unavailable";
   /**
-   * What the one who accepts meets. "reset": both ends are reset as soon as
-   * they are connected, and accept() fails with ENOTCONN. "half-close": the
-   * client's FIN is there already. Both count for clients that connect from now
-   * on. "EMFILE" and the like: accept() fails with it while a connection waits;
-   * the connection goes on waiting.
+   * What accept() meets. "reset": both ends are reset as soon as they are
+   * connected, and accept() fails with ENOTCONN. "half-close": the client's FIN
+   * is there already. Both apply to clients that connect from now on. "EMFILE"
+   * and the like: accept() fails with it while a connection waits; the
+   * connection goes on waiting.
    */
   accept?: "reset" | "half-close" | "EMFILE" | "ENFILE" | "ENOBUFS" | "ENOMEM";
   /**
-   * Both ends are reset when so many bytes have passed since they were
-   * connected, both directions together; 0 lets none pass.
+   * Both ends are reset when this many bytes have passed since they were
+   * connected, counting both directions; 0 lets none pass.
    *
    * @default {Infinity}
    */
@@ -49,11 +49,11 @@ export interface Fault {
    * @default {0}
    */
   latency?: number;
-  /** So many bytes at most come with one read. @default {Infinity} */
+  /** How many bytes one read gets at most. @default {Infinity} */
   maxRead?: number;
   /**
-   * So many bytes at most go with one write of the platform, which is then
-   * short; `Conn.write()` still writes all.
+   * How many bytes one write of the platform takes at most: it is then short,
+   * but `Conn.write()` still writes all.
    *
    * @default {Infinity}
    */
@@ -84,7 +84,7 @@ const TIMES: readonly string[] = ["delay", "latency"];
 export class Faults {
   readonly #faults = new Map<string, Fault>();
 
-  /** Sets or, with `null`, lifts a fault; the address in canonical text. */
+  /** Sets or, with `null`, lifts a fault; returns the canonical address. */
   set(address: string | Addr, fault: Fault | null): string {
     const key = faultKey(address);
     if (fault === null) this.#faults.delete(key);
@@ -124,7 +124,7 @@ export function checkFault(fault: Fault): Fault {
   return fault;
 }
 
-/** The one form of an address; what can never match is an error. */
+/** The canonical text of an address; what can never match is an error. */
 export function faultKey(address: string | Addr): string {
   const text = String(address);
   if (text === "*") return text;

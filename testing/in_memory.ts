@@ -2,26 +2,26 @@ import { FakeClock } from "./fake_clock.ts";
 import { MemoryNetwork, type MemoryNetworkOptions } from "./memory_network.ts";
 import { settle } from "./turn.ts";
 
-/** What a test in memory is given. */
+/** What a test in memory gets. */
 export interface InMemory {
   /** A network of its own. */
   net: MemoryNetwork;
-  /** The clock of that network, and of all that is opened on it. */
+  /** The clock of that network, and of everything opened on it. */
   clock: FakeClock;
 }
 
 /**
- * Turns a body that is given a network and a clock into a test. When the body
- * has ended well, and the event loop has turned once, the test fails if
- * anything is left open; see {@linkcode MemoryNetwork.check}. If the body
- * fails, the test fails with its error, whatever it leaves open, unless an
- * `await using` server in it waits for a client that is open.
+ * Turns `body`, which gets a network and a clock, into a test. If it succeeds,
+ * the event loop turns once, and the test fails if anything is still open; see
+ * {@linkcode MemoryNetwork.check}. If it fails, the test fails with its error,
+ * whatever is left open, unless an `await using` server in it waits for a
+ * client that is open.
  *
- * A body that waits for what never comes fails, too: Deno says that a "promise
- * resolution is still pending".
+ * A body that waits for something that never comes fails, too: Deno says that a
+ * "promise resolution is still pending".
  *
  * @param body The test.
- * @param options Of the network, but for its clock.
+ * @param options Options of the network, except for its clock.
  * @returns What `Deno.test()` takes.
  *
  * @example

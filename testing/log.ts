@@ -25,7 +25,7 @@ export interface LogEntry {
   /** What has happened. */
   event: LogEvent;
   /**
-   * To whom: an address, a name, or for a connection `local->remote`, as seen
+   * To what: an address, a name, or for a connection `local->remote`, as seen
    * from the end that acted.
    */
   subject: string;
@@ -35,7 +35,7 @@ export interface LogEntry {
   text: string;
 }
 
-/** More than anybody reads; the oldest go first. */
+/** More than anybody reads; the oldest are dropped first. */
 const MAX_ENTRIES = 10_000;
 
 /** What has happened so far. */

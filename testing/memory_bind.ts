@@ -11,8 +11,8 @@ import { isWildcard } from "../net/ip.ts";
 import type { Names } from "./names.ts";
 
 /**
- * What an address means to listen(): the rules of the real one. Port 0 and the
- * empty path are for one that is free.
+ * What an address means to listen(), by the rules of the real one. Port 0 and
+ * the empty path stand for a free one.
  *
  * @throws {OpError} With op "listen".
  * @throws {AbortSignal["reason"]} If `signal` aborts during a lookup.

@@ -1,8 +1,8 @@
 /**
- * A connection that is two buffers. It behaves as `Deno.Conn` over a Linux
- * socket does, error for error (each was measured): what is written can be
- * read at once, a full buffer makes writes short and then wait, FIN comes
- * behind the data, a reset is told once behind the data that came before it.
+ * A connection made of two buffers. It behaves like a `Deno.Conn` over a Linux
+ * socket, error for error (each was measured): what is written can be read at
+ * once, a full buffer makes writes short and then wait, FIN comes after the
+ * data, a reset is reported once, after the data that came before it.
  *
  * One buffer stands for the kernel's two, the sender's and the receiver's: what
  * write() has taken has arrived, and no reset destroys it on its way.
@@ -45,15 +45,15 @@ export class MemoryConn implements Deno.Conn {
   /** {@linkcode #serveWrites} is under way; what it starts may call it. */
   #serving = false;
   #writes: Operation[] = [];
-  /** What came from the peer and was not read, with the time of its arrival. */
+  /** What came from the peer and is unread, with its time of arrival. */
   #inbox: { bytes: Uint8Array; at: number }[] = [];
   #unread = 0;
-  /** When the peer's FIN arrives, behind all of its bytes. */
+  /** When the peer's FIN arrives, after all of its bytes. */
   #finAt = Infinity;
   #finSent = false;
   /** When a reset that is on its way arrives; `null` if there is none. */
   #resetAt: number | null = null;
-  /** The next call is told of the reset (the kernel's `sk_err`). */
+  /** Whether the next call gets the reset's error (the kernel's `sk_err`). */
   #resetUntold = false;
   /** Looks again when bytes that are on their way arrive. */
   readonly #arrival: Alarm;
@@ -136,7 +136,7 @@ export class MemoryConn implements Deno.Conn {
     this.#peer!.receiveReset();
   }
 
-  /** Sends FIN behind what was sent; once. */
+  /** Sends FIN after what was sent; once. */
   sendFin(): void {
     if (this.#finSent || this.wasReset) return;
     this.#finSent = true;
@@ -158,8 +158,8 @@ export class MemoryConn implements Deno.Conn {
     if (this.wasReset || this.closed) return;
     this.wasReset = true;
     this.#resetArrival.clear();
-    // After TCP's FIN a read has nothing to be told (Linux: SOCK_DONE, and
-    // EPIPE instead of ECONNRESET in CLOSE_WAIT).
+    // After TCP's FIN a read gets no error (Linux: SOCK_DONE, and EPIPE instead
+    // of ECONNRESET in CLOSE_WAIT).
     this.#resetUntold = this.#unix ||
       this.#finAt > this.#cable.clock.monotonic();
     this.#inbox = this.#inbox.filter(({ at }) => at !== Infinity);
@@ -186,7 +186,7 @@ export class MemoryConn implements Deno.Conn {
     this.#updateHold();
   }
 
-  /** The process may end although a read waits. */
+  /** The process may end even while a read waits. */
   unref(): void {
     this.#refd = false;
     this.#updateHold();
@@ -232,7 +232,7 @@ export class MemoryConn implements Deno.Conn {
     this.#updateHold();
   }
 
-  /** Moves bytes that have arrived to `p`; how many. */
+  /** Moves bytes that have arrived to `p`; returns how many. */
   #take(p: Uint8Array, now: number): number {
     const { maxRead = Infinity } = this.#cable.fault();
     const limit = Math.min(p.length, maxRead);
@@ -283,7 +283,7 @@ export class MemoryConn implements Deno.Conn {
     return this.wasReset || this.#finSent ? platformError("EPIPE") : null;
   }
 
-  /** Hands bytes to the peer; how many. */
+  /** Hands bytes to the peer; returns how many. */
   #send(p: Uint8Array): number {
     const peer = this.#peer!;
     if (peer.closed) {
@@ -339,7 +339,7 @@ export class MemoryConn implements Deno.Conn {
   }
 }
 
-/** An end of a TCP connection: options can be set, to no effect. */
+/** An end of a TCP connection: options can be set, without effect. */
 export class MemoryTcpConn extends MemoryConn {
   /** Checks that it can be set. */
   setNoDelay(_on?: boolean): void {
@@ -353,7 +353,7 @@ export class MemoryTcpConn extends MemoryConn {
 
   #check(): void {
     if (this.closed) throw badResource();
-    // As Deno has it: its write has the socket for itself.
+    // As in Deno: a pending write has the socket for itself.
     if (this.writing) throw new Error("Unable to get resources");
   }
 }

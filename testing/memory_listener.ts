@@ -5,7 +5,7 @@ import { badResource, platformError } from "./errno.ts";
 import type { MemoryConn } from "./memory_conn.ts";
 import { Pace } from "./turn.ts";
 
-/** Whom a {@linkcode MemoryListener} tells. */
+/** What a {@linkcode MemoryListener} calls. */
 export interface ListenerHooks {
   /** A connection was handed out. */
   accepted(conn: MemoryConn): void;
@@ -104,7 +104,7 @@ export class MemoryListener implements Deno.Listener {
     this.#hold.refd = true;
   }
 
-  /** The process may end although an accept waits. */
+  /** The process may end even while an accept waits. */
   unref(): void {
     this.#hold.refd = false;
   }
@@ -130,7 +130,7 @@ export class MemoryListener implements Deno.Listener {
     this.#hooks.room();
     const { far } = cable;
     if (far.wasReset && this.addr.transport === "tcp") {
-      // Deno asks for the peer's address, and there is no peer any more.
+      // Deno asks for the peer's address, and the peer has gone.
       this.#hooks.failed("ENOTCONN");
       return pending.reject(platformError("ENOTCONN"));
     }

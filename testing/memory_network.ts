@@ -21,18 +21,18 @@ import { DEFAULT_BUFFER_SIZE } from "./pipe.ts";
 
 /** Linux's net.core.somaxconn, to which it clamps every backlog. */
 const MAX_BACKLOG = 4_096;
-/** The runtime's own, which nobody can change. */
+/** The runtime's, which nobody can change. */
 const UNIX_BACKLOG = 1_024;
 
 /** Options of `new MemoryNetwork()`. */
 export interface MemoryNetworkOptions {
   /**
-   * Names and how they are answered; see {@linkcode HostScript}. Any other is
-   * unknown, but for `localhost`, which is `::1` and `127.0.0.1`.
+   * Names and how they are answered; see {@linkcode HostScript}. All others are
+   * unknown, except `localhost`, which is `::1` and `127.0.0.1`.
    */
   hosts?: { readonly [name: string]: HostScript };
   /**
-   * Whose time counts, here and for all that is listened and dialled with: a
+   * Time source, also for all listeners and connections: a
    * {@linkcode FakeClock} makes it exact. Default: the system's.
    */
   clock?: Clock;
@@ -76,7 +76,7 @@ export interface MemoryNetworkOptions {
  * ```
  */
 export class MemoryNetwork {
-  /** Whose time counts. */
+  /** Time source. */
   readonly clock: Clock;
   readonly #fabric: Fabric;
   readonly #names: Names;
@@ -123,7 +123,7 @@ export class MemoryNetwork {
       signal = new AbortController().signal,
     } = taken;
     const bound = binding(network, address, this.#names.resolve, signal);
-    // At once, if it can be: a dial may come in the same tick.
+    // At once, if possible: a dial may come in the same tick.
     const addr = bound instanceof Promise ? await bound : bound;
     const unix = addr.transport === "unix"; // whose options are the runtime's
     const size = unix ? UNIX_BACKLOG : Math.min(backlog, MAX_BACKLOG);
@@ -145,25 +145,25 @@ export class MemoryNetwork {
     options?: DialOptions,
   ) => Promise<Conn> = (network, address, options) => {
     const { clock, connect, resolve } = this;
-    // A new one each time: a dial of its own remembers no address.
+    // A new one each time: a plain dial remembers no address.
     return new Dialer({ clock, connect, resolve })
       .dial(network, address, options);
   };
 
-  /** Answers names by script: the `resolve` option of a `Dialer` of yours. */
+  /** Answers names by script: the `resolve` option for your own `Dialer`. */
   readonly resolve: Resolver;
 
-  /** Connects on this network: the `connect` option of a `Dialer` of yours. */
+  /** Connects on this network: the `connect` option for your own `Dialer`. */
   readonly connect: Connector = (addr, { signal }) =>
     this.#fabric.connect(addr, undefined, signal);
 
   /**
-   * Connects from an address of your choice, where servers tell clients apart
-   * by it.
+   * Connects from an address of your choice, for servers that tell clients
+   * apart by it.
    *
    * @param hostname An IP address.
-   * @returns The `connect` option of a dial.
-   * @throws {TypeError} If it is no IP address.
+   * @returns The `connect` option for a dial.
+   * @throws {TypeError} If it is not an IP address.
    */
   connectFrom(hostname: string): Connector {
     const ip = parseIp(hostname);
@@ -172,12 +172,12 @@ export class MemoryNetwork {
   }
 
   /**
-   * Sets how a name is answered from now on; answers under way go on as they
+   * Sets how a name is answered from now on; answers under way continue as they
    * began.
    *
    * @param name A host name.
    * @param script See {@linkcode HostScript}; `null` makes it unknown.
-   * @throws {TypeError} If a step is no IP address, time or error.
+   * @throws {TypeError} If a step is not an IP address, a time or an error.
    */
   host(name: string, script: HostScript | null): void {
     this.#names.set(name, script);
@@ -185,10 +185,10 @@ export class MemoryNetwork {
   }
 
   /**
-   * Sets what is wrong with an address from now on, in place of what was; open
-   * connections and connects that wait are concerned, too. The most specific
-   * one counts alone: that of the address dialled, then of its host, of the
-   * client's address and its host, of the address listened on, then of `*`.
+   * Sets what is wrong with an address from now on, in place of what was, also
+   * for open connections and pending connects. Only the most specific fault
+   * counts: that of the address dialled, then of its host, of the client's
+   * address and its host, of the address listened on, then of `*`.
    *
    * @param address `10.0.0.1:5432`, `10.0.0.1` for all its ports, a unix
    * socket's path, or `*` for every address.
@@ -217,8 +217,8 @@ export class MemoryNetwork {
    * Fails unless everything is closed: connections that were dialled or
    * accepted, listeners, and timers on the network's {@linkcode FakeClock}.
    * {@linkcode inMemory} calls it when a test is over. (The network is not
-   * disposable: an error from that would hide the one of a test that has failed
-   * already.)
+   * disposable: an error from that would hide that of a test that has already
+   * failed.)
    *
    * @throws {Error} Named AssertionError; it lists what is open.
    */

@@ -1,6 +1,6 @@
 /**
- * What tests of servers and clients need: no socket, no permission, no real
- * time. Nothing here is a second implementation: listeners, connections,
+ * What tests of servers and clients need, with no socket, no permission and no
+ * real time. Nothing here is a second implementation: listeners, connections,
  * dialers and servers are the library's own, over fakes of what Deno and the
  * kernel do.
  *
@@ -11,7 +11,7 @@
  * | {@linkcode FakeClock} | time that stands still until it is moved |
  * | {@linkcode inMemory} | a test with both, which may leave nothing open |
  *
- * @example A server that meets a peer which resets
+ * @example A server whose peer resets
  * ```ts
  * import { assertEquals } from "@std/assert";
  * import { serve } from "@switchboard/tcp";

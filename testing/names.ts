@@ -6,9 +6,9 @@ import { Bell } from "./bell.ts";
 import type { Log } from "./log.ts";
 
 /**
- * How a name is answered, step by step: an IP address; a number of
- * milliseconds to wait, before which what was found so far is given as one
- * batch; an error, which ends the answer. `Infinity` never answers, an empty
+ * How a name is answered, step by step. A step is an IP address; or a number of
+ * milliseconds to wait, before which the addresses so far are returned as one
+ * batch; or an error, which ends the answer. `Infinity` never answers; an empty
  * script has no address.
  *
  * `["::1", 50, "10.0.0.1"]` gives `::1` at once and `10.0.0.1` 50 ms later.
@@ -70,7 +70,7 @@ export class Names {
   }
 }
 
-/** DNS names know no case, and end in a dot or do not. */
+/** DNS names ignore case, and a dot at the end. */
 function nameKey(name: string): string {
   return name.toLowerCase().replace(/\.$/, "");
 }

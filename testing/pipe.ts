@@ -9,7 +9,7 @@ export const DEFAULT_BUFFER_SIZE = 64 * 1024;
 
 /** Options of {@linkcode pipe}. */
 export interface PipeOptions {
-  /** Whose time counts. Default: the system's. */
+  /** Time source. Default: the system's. */
   clock?: Clock;
   /**
    * How many bytes each direction holds while nobody reads; a write beyond
@@ -20,14 +20,14 @@ export interface PipeOptions {
   bufferSize?: number;
   /**
    * What is wrong with the connection: `resetAfter`, `latency`, `maxRead` and
-   * `maxWrite` count. The object may be changed while the connection is in use:
-   * the next call on either end takes note. (A read that waits is no new one:
-   * what `latency` held back comes to it with the other end's next call.)
+   * `maxWrite` apply. You may change the object while the connection is in use:
+   * the next call on either end takes note. (A read that waits is not a new
+   * call: what `latency` held back reaches it with the other end's next call.)
    */
   fault?: Fault;
 }
 
-/** Where the ends of a pipe say that they are. */
+/** The addresses that the ends of a pipe show. */
 const CLIENT = {
   transport: "tcp",
   hostname: "127.0.0.1",
@@ -36,13 +36,13 @@ const CLIENT = {
 const SERVER = { transport: "tcp", hostname: "127.0.0.1", port: 80 } as const;
 
 /**
- * Makes two connections that are connected to each other, in memory: what one
- * writes the other reads. For code that is handed a `Conn`.
+ * Makes two connections, connected to each other in memory: what one writes the
+ * other reads. For code that takes a `Conn`.
  *
  * @param options See {@linkcode PipeOptions}.
  * @returns Both ends. The caller closes them.
  * @throws {RangeError} If `bufferSize` is not a positive integer.
- * @throws {TypeError} If it is no number, or there is no such fault.
+ * @throws {TypeError} If it is not a number, or there is no such fault.
  *
  * @example A handler, without a server
  * ```ts

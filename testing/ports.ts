@@ -2,7 +2,7 @@ import { type Addr, TcpAddr } from "../net/addr.ts";
 import { platformError } from "./errno.ts";
 import type { MemoryListener } from "./memory_listener.ts";
 
-/** The ports that are given away (RFC 6335: the dynamic ones). */
+/** The ports that are handed out (RFC 6335: the dynamic ones). */
 const FIRST_PORT = 49_152;
 const LAST_PORT = 65_535;
 
@@ -21,7 +21,7 @@ export class Ports {
   #nextPath = 1;
 
   /**
-   * A port on which nobody listens, and the next one each time.
+   * A port on which nobody listens; the next one each time.
    *
    * @throws EADDRINUSE, if there is none.
    */
@@ -47,7 +47,7 @@ export class Ports {
     if (taken) throw platformError("EADDRINUSE");
   }
 
-  /** Binds an address that was checked; the result sets it free. */
+  /** Binds an address that was checked; the result frees it. */
   add(addr: Addr, listener: MemoryListener, reusePort: boolean): () => void {
     const place = placeOf(addr);
     const entry = { hostname: hostOf(addr), listener, reusePort };
@@ -59,16 +59,16 @@ export class Ports {
     };
   }
 
-  /** Who takes a connection; several share it by SO_REUSEPORT, in turn. */
+  /** The listener for a connection; several, by SO_REUSEPORT, take turns. */
   find(addr: Addr): MemoryListener | undefined {
     const [listener] = this.at(addr);
     const entries = this.#bound.get(placeOf(addr)) ?? [];
     const at = entries.findIndex((entry) => entry.listener === listener);
-    if (at >= 0) entries.push(...entries.splice(at, 1)); // the last to come next
+    if (at >= 0) entries.push(...entries.splice(at, 1)); // it comes last now
     return listener;
   }
 
-  /** Those who listen on an address: on a wildcard only if nobody else does. */
+  /** The listeners of an address; those on a wildcard only if no others. */
   at(addr: Addr): MemoryListener[] {
     const entries = this.#bound.get(placeOf(addr)) ?? [];
     const host = hostOf(addr);
@@ -89,7 +89,7 @@ function hostOf(addr: Addr): string {
   return addr instanceof TcpAddr ? addr.hostname : "";
 }
 
-/** Whether two hosts on a port are in each other's way; `::` is dual stack. */
+/** Whether two hosts on a port conflict; `::` is dual stack. */
 function overlap(a: string, b: string): boolean {
   return a === b || a === "::" || b === "::" ||
     (a === "0.0.0.0" && !b.includes(":")) ||

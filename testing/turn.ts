@@ -6,9 +6,9 @@
  */
 
 /**
- * After so many operations of one kind in a row everybody else gets a turn.
- * Fakes settle in promise jobs; two peers that answer each other for ever
- * would let no timer and no signal through, and a test hang without a word.
+ * After this many operations of one kind in a row everybody else gets a turn.
+ * Fakes settle in promise jobs: two peers that answer each other for ever would
+ * let no timer and no signal through, and the test would hang without a word.
  */
 const BURST = 1_000;
 
@@ -23,17 +23,17 @@ export function turn(): Promise<void> {
   return new Promise((resolve) => setTimeout(resolve, 0));
 }
 
-/** Lets everything happen that needs no time: promise jobs run to their end. */
+/** Lets everything that needs no time happen: promise jobs run to their end. */
 export async function settle(): Promise<void> {
   await turn();
   for (let turns = 0; delayed > 0 && turns < MAX_TURNS; turns++) await turn();
 }
 
-/** Lets promises settle at once, but for every thousandth, which waits. */
+/** Lets promises settle at once, except every thousandth, which waits. */
 export class Pace {
   #count = 0;
 
-  /** Calls `settle` now or, if it has been too many in a row, in a turn. */
+  /** Calls `settle` now or, after too many in a row, a turn later. */
   run(settle: () => void): void {
     if (++this.#count % BURST !== 0) return settle();
     delayed++;
