@@ -64,7 +64,7 @@ const MAX_BACKLOG = 2 ** 31 - 1;
  * {@linkcode AddrError}, {@linkcode DnsError}, {@linkcode UnknownNetworkError}.
  * @throws {TypeError} If an option has the wrong type.
  * @throws {RangeError} If `backlog` is not a positive integer.
- * @throws {AbortSignal["reason"]} If `options.signal` has aborted.
+ * @throws {AbortSignal["reason"]} If `options.signal` aborts first.
  *
  * @example
  * ```ts

@@ -37,9 +37,8 @@ const CAPACITY_CODES: ReadonlySet<string> = new Set([
 ]);
 
 /**
- * Tells errors of accept() apart, by code first and class second. On macOS
- * (xnu) EINVAL is a peer's, too: for a client that has reset, getpeername(2)
- * says that before it would say ENOTCONN.
+ * Tells errors of accept() apart. On macOS (xnu) EINVAL is a peer's, too: for a
+ * client that has reset, getpeername(2) says that before it would say ENOTCONN.
  */
 export function acceptErrorKind(
   error: unknown,

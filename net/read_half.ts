@@ -32,7 +32,7 @@ export interface ReadWaiter extends Link<ReadWaiter> {
 
 /** Reads with one queue, one operation and memory sized to the traffic. */
 export class ReadHalf implements Half {
-  /** The peer has sent FIN, and everything before it is in our memory. */
+  /** The peer's FIN has been read: nothing more will come. */
   eof = false;
   readonly #wire: Wire;
   readonly #waiters = new Queue<ReadWaiter>();
