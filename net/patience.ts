@@ -22,11 +22,11 @@ const CONNECTIONS_PER_TURN = 32;
 const patient = new Set<Patience>();
 /** Those whose timer fired late, and how many more turns they get. */
 const late = new Map<Patience, number>();
-/** Whether a turn is to come; one at a time serves all of them. */
-let turning = false;
+/** The turn that is to come, if any; one at a time serves all of them. */
+let next: unknown;
 
 function turn(): void {
-  turning = false;
+  next = undefined;
   for (const [patience, turns] of late) {
     if (turns > 0) late.set(patience, turns - 1);
     else patience.end();
@@ -35,9 +35,19 @@ function turn(): void {
 }
 
 function nextTurn(): void {
-  if (turning) return;
-  turning = true;
-  systemClock.unrefTimer(systemClock.setTimeout(turn, 0));
+  if (next !== undefined) return;
+  next = systemClock.setTimeout(turn, 0);
+  systemClock.unrefTimer(next);
+}
+
+/**
+ * With nobody late no turn is to come. (It may never come: it was set with a
+ * test's fake timers, and these are gone.)
+ */
+function notLate(patience: Patience): void {
+  if (!late.delete(patience) || late.size > 0 || next === undefined) return;
+  systemClock.clearTimeout(next);
+  next = undefined;
 }
 
 /** One peer's time limit; {@linkcode clear} has to be called in the end. */
@@ -59,13 +69,13 @@ export class Patience {
 
   /** The peer has given a sign of life. */
   renew(): void {
-    if (late.size > 0) late.delete(this);
+    if (late.size > 0) notLate(this);
     this.#alarm.setIn(this.#ms);
   }
 
   /** Its time is over for good. */
   end(): void {
-    late.delete(this);
+    notLate(this);
     this.#over();
   }
 
@@ -73,7 +83,7 @@ export class Patience {
   clear(): void {
     this.#ms = Infinity;
     patient.delete(this);
-    late.delete(this);
+    notLate(this);
     this.#alarm.clear();
   }
 
