@@ -316,7 +316,9 @@ export class UnknownNetworkError extends Error {
  * @returns One line without the runtime's `(os error 111)`.
  */
 export function reasonText(cause: unknown): string {
-  return wordsOf(cause).split(/[\r\n]+/).filter(Boolean).join(" ");
+  let lines = wordsOf(cause).split(/[\r\n]+/);
+  if (lines.length > 1) lines = lines.map((line) => line.trim());
+  return lines.filter(Boolean).join(" ") || "unknown error";
 }
 
 function wordsOf(cause: unknown): string {
