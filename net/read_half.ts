@@ -204,7 +204,7 @@ export class ReadHalf implements Half {
       this.#start = 0;
       this.#end = n;
       this.#adapt(n);
-      this.#wire.moved("in");
+      this.#wire.activity?.("in");
     }
     this.#serve();
   }

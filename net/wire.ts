@@ -67,7 +67,7 @@ export class Wire {
   writer: Half | null = null;
   /**
    * That of the `Conn` around this one (the last, should there be several):
-   * bytes that move here count there, too, and it ends with this one.
+   * bytes that leave here count there, too, and it ends with this one.
    */
   #around: Wire | null = null;
   #watchers: Set<Watcher> | null = null;
@@ -144,10 +144,10 @@ export class Wire {
     return this.closed ? new ClosedError() : this.ended;
   }
 
-  /** Bytes came or went. One write of the Conn around this one is many here. */
-  moved(direction: "in" | "out"): void {
-    this.activity?.(direction);
-    this.#around?.moved(direction);
+  /** Bytes went out. One write of the Conn around this one is many here. */
+  sent(): void {
+    this.activity?.("out");
+    this.#around?.sent();
   }
 
   /** Notes the platform's error for a read. */

@@ -284,7 +284,7 @@ export class WriteHalf implements Half {
       if (!counts(n, piece.length - this.#from)) {
         return this.#failed(odd("write", n));
       }
-      this.#wire.moved("out");
+      this.#wire.sent();
       this.#from += n;
       // A job that settles may add the next one, or close the connection.
       this.#settle(n);
