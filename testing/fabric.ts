@@ -69,7 +69,10 @@ export class Fabric {
   bind(addr: Addr, backlog: number, reusePort: boolean): MemoryListener {
     const bound = addr.transport === "unix"
       ? new UnixAddr(addr.path || this.#ports.freePath())
-      : new TcpAddr(addr.hostname, addr.port || this.#ports.freePort());
+      : new TcpAddr(
+        addr.hostname,
+        addr.port || this.#ports.freePort("EADDRINUSE"),
+      );
     const name = String(bound);
     try {
       const { listen } = this.#faults.of(faultKeys(bound));
@@ -160,7 +163,7 @@ export class Fabric {
       ? {
         ...remote,
         hostname: from ?? remote.hostname,
-        port: this.#ports.freePort(),
+        port: this.#ports.freePort("EADDRNOTAVAIL"),
       }
       : unnamed;
     const asSeen = (addr: Deno.Addr) => seenBy(listener, addr);

@@ -23,15 +23,15 @@ export class Ports {
   /**
    * A port on which nobody listens; the next one each time.
    *
-   * @throws EADDRINUSE, if there is none.
+   * @param none The errno if there is none: bind(2) and connect(2) differ.
    */
-  freePort(): number {
+  freePort(none: "EADDRINUSE" | "EADDRNOTAVAIL"): number {
     for (let left = LAST_PORT - FIRST_PORT; left >= 0; left--) {
       const port = this.#nextPort;
       this.#nextPort = port === LAST_PORT ? FIRST_PORT : port + 1;
       if (!this.#bound.has(port)) return port;
     }
-    throw platformError("EADDRINUSE");
+    throw platformError(none);
   }
 
   /** A name in the abstract namespace that nobody has (Linux: autobind). */

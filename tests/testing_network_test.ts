@@ -746,7 +746,10 @@ Deno.test(
 
 Deno.test("the ports that are given away begin anew behind the last one", () => {
   const ports = new Ports();
-  const given = Array.from({ length: 16_385 }, () => ports.freePort());
+  const given = Array.from(
+    { length: 16_385 },
+    () => ports.freePort("EADDRINUSE"),
+  );
   assertEquals([given[0], given.at(-2), given.at(-1)], [
     49_152,
     65_535,
@@ -761,6 +764,8 @@ Deno.test("a network whose ports are all listened on has none to give", async ()
   );
   const late = await net.listen("tcp", "10.0.0.1:0").catch((e) => e);
   assertEquals(late.code, "EADDRINUSE");
+  const dialled = await net.dial("tcp", "10.0.0.1:49152").catch((e) => e);
+  assertEquals(dialled.code, "EADDRNOTAVAIL");
   await Promise.all(listeners.map((listener) => listener.close()));
 });
 
