@@ -70,7 +70,8 @@ async function dialOnTerminal(
     if (wanted.length === found(/(Granted|Denied) /g).length) return;
     const host = /"(.+)"/.exec(wanted.at(-1)!)?.[1] ?? "";
     const word = allowed.includes(host) ? "y" : "n";
-    await writer.write(new TextEncoder().encode(`${word}\n`));
+    // It may have ended meanwhile.
+    await writer.write(new TextEncoder().encode(`${word}\n`)).catch(() => {});
   };
   const timer = setInterval(answer, ANSWER_MS);
   try {
@@ -81,7 +82,7 @@ async function dialOnTerminal(
     }
   } finally {
     clearInterval(timer);
-    await writer.close();
+    await writer.close().catch(() => {});
   }
   const told = outcomes(text);
   assertEquals(told.length, dials.length, text);
@@ -453,6 +454,23 @@ Deno.test({
       ],
       ["the local system, yes", { address: "0.0.0.0:PORT" }, connected("race")],
       ["the resolve option, now granted", resolved, connected("race")],
+    ], {
+      allowed: [
+        "localhost:PORT",
+        "127.0.0.1:PORT",
+        "127.0.0.2:PORT",
+        "0.0.0.0:PORT",
+      ],
+      prompts: [
+        "localhost:PORT",
+        "127.0.0.1:PORT",
+        "127.0.0.2:PORT",
+        "0.0.0.0:PORT",
+      ],
+    });
+    // In a process of its own: a yes that is repeated may be heard late, as the
+    // answer to the next question.
+    await check(t, "", [
       [
         "a name, no",
         { address: "localhost:1" },
@@ -472,21 +490,7 @@ Deno.test({
           cause: "NotCapable",
         },
       ],
-    ], {
-      allowed: [
-        "localhost:PORT",
-        "127.0.0.1:PORT",
-        "127.0.0.2:PORT",
-        "0.0.0.0:PORT",
-      ],
-      prompts: [
-        "localhost:PORT",
-        "127.0.0.1:PORT",
-        "127.0.0.2:PORT",
-        "0.0.0.0:PORT",
-        "localhost:1",
-      ],
-    });
+    ], { prompts: ["localhost:1"] });
     // DNS may be asked where all but some of net is granted; nobody else is.
     await check(t, "--allow-net --deny-net=192.0.2.1", [
       [
