@@ -656,9 +656,11 @@ Deno.test("shutdown() in the very moment of an accept answers who came", {
   for (let ticks = 0; ticks < 12; ticks++) {
     await t.step(`after ${ticks} ticks`, async () => {
       const report = Promise.withResolvers<ShutdownReport>();
+      const begun = Promise.withResolvers<void>();
       const shutDown = async () => {
         for (let i = 0; i < ticks; i++) await Promise.resolve();
         report.resolve(server.shutdown());
+        begun.resolve();
       };
       const real = Deno.listen({ hostname: "127.0.0.1", port: 0 });
       const inner = {
@@ -680,6 +682,7 @@ Deno.test("shutdown() in the very moment of an accept answers who came", {
       });
       server.finished.then(() => order.push("server"));
       const client = await connect(server);
+      await begun.promise; // or it is served before
       await client.write(bytes("request"));
       assertEquals(await textOf(client), "the last");
       client.close();

@@ -570,15 +570,24 @@ SCRIPTS["unix: who has no name has none"] = async (world) => {
   return outcomes;
 };
 
+function equal(a: Outcomes, b: Outcomes): boolean {
+  const text = (outcomes: Outcomes) =>
+    JSON.stringify(Object.entries(outcomes).sort());
+  return text(a) === text(b);
+}
+
 for (const [name, script] of Object.entries(SCRIPTS)) {
   Deno.test({
     name: `memory does as the kernel does: ${name}`,
     ignore: Deno.build.os !== "linux",
     async fn() {
-      const [inMemory, real] = await Promise.all([
-        script(memory()),
-        script(kernel),
-      ]);
+      const inMemory = await script(memory());
+      // While another test starts a child, that has a copy of all descriptors
+      // until its exec: what was closed is open for a while.
+      let real = await script(kernel);
+      for (let left = 5; left > 0 && !equal(inMemory, real); left--) {
+        real = await script(kernel);
+      }
       assertEquals(inMemory, real);
     },
   });
