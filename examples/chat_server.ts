@@ -1,6 +1,5 @@
-// A chat room: what one says goes to all others. A guest who takes nothing for
-// a while is dropped by a write deadline, so that nobody holds up the room for
-// long.
+// A chat room: what a guest says goes to all others. A write deadline drops a
+// guest who reads nothing for a while, so that nobody holds up the room.
 //
 //   deno run --allow-net=127.0.0.1 examples/chat_server.ts --listen 127.0.0.1:7001
 //
@@ -73,7 +72,7 @@ const server = serve(listener, async (conn) => {
   }
 }, {
   maxConnections: 200, // each line goes to all
-  // Who was dropped has been told of already.
+  // If the guest was dropped, that has been logged already.
   onError: (error) => {
     if (!isClosed(error)) console.log((error as Error).message);
   },

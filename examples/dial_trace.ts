@@ -1,9 +1,9 @@
-// Draws what a dial did: one bar per address, its outcome at its end. Only
-// with all of the network granted does the dialer see the addresses of a name.
+// Draws what a dial did: one bar per address, with its outcome at the end. The
+// dialer sees a name's addresses only if all of the network is granted.
 //
 //   deno run --allow-net examples/dial_trace.ts localhost:7000
 //
-// In another terminal, before, or not at all (to see them refused):
+// Before that, in another terminal (or not at all, to see them refused):
 //
 //   nc -lk 127.0.0.1 7000
 //

@@ -3,7 +3,7 @@
 //
 //   deno run --allow-net=127.0.0.1 examples/echo_client.ts 127.0.0.1:7000
 //
-// In another terminal, before:
+// Before that, in another terminal:
 //
 //   nc -l 127.0.0.1 7000     (or examples/echo_server.ts)
 

@@ -1,4 +1,4 @@
-// Sends back what it is sent: one task per connection, a drain on Ctrl-C.
+// Sends back what it receives: one task per connection, a drain on Ctrl-C.
 //
 //   deno run --allow-net=127.0.0.1 examples/echo_server.ts --listen 127.0.0.1:7000
 //

@@ -1,5 +1,5 @@
 // Echoes what it reads, after a while. Ctrl-C or SIGTERM drains: requests that
-// have come are answered, all clients hear "bye", new ones are refused, and the
+// have arrived are answered, all clients get "bye", new ones are refused, and a
 // receipt is printed. A second signal ends the wait at once.
 //
 //   deno run --allow-net=127.0.0.1 examples/graceful_shutdown.ts \

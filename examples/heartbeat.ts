@@ -4,7 +4,7 @@
 //   deno run --allow-net=127.0.0.1 examples/heartbeat.ts \
 //     --listen 127.0.0.1:7003 --interval 1000 --misses 3
 //
-// In a second terminal (type a line now and then, or do not):
+// In a second terminal (type a line now and then, or none):
 //
 //   nc 127.0.0.1 7003
 
@@ -40,7 +40,7 @@ const server = serve(listener, async (conn) => {
       if (await conn.read(p) === null) return;
       silent = 0;
     } catch (error) {
-      // ETIMEDOUT is the kernel, which has given up.
+      // With a code, ETIMEDOUT, the kernel has given up on the peer.
       if (!isTimeout(error) || (error as OpError).code) throw error;
       // The connection is as good as before: ask, and read on.
       if (++silent > misses) break;

@@ -2,7 +2,7 @@
 //
 //   deno run --allow-net=127.0.0.1 examples/redis_ping.ts 127.0.0.1:6379
 //
-// In another terminal, before:
+// Before that, in another terminal:
 //
 //   redis-server --port 6379
 

@@ -1,9 +1,9 @@
-// How long a TCP handshake takes: a bar for each, then min, median and max.
-// If the first one fails, that is all.
+// How long a TCP handshake takes: a bar for each, then min, median and max. If
+// the first one fails, it gives up.
 //
 //   deno run --allow-net=127.0.0.1 examples/tcping.ts --count 5 127.0.0.1:7000
 //
-// In another terminal, before:
+// Before that, in another terminal:
 //
 //   nc -lk 127.0.0.1 7000    (or examples/echo_server.ts)
 
