@@ -349,7 +349,8 @@ export class Listener implements AsyncIterable<Conn>, AsyncDisposable {
 
   /** A close that nobody waits for; if it fails, close() will say so. */
   #closeUnasked(): void {
-    tolerate(this.close());
+    // A subclass's own may wait, or throw: callers are not to wait for that.
+    tolerate(Listener.prototype.close.call(this));
   }
 
   async #close(): Promise<void> {

@@ -384,6 +384,20 @@ Deno.test("new Listener() refuses what is no listener", () => {
   }
 });
 
+Deno.test("a broken listener does not wait for a close() of a subclass", async () => {
+  const inner = new FakeListener();
+  class Own extends Listener {
+    override close(): Promise<void> {
+      throw new Error("not now");
+    }
+  }
+  const listener = new Own(inner.inner);
+  const caller = listener.accept().catch((error) => error.message);
+  await inner.settle(new Error("boom"));
+  assertEquals(await caller, "accept tcp [::1]:1: boom");
+  assertEquals([inner.accepts, inner.calls], [1, ["close"]]);
+});
+
 Deno.test("a loop throws an unknown error", async () => {
   const fake = new FakeListener();
   const listener = new Listener(fake.inner);
