@@ -186,6 +186,18 @@ Deno.test("Patience waits as many turns whoever else was late and has spoken", (
   }
 });
 
+Deno.test("Patience waits as many turns after others were late, and all have spoken", () => {
+  using peers = new LatePeers(320);
+  for (const i of [1, 2, 3]) {
+    peers.fire(i);
+    peers.renew(i);
+  }
+  peers.fire(0);
+  let turns = 0;
+  while (peers.over === 0 && peers.turn()) turns++;
+  assertEquals(turns, 12);
+});
+
 Deno.test("Patience ends although a turn was lost with somebody's fake timers", () => {
   using peers = new LatePeers(2);
   peers.fire(0);
