@@ -228,7 +228,7 @@ export class Server implements AsyncDisposable {
     else this.#serve(conn);
   }
 
-  /** Waits until something may have changed; holds the process meanwhile. */
+  /** Waits until something may have changed; as alive as an accept is. */
   async #look(): Promise<void> {
     this.#hold.waiting = true;
     await new Promise<void>((resolve) => this.#wake = resolve);
