@@ -187,6 +187,20 @@ Deno.test(
   }),
 );
 
+for (const accept of ["reset", "half-close"] as const) {
+  Deno.test(
+    `accept: "${accept}" is for clients that connect after it was set`,
+    inMemory(async ({ net }) => {
+      await using listener = await net.listen("tcp", ADDRESS);
+      await using client = await net.dial("tcp", ADDRESS);
+      net.fault(ADDRESS, { accept });
+      await using server = await listener.accept();
+      await client.write(bytes("hello"));
+      assertEquals(await server.read(new Uint8Array(9)), 5);
+    }),
+  );
+}
+
 for (const code of ["EMFILE", "ENFILE", "ENOBUFS", "ENOMEM"] as const) {
   Deno.test(
     `accept: ${code} is met with back-off, 5 ms to 1 s`,
