@@ -47,7 +47,7 @@ const PRINTED: { [text: string]: OpErrorInit } = {
     addr: local,
     cause: new ClosedError(),
   },
-  // Read, write and close know both ends; the arrow stands between two only.
+  // Read, write and close may know both ends; with only one there is no arrow.
   "read tcp 127.0.0.1:4000->[::1]:80: i/o timeout": {
     op: "read",
     network: "tcp",
@@ -72,7 +72,7 @@ const PRINTED: { [text: string]: OpErrorInit } = {
     network: "tcp6",
     cause: errno("EPROTO"),
   },
-  // A failure before the socket knows no address.
+  // A failure before there is a socket has no address.
   "listen TCP: unknown network TCP": {
     op: "listen",
     network: "TCP",
@@ -99,7 +99,7 @@ const PRINTED: { [text: string]: OpErrorInit } = {
     addr: new UnixAddr("/run/x.sock"),
     cause: errno("ENOENT"),
   },
-  // A unix peer that has no name prints as nothing.
+  // A unix socket without a name prints as nothing.
   "read unix ->/run/x.sock: connection reset by peer": {
     op: "read",
     network: "unix",
@@ -120,7 +120,7 @@ const PRINTED: { [text: string]: OpErrorInit } = {
     addr: new UnixAddr(""),
     cause: errno("EMFILE"),
   },
-  // The cause's own words, where Go has none, and without the runtime's tail.
+  // Where Go has no text: the cause's own, without Deno's "(os error 1)".
   "dial tcp [::1]:80: something new": {
     network: "tcp",
     addr: remote,
@@ -146,8 +146,8 @@ Deno.test("OpError prints as Go's net.OpError", async (t) => {
   }
 });
 
-Deno.test("OpError carries what it was made of, and nothing more", async (t) => {
-  await t.step("all of it", () => {
+Deno.test("OpError has the fields that it was given, and no others", async (t) => {
+  await t.step("all fields", () => {
     const cause = errno("EPIPE");
     const error = new OpError({
       op: "write",
@@ -173,7 +173,7 @@ Deno.test("OpError carries what it was made of, and nothing more", async (t) => 
       temporary: false,
     });
   });
-  await t.step("the least", () => {
+  await t.step("no fields", () => {
     assertEquals({ ...new OpError({}) }, {
       name: "OpError",
       op: "dial",
@@ -192,7 +192,7 @@ const accept = (code: string): OpErrorInit => ({
 const KINDS: {
   [what: string]: [init: OpErrorInit, timeout: boolean, temporary: boolean];
 } = {
-  "nothing known": [{}, false, false],
+  "no cause": [{}, false, false],
   "refused": [{ cause: errno("ECONNREFUSED") }, false, false],
   "a deadline": [{ cause: new DeadlineExceededError() }, true, true],
   "the kernel's timeout": [{ cause: errno("ETIMEDOUT") }, true, true],
@@ -201,12 +201,12 @@ const KINDS: {
     true,
     true,
   ],
-  "a name server's silence": [
+  "a DNS timeout": [
     { cause: new DnsError({ hostname: "a", timeout: true }) },
     true,
     true,
   ],
-  "a name server that may answer the next time": [
+  "a temporary DNS failure": [
     { cause: new DnsError({ hostname: "a", temporary: true }) },
     false,
     true,
@@ -216,7 +216,7 @@ const KINDS: {
     false,
     false,
   ],
-  "a timeout deep inside": [
+  "a timeout in a cause's cause": [
     { cause: new Error("x", { cause: new DeadlineExceededError() }) },
     true,
     true,
@@ -238,7 +238,7 @@ const KINDS: {
   "a dial's ECONNABORTED": [{ cause: errno("ECONNABORTED") }, false, false],
 };
 
-Deno.test("OpError tells timeouts and temporary failures", async (t) => {
+Deno.test("OpError recognizes timeouts and temporary failures", async (t) => {
   for (const [what, [init, timeout, temporary]] of Object.entries(KINDS)) {
     await t.step(what, () => {
       const error = new OpError(init);
@@ -266,13 +266,13 @@ const CODES: [error: unknown, code: string | undefined][] = [
     "EPERM",
   ],
   [new OpError({ cause: errno("EMFILE") }), "EMFILE"],
-  // Neither code nor class: what Deno makes of some errnos.
+  // Neither code nor class, just a text: what Deno makes of some errnos.
   [new Error("Too many open files in system (os error 23)"), "ENFILE"],
   [new Error("Protocol error (os error 71)"), "EPROTO"],
   [new Error("Protocol wrong type for socket (os error 91)"), "EPROTOTYPE"],
   [new Error("Too many links (os error 31)"), undefined],
   [new Error("Protocol error"), undefined],
-  // A DOMException's code is a number, and another matter.
+  // A DOMException's code is a number, but no errno.
   [new DOMException("x", "TimeoutError"), undefined],
   [new Deno.errors.BadResource("x"), undefined],
   [new Error("ECONNREFUSED"), undefined],
@@ -311,21 +311,21 @@ const WORDS: { [code: string]: string } = {
   ETIMEDOUT: "connection timed out",
 };
 
-Deno.test("OpError prints nothing that it does not have", () => {
+Deno.test("OpError and DnsError do not print absent fields", () => {
   for (const error of [new OpError(), new DnsError()]) {
     const shown = Deno.inspect(error);
     assertFalse(shown.includes("undefined"), shown);
   }
 });
 
-Deno.test("reasonText() makes something of whatever was thrown", async (t) => {
+Deno.test("reasonText() has a text for whatever was thrown", async (t) => {
   const inner = new OpError({ op: "dial", network: "tcp", addr: remote });
   const refused = errno("ECONNREFUSED");
   const addr = remote;
   const within = (cause: unknown) =>
     new OpError({ op: "write", network: "tcp", addr, cause });
   const cases: [cause: unknown, words: string][] = [
-    [within(errno("EPIPE")), "broken pipe"], // of a connection within one
+    [within(errno("EPIPE")), "broken pipe"], // of a Conn inside a Conn
     [within(within(errno("ESOME", "Something"))), "something"],
     [within(undefined), within(undefined).message],
     [new ErrorEvent("error", { message: "bad handshake" }), "bad handshake"],
@@ -334,7 +334,7 @@ Deno.test("reasonText() makes something of whatever was thrown", async (t) => {
     [null, "null"],
     ["text", "text"],
     [new TypeError(), "TypeError"],
-    // Own words, of a proxy or a policy, say more than the errno's.
+    // A text of its own, from a proxy or a policy, says more than the errno's.
     [
       Object.assign(new Error("proxy: 503 refused"), { code: "ECONNREFUSED" }),
       "proxy: 503 refused",
@@ -343,7 +343,7 @@ Deno.test("reasonText() makes something of whatever was thrown", async (t) => {
     [new Deno.errors.ConnectionRefused(), "connection refused"],
     [
       Object.assign(new Error("read ECONNRESET"), { code: "ECONNRESET" }),
-      "connection reset by peer", // node:net's words
+      "connection reset by peer", // node:net's text
     ],
     [
       new Deno.errors.ConnectionReset("connection reset"),
@@ -359,19 +359,19 @@ Deno.test("reasonText() makes something of whatever was thrown", async (t) => {
       Object.assign(new Error("connect ECONNREFUSED 10.0.0.9:3128"), {
         code: "ECONNREFUSED",
       }),
-      "connect ECONNREFUSED 10.0.0.9:3128", // node:net's, of a proxy
+      "connect ECONNREFUSED 10.0.0.9:3128", // names the proxy
     ],
     [
       Object.assign(new Error("read ECONNRESET"), { code: "ECONNREFUSED" }),
       "read ECONNRESET",
     ],
-    // One line, whatever it is.
+    // Always a single line.
     [new Error("503 Busy\r\nServer: x"), "503 Busy Server: x"],
     ["502 Bad\r\n\r\nServer: y\r\n", "502 Bad Server: y"],
     [{ message: "504 Slow\rServer: z" }, "504 Slow Server: z"],
     [new Error("  at one\n  at two "), "at one at two"],
     [new Error(" \r\n"), "unknown error"],
-    // A message may be anything.
+    // `message` need not be a string.
     [
       Object.assign(errno("EPIPE"), { message: { status: 503 } }),
       "broken pipe",
@@ -386,7 +386,7 @@ Deno.test("reasonText() makes something of whatever was thrown", async (t) => {
     [inner, inner.message],
     [
       new OpError({ network: "tcp", addr: remote, cause: refused }),
-      "dial tcp [::1]:80: connection refused", // by a tunnel: its address
+      "dial tcp [::1]:80: connection refused", // a tunnel's own dial
     ],
   ];
   for (const [cause, words] of cases) {
@@ -394,21 +394,21 @@ Deno.test("reasonText() makes something of whatever was thrown", async (t) => {
   }
 });
 
-// A peer may have said it, by a connector.
-Deno.test("reasonText() takes no time for a text that is full of blanks", () => {
+// The text may come from a peer, through a connector.
+Deno.test("reasonText() is fast for a text that is full of blanks", () => {
   const start = performance.now();
   const words = `x${"\t".repeat(1024 * 1024)}y`;
   assertEquals(reasonText(new Error(words)).length, words.length);
   assert(performance.now() - start < 1_000); // else: a quarter of an hour
 });
 
-Deno.test("addresses cannot be changed: dials and errors share them", () => {
+Deno.test("addresses are frozen: dials and errors share them", () => {
   for (const addr of [new TcpAddr("::1", 80), new UnixAddr("/s")]) {
     assert(Object.isFrozen(addr));
   }
 });
 
-Deno.test("reasonText() has Go's words for an errno", async (t) => {
+Deno.test("reasonText() uses Go's text for an errno", async (t) => {
   for (const [code, words] of Object.entries(WORDS)) {
     await t.step(`${code}: ${words}`, () => {
       assertEquals(reasonText(errno(code)), words);
@@ -416,9 +416,9 @@ Deno.test("reasonText() has Go's words for an errno", async (t) => {
   }
 });
 
-Deno.test("OpError says of the platform's own errors what Go says", async (t) => {
+Deno.test("OpError prints the platform's own errors as Go does", async (t) => {
   await t.step("refused", async () => {
-    const port = 1; // one that was closed just now may be open in a child
+    const port = 1; // a port closed just now may still be open in a child
     const cause = await Deno.connect({ hostname: "127.0.0.1", port })
       .catch((error) => error);
     const addr = new TcpAddr("127.0.0.1", port);
@@ -454,7 +454,7 @@ Deno.test("OpError says of the platform's own errors what Go says", async (t) =>
   });
 });
 
-Deno.test("every class can be made without arguments", async (t) => {
+Deno.test("every error class can be constructed without arguments", async (t) => {
   const CLASSES: [
     type: new () => Error,
     name: string,
@@ -542,13 +542,13 @@ Deno.test("DnsError prints as Go's net.DNSError", async (t) => {
   }
 });
 
-/** `error` at the bottom of that many causes. */
+/** `error`, wrapped in that many other errors. */
 function buried(error: unknown, depth: number): unknown {
   for (let i = 0; i < depth; i++) error = new Error("outer", { cause: error });
   return error;
 }
 
-/** Two errors, each the other's cause. */
+/** Errors in a circle: each has the next as its cause. */
 function circle(...inner: Error[]): Error {
   const errors = [new Error("a"), ...inner, new Error("b")];
   errors.forEach((error, i) => error.cause = errors[(i + 1) % errors.length]);
@@ -557,14 +557,17 @@ function circle(...inner: Error[]): Error {
 
 const CLOSED: { [what: string]: unknown } = {
   "a ClosedError": new ClosedError(),
-  "an OpError over it": new OpError({ op: "read", cause: new ClosedError() }),
+  "an OpError caused by one": new OpError({
+    op: "read",
+    cause: new ClosedError(),
+  }),
   "another version's ClosedError": Object.assign(new Error(), {
     name: "ClosedError",
   }),
   "the platform's BadResource": new Deno.errors.BadResource("x"),
   "one cause down": buried(new ClosedError(), 1),
   "10,000 causes down": buried(new ClosedError(), 10_000),
-  "in a circle": circle(new ClosedError()),
+  "in a circle of causes": circle(new ClosedError()),
 };
 
 const NOT_CLOSED: { [what: string]: unknown } = {
@@ -572,10 +575,10 @@ const NOT_CLOSED: { [what: string]: unknown } = {
   "a deadline": new DeadlineExceededError(),
   "the text alone": new Error("use of closed network connection"),
   "the name alone": { name: "ClosedError" },
-  "one behind a value that is no error": new Error("x", {
+  "a ClosedError behind a value that is no error": new Error("x", {
     cause: { cause: new ClosedError() },
   }),
-  "a circle of others": circle(),
+  "a circle of other errors": circle(),
   "undefined": undefined,
   "null": null,
   "a string": "closed",
@@ -592,17 +595,19 @@ Deno.test("isClosed() looks through any depth of causes", async (t) => {
 
 const TIMEOUTS: { [what: string]: unknown } = {
   "a DeadlineExceededError": new DeadlineExceededError(),
-  "an OpError over it": new OpError({ cause: new DeadlineExceededError() }),
+  "an OpError caused by one": new OpError({
+    cause: new DeadlineExceededError(),
+  }),
   "ETIMEDOUT": errno("ETIMEDOUT"),
   "the platform's TimedOut": new Deno.errors.TimedOut("x"),
   "a DnsError that timed out": new DnsError({ timeout: true }),
-  "a DOMException of that name": new DOMException("x", "TimeoutError"),
+  "a DOMException named TimeoutError": new DOMException("x", "TimeoutError"),
   "another library's `timeout: true`": Object.assign(new Error(), {
     timeout: true,
   }),
   "one cause down": buried(new DeadlineExceededError(), 1),
   "10,000 causes down": buried(errno("ETIMEDOUT"), 10_000),
-  "in a circle": circle(new DeadlineExceededError()),
+  "in a circle of causes": circle(new DeadlineExceededError()),
 };
 
 const NO_TIMEOUTS: { [what: string]: unknown } = {
@@ -612,7 +617,7 @@ const NO_TIMEOUTS: { [what: string]: unknown } = {
   "a name that does not exist": new DnsError({ notFound: true }),
   "a `timeout` that is a number": Object.assign(new Error(), { timeout: 5 }),
   "the text alone": new Error("i/o timeout"),
-  "a circle of others": circle(),
+  "a circle of other errors": circle(),
   "undefined": undefined,
   "null": null,
   "a string": "TimeoutError",
@@ -627,7 +632,7 @@ Deno.test("isTimeout() looks through any depth of causes", async (t) => {
   }
 });
 
-Deno.test("isTimeout() knows the reason of AbortSignal.timeout()", async () => {
+Deno.test("isTimeout() is true for the reason of AbortSignal.timeout()", async () => {
   const signal = AbortSignal.timeout(0);
   const aborted = Promise.withResolvers<void>();
   signal.onabort = () => aborted.resolve();
@@ -640,7 +645,7 @@ Deno.test("isTimeout() knows the reason of AbortSignal.timeout()", async () => {
   assertFalse(isTimeout(AbortSignal.abort().reason));
 });
 
-Deno.test("an error is a timeout, and temporary, as its maker says", () => {
+Deno.test("explicit `timeout` and `temporary` override what the error implies", () => {
   const cause = new DeadlineExceededError();
   assertEquals(new OpError({ cause, timeout: false }).timeout, false);
   const { temporary } = new DnsError({ timeout: true, temporary: false });

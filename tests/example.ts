@@ -4,7 +4,7 @@
  * @module
  */
 
-/** The flags in the command that an example's header gives: permissions. */
+/** The permission flags of the command in an example's header. */
 async function flagsOf(url: URL, name: string): Promise<string[]> {
   const command = /^\/\/ +deno run (.*) examples\/(\w+)\.ts/m
     .exec(await Deno.readTextFile(url));
@@ -14,7 +14,7 @@ async function flagsOf(url: URL, name: string): Promise<string[]> {
   return command[1]!.split(" ").map((flag) => flag.replaceAll('"', ""));
 }
 
-/** How a program has ended, and what it said that nobody had looked at. */
+/** How a program ended, and its output that the test had not read yet. */
 export interface End {
   code: number;
   stdout: string;
@@ -27,7 +27,7 @@ export async function run(name: string, ...args: string[]): Promise<End> {
   return await program.ended();
 }
 
-/** A running program that is spoken to in lines; `await using` ends it. */
+/** A running program, talked to line by line; `await using` ends it. */
 export class Program implements AsyncDisposable {
   readonly #child: Deno.ChildProcess;
   readonly #input: WritableStreamDefaultWriter<Uint8Array>;
@@ -49,7 +49,7 @@ export class Program implements AsyncDisposable {
     this.#errors = new Lines(this.#child.stderr);
   }
 
-  /** Starts an example with the permissions that its header names, and no other. */
+  /** Starts an example with exactly the permissions that its header names. */
   static async example(name: string, ...args: string[]): Promise<Program> {
     const url = new URL(`../examples/${name}.ts`, import.meta.url);
     return new Program(Deno.execPath(), [
@@ -58,7 +58,7 @@ export class Program implements AsyncDisposable {
     ]);
   }
 
-  /** The first line on stdout that matches, from where we stopped; its match. */
+  /** Reads stdout up to the next line that matches; returns the match. */
   line(pattern: RegExp): Promise<RegExpExecArray> {
     return this.#output.find(pattern);
   }
@@ -109,7 +109,7 @@ export class Program implements AsyncDisposable {
   }
 }
 
-/** No program is silent for so long, whatever else the machine has to do. */
+/** No program is silent for this long, however busy the machine is. */
 const PATIENCE_MS = 30_000;
 
 /** A stream of text, line by line. */

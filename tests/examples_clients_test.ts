@@ -4,7 +4,7 @@ import { Conn } from "../net/conn.ts";
 import { type End, Program, run } from "./example.ts";
 import { bytes, installed, textOf } from "./support.ts";
 
-/** Listens, closes what it accepts, and ends. */
+/** A server that closes every connection that it accepts. */
 class Acceptor implements AsyncDisposable {
   readonly #listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
   readonly #loop = (async () => {
@@ -24,7 +24,7 @@ class Acceptor implements AsyncDisposable {
 /** Nobody listens there. */
 const DEAF = "127.0.0.1:1";
 
-Deno.test("conversation tells the whole story, in order", async () => {
+Deno.test("conversation prints its whole story, in order", async () => {
   await using story = await Program.example("conversation");
   const address = /(\d+\.\d+\.\d+\.\d+:\d+)/.source;
   const [, server] = await story.line(RegExp(`server  listens on ${address}$`));
@@ -82,7 +82,7 @@ Deno.test({
 Deno.test("echo_client ends when the peer closes, and on SIGINT", async (t) => {
   const listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
   const address = `127.0.0.1:${listener.addr.port}`;
-  await t.step("half-closes, and prints the last word", async () => {
+  await t.step("half-closes, and prints the answer", async () => {
     await using client = await Program.example("echo_client", address);
     const conn = new Conn(await listener.accept());
     await client.type("question");
@@ -93,7 +93,7 @@ Deno.test("echo_client ends when the peer closes, and on SIGINT", async (t) => {
     await client.line(/^answer$/);
     assertEquals((await client.ended()).code, 0);
   });
-  await t.step("when the peer closes, though its input is open", async () => {
+  await t.step("ends when the peer closes, with its input open", async () => {
     await using client = await Program.example("echo_client", address);
     const conn = new Conn(await listener.accept());
     await conn.write(bytes("bye\n"));
@@ -101,7 +101,7 @@ Deno.test("echo_client ends when the peer closes, and on SIGINT", async (t) => {
     await client.line(/^bye$/);
     assertEquals((await client.ended()).code, 0);
   });
-  await t.step("on SIGINT", async () => {
+  await t.step("ends on SIGINT", async () => {
     await using client = await Program.example("echo_client", address);
     const conn = new Conn(await listener.accept());
     await client.errorLine(/^connected/);
@@ -121,7 +121,7 @@ Deno.test({
   ignore: !installed("redis-server"),
   fn: async () => {
     const folder = await Deno.makeTempDir({ prefix: "redis" });
-    // Below the system's range: no client of another test is given it.
+    // Below the ephemeral range: no client of another test is given it.
     const port = 20_000 + Deno.pid % 10_000;
     {
       await using redis = new Program("redis-server", [
@@ -142,7 +142,7 @@ Deno.test({
   },
 });
 
-Deno.test("redis_ping says what else Redis may say, and that it is gone", async () => {
+Deno.test("redis_ping prints errors and nil, and says when the server has hung up", async () => {
   using listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
   const serving = (async () => {
     using conn = await listener.accept();
@@ -150,7 +150,7 @@ Deno.test("redis_ping says what else Redis may say, and that it is gone", async 
       await conn.read(new Uint8Array(1024));
       await conn.write(bytes(answer));
     }
-    await conn.read(new Uint8Array(1024)); // the rest it will not answer
+    await conn.read(new Uint8Array(1024)); // gets no answer
   })();
   const ended = await run("redis_ping", `127.0.0.1:${listener.addr.port}`);
   assertEquals(ended, {
@@ -209,7 +209,7 @@ Deno.test("dial_trace draws the race", async (t) => {
     assertMatch(head!, RegExp(`^${good} \\(race\\): [\\d.]+ ms$`));
     assertMatch(resolve!, /^resolve +\|=+ found [\d.]+ ms$/);
     assertMatch(attempts.at(-1)!, / \| *=+ connected [\d.]+ ms$/);
-    // To scale: 50 columns for all of it.
+    // Drawn to scale: 50 columns for the whole dial.
     const took = (line: string) => Number(/([\d.]+) ms$/.exec(line)![1]);
     const [, spaces, bar] = /\|( *)(=+)/.exec(attempts.at(-1)!)!;
     const columns = (line: string) =>
@@ -251,7 +251,7 @@ Deno.test("dial_trace draws the race", async (t) => {
   });
 });
 
-/** What each client can be told: its usage, then an option with a number. */
+/** Each client's usage, then one of its options that takes a number. */
 const CLIENTS = {
   dial_trace: ["[--json] [--delay ms] [--timeout ms] host:port", "--delay"],
   echo_client: ["[--timeout ms] host:port", "--timeout"],

@@ -22,7 +22,7 @@ async function connectTo(port: number): Promise<Conn> {
   return new Conn(await Deno.connect({ hostname: "127.0.0.1", port }));
 }
 
-/** What comes, line by line. */
+/** What a connection receives, line by line. */
 async function* linesOf(conn: Conn): AsyncGenerator<string> {
   const decoder = new TextDecoder();
   let rest = "";
@@ -70,7 +70,7 @@ test("echo_server echoes, counts, and ends on SIGINT", async (t) => {
   assertEquals(await server.ended(), { code: 0, stdout: "", stderr: "" });
 });
 
-test("chat_server passes lines on to all others", async () => {
+test("chat_server passes lines on to all other guests", async () => {
   await using server = await Program.example("chat_server", ...LOCAL);
   const port = await server.port();
   const ann = await connectTo(port);
@@ -94,7 +94,7 @@ test("chat_server passes lines on to all others", async () => {
   assertEquals((await server.ended()).code, 0);
 });
 
-test("chat_server drops who reads nothing, and the room goes on", async () => {
+test("chat_server drops a guest who reads nothing; the others chat on", async () => {
   await using server = await Program.example(
     "chat_server",
     ...LOCAL,
@@ -129,8 +129,8 @@ test("chat_server drops who reads nothing, and the room goes on", async () => {
   assertEquals((await server.ended()).code, 0);
 });
 
-test("tcp_proxy passes bytes and half-close on, and counts", async () => {
-  // On each address of the name: another test may have this port of [::1].
+test("tcp_proxy passes bytes and half-closes on, and counts the bytes", async () => {
+  // On every address of localhost: another test may have the port on [::1].
   const upstream = serve(await listen("tcp", ":0"), async (conn) => {
     await copy(conn, conn);
     await conn.write(bytes(" and goodbye"));
@@ -168,7 +168,7 @@ test("tcp_proxy passes bytes and half-close on, and counts", async () => {
 });
 
 test(
-  "tcp_proxy stands between nc and socat (needs both)",
+  "tcp_proxy works between nc and socat (needs both)",
   async () => {
     const listening = "TCP-LISTEN:0,bind=127.0.0.1,fork";
     await using socat = new Program("socat", ["-dd", listening, "EXEC:cat"]);
@@ -193,14 +193,14 @@ test(
   "socat",
 );
 
-test("heartbeat pings who is silent, until it has had enough", async () => {
+test("heartbeat pings silent clients, and drops one that never answers", async () => {
   await using server = await Program.example(
     "heartbeat",
     ...LOCAL,
     "--interval",
     "25",
     "--misses",
-    "80", // two seconds, for a machine that is busy
+    "80", // two seconds in all: the machine may be busy
   );
   const port = await server.port();
   const silent = await connectTo(port);
@@ -220,7 +220,7 @@ test("heartbeat pings who is silent, until it has had enough", async () => {
 });
 
 for (const signal of ["SIGINT", "SIGTERM"] as const) {
-  test(`graceful_shutdown answers who has asked on ${signal}, and prints a receipt`, async () => {
+  test(`graceful_shutdown on ${signal} answers open requests, and prints a report`, async () => {
     await using server = await Program.example(
       "graceful_shutdown",
       ...LOCAL,
@@ -247,7 +247,7 @@ for (const signal of ["SIGINT", "SIGTERM"] as const) {
   });
 }
 
-test("graceful_shutdown answers what has arrived and was not read yet", async () => {
+test("graceful_shutdown answers requests that have arrived but were not read yet", async () => {
   await using server = await Program.example(
     "graceful_shutdown",
     ...LOCAL,
@@ -268,7 +268,7 @@ test("graceful_shutdown answers what has arrived and was not read yet", async ()
   assertEquals((await server.ended()).code, 0);
 });
 
-test("graceful_shutdown answers what has arrived while it was at work", async () => {
+test("graceful_shutdown answers a request that arrived while it worked on another", async () => {
   await using server = await Program.example(
     "graceful_shutdown",
     ...LOCAL,
@@ -306,7 +306,7 @@ test("graceful_shutdown does not wait after a second SIGINT", async () => {
   client.close();
 });
 
-/** What each server can be told: its options, then one that takes a number. */
+/** Each server's options, then one of them that takes a number. */
 const SERVERS = {
   chat_server: ["[--listen host:port] [--patience ms]", "--patience"],
   echo_server: ["[--listen host:port]"],
@@ -346,13 +346,13 @@ test("a server says in one line why it does not start", async (t) => {
       }));
     });
   }
-  const far = "127.0.0.2:0"; // not what its header grants
+  const far = "127.0.0.2:0"; // its header does not grant it
   const failures = {
     nonsense: ": address nonsense: missing port in address",
     [far]: ` ${far}: run again with --allow-net=${far}`,
   };
   await t.step(
-    "echo_server with no address, without the permission",
+    "echo_server: a bad address, a missing permission",
     async () => {
       for (const [address, why] of Object.entries(failures)) {
         const { code, stderr } = await run("echo_server", "--listen", address);
