@@ -1,5 +1,5 @@
 /**
- * A listener on a script: no socket, and the test says what each accept gives.
+ * A scripted listener: no socket; the test decides what each accept gives.
  *
  * @module
  */
@@ -87,12 +87,12 @@ export class FakeListener {
   }
 }
 
-/** A failure of the system, as Deno shows one that it has no class for. */
+/** A system error, as Deno makes one that it has no class for. */
 export function errno(code: string): Error {
   return Object.assign(new Error(`${code} (os error 0)`), { code });
 }
 
-/** What the platform says to an accept that waits when it is closed. */
+/** The platform's error for an accept that is pending at close(). */
 export const closedInner = new Deno.errors.BadResource(
   "Listener has been closed",
 );

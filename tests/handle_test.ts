@@ -40,13 +40,13 @@ function counted(conn: Deno.Conn): { inner: Deno.Conn; closes: () => number } {
   return { inner, closes: () => closes };
 }
 
-/** A connected pair whose server side lives on a clock of the test's. */
+/** A connected pair whose server side uses the given clock. */
 async function pairOn(clock: FakeClock): Promise<[Conn, Conn]> {
   await using listener = await listen("tcp", "127.0.0.1:0", { clock });
   return await Promise.all([connect(listener), listener.accept()]);
 }
 
-/** Whether a promise has settled, as far as anybody has been told. */
+/** Whether a promise has settled, and its callbacks have run. */
 function settled(promise: Promise<unknown>): { readonly done: boolean } {
   const state = { done: false };
   const end = () => void (state.done = true);
@@ -119,7 +119,7 @@ Deno.test("handle() closes exactly once, however the handler ends", async (t) =>
   }
 });
 
-Deno.test("handle() rejects what is no Conn, and does not run the handler", async () => {
+Deno.test("handle() rejects anything but a Conn, without running the handler", async () => {
   let runs = 0;
   const raw = {} as Conn;
   await assertRejects(
@@ -130,7 +130,7 @@ Deno.test("handle() rejects what is no Conn, and does not run the handler", asyn
   assertEquals(runs, 0);
 });
 
-Deno.test("handle() rejects a signal that is none, and does not run the handler", async () => {
+Deno.test("handle() rejects an invalid signal, without running the handler", async () => {
   const [client, server] = await pair();
   for (const none of [null, 0, "", new AbortController()]) {
     await assertRejects(
@@ -146,7 +146,7 @@ Deno.test("handle() rejects a signal that is none, and does not run the handler"
   client.close();
 });
 
-Deno.test("handle() rejects a handler that is none, and keeps the connection", async () => {
+Deno.test("handle() rejects an invalid handler, and leaves the connection open", async () => {
   const [client, server] = await pair();
   await assertRejects(
     () => handle(server, 1 as unknown as Handler),
@@ -160,7 +160,7 @@ Deno.test("handle() rejects a handler that is none, and keeps the connection", a
 });
 
 Deno.test("handle() with a signal", async (t) => {
-  await t.step("aborted before: closes, runs nothing", async () => {
+  await t.step("aborted before: closes, does not run the handler", async () => {
     const [client, server] = await pair();
     const { controller, signal, listeners } = countedSignal();
     const reason = new Error("too late");
@@ -185,7 +185,7 @@ Deno.test("handle() with a signal", async (t) => {
     client.close();
   });
 
-  await t.step("aborted, of a connection whose close fails", async () => {
+  await t.step("aborted, with a connection whose close fails", async () => {
     const { controller, signal, listeners } = countedSignal();
     const inner = new FakeConn();
     inner.close = () => {
@@ -198,7 +198,7 @@ Deno.test("handle() with a signal", async (t) => {
     assertEquals(listeners(), 0);
   });
 
-  await t.step("aborted while it runs: fires, closes, rejects", async () => {
+  await t.step("aborted: signals the handler, closes, rejects", async () => {
     const [client, server] = await pair();
     const { controller, signal, listeners } = countedSignal();
     const seen = Promise.withResolvers<unknown>();
@@ -207,7 +207,7 @@ Deno.test("handle() with a signal", async (t) => {
         await conn.read(new Uint8Array(1));
       } catch (error) {
         seen.resolve([signal.reason, isClosed(error)]);
-        throw error; // nobody is told: the call is over
+        throw error; // ignored: the call is over
       }
     }, { signal });
     const reason = new Error("stop");
@@ -218,7 +218,7 @@ Deno.test("handle() with a signal", async (t) => {
     client.close();
   });
 
-  await t.step("fires before it closes", async () => {
+  await t.step("aborts the handler's signal before it closes", async () => {
     const [client, server] = pipe();
     const controller = new AbortController();
     let closed: boolean | undefined;
@@ -253,7 +253,7 @@ Deno.test("handle() with a signal", async (t) => {
     client.close();
   });
 
-  await t.step("aborted while it closes gently: cut short", async () => {
+  await t.step("aborted during a lingering close: cuts it short", async () => {
     const [client, server] = await pair();
     const { controller, signal } = countedSignal();
     const handled = handle(server, () => {}, { signal });
@@ -264,7 +264,7 @@ Deno.test("handle() with a signal", async (t) => {
     client.close();
   });
 
-  await t.step("aborted after detach(): fires, closes nothing", async () => {
+  await t.step("aborted after detach(): only signals the handler", async () => {
     const [client, server] = await pair();
     const { controller, signal } = countedSignal();
     const never = Promise.withResolvers<void>();
@@ -284,7 +284,7 @@ Deno.test("handle() with a signal", async (t) => {
     client.close();
   });
 
-  await t.step("aborted after: no effect, no listener left", async () => {
+  await t.step("aborted afterwards: no effect, no listener left", async () => {
     const [client, server] = await pair();
     const { controller, signal, listeners } = countedSignal();
     client.close();
@@ -310,14 +310,14 @@ Deno.test("detach() keeps the connection open, however the handler ends", async 
       let context!: HandlerContext;
       const handled = handle(server, (_conn, given) => {
         context = given;
-        const { detach } = context; // as `signal` can be
+        const { detach } = context; // works destructured, as `signal` does
         conn = detach();
-        assertStrictEquals(context.detach(), conn); // twice is once
+        assertStrictEquals(context.detach(), conn); // idempotent
         return end();
       });
       if (name === "returns") await handled;
       else assertStrictEquals(await handled.catch((e) => e), boom);
-      assertStrictEquals(context.detach(), conn); // and so it is afterwards
+      assertStrictEquals(context.detach(), conn); // after the end, too
       await conn.write(bytes("mine"));
       conn.close();
       assertEquals(await textOf(client), "mine");
@@ -326,7 +326,7 @@ Deno.test("detach() keeps the connection open, however the handler ends", async 
   }
 });
 
-Deno.test("handle() tells no handler that has ended, also who looks late", async () => {
+Deno.test("handle() does not abort a signal after the handler's end, even one read later", async () => {
   const [client, server] = pipe();
   const controller = new AbortController();
   let context!: HandlerContext;
@@ -335,7 +335,7 @@ Deno.test("handle() tells no handler that has ended, also who looks late", async
     (_, given) => void (context = given),
     controller,
   );
-  await turn(); // it waits for its peer
+  await turn(); // the close waits for the peer
   controller.abort();
   await assertRejects(() => handled);
   assert(!context.signal.aborted);
@@ -353,7 +353,7 @@ Deno.test("detach() throws after the handler's end", async () => {
   assertThrows(() => context.detach(), TypeError, "end");
 });
 
-Deno.test("handle() delivers all that was written although input is unread", async (t) => {
+Deno.test("handle() delivers all that was written, even with input unread", async (t) => {
   const reply = new Uint8Array(1024 * 1024).fill(7);
 
   /** How much of the reply arrives if it is followed by FIN and close(). */
@@ -377,7 +377,7 @@ Deno.test("handle() delivers all that was written although input is unread", asy
     name: "closeWrite() and close() alone lose data",
     ignore: Deno.build.os !== "linux",
     fn: async () => {
-      // Nearly always at the first try; it is a race of two kernel queues.
+      // Nearly always on the first try; it is a race of two kernel queues.
       let tries = 20;
       while (await withoutLingering() === reply.length) assert(--tries > 0);
     },
@@ -400,7 +400,7 @@ Deno.test("handle() delivers all that was written although input is unread", asy
   }
 });
 
-Deno.test("handle() delivers what was written after EOF, awaited or not", async () => {
+Deno.test("handle() delivers a write after EOF that was not awaited", async () => {
   const size = 16 * 1024 * 1024; // more than the kernel takes at once
   const [client, server] = await pair();
   const handled = handle(server, async (conn) => {
@@ -415,7 +415,7 @@ Deno.test("handle() delivers what was written after EOF, awaited or not", async 
   assertEquals(got, size);
 });
 
-Deno.test("handle() tells an adapter of the end before it closes it, after EOF, too", async () => {
+Deno.test("handle() calls an adapter's closeWrite() before its close(), even after EOF", async () => {
   const inner = new InnerConn();
   const handled = handle(new Conn(inner), async (conn) => {
     assertEquals(await conn.read(new Uint8Array(1)), null);
@@ -440,9 +440,9 @@ Deno.test("handle() closes 5 s after its FIN if the peer does not", async () => 
   client.close();
 });
 
-Deno.test("handle() closes 5 s after its FIN, whatever it left running", async (t) => {
+Deno.test("handle() closes 5 s after its FIN, whatever the handler left running", async (t) => {
   for (const deadline of [60_000, null]) {
-    await t.step(`and a deadline of ${deadline}`, async () => {
+    await t.step(`with a deadline of ${deadline}`, async () => {
       const clock = new FakeClock();
       const [client, server] = await pairOn(clock);
       const pumped = Promise.withResolvers<unknown>();
@@ -471,7 +471,7 @@ Deno.test("handle() closes 5 s after its FIN, whatever it left running", async (
   }
 });
 
-Deno.test("handle() waits for its peer, whatever it left running", async () => {
+Deno.test("handle() waits for the peer's close, whatever the handler left running", async () => {
   const clock = new FakeClock();
   const [client, server] = pipe({ clock });
   const handled = settled(handle(server, (conn) => {
@@ -498,7 +498,7 @@ Deno.test("handle() waits for its peer, whatever it left running", async () => {
   assertEquals(clock.timers, []);
 });
 
-Deno.test("handle() ends in time although its connection does not close", async () => {
+Deno.test("handle() settles in time although the connection's close() throws", async () => {
   const clock = new FakeClock();
   const [client, server] = pipe({ clock });
   const { inner } = wireOf(server);
@@ -508,12 +508,12 @@ Deno.test("handle() ends in time although its connection does not close", async 
     throw new Error("will not close");
   };
   const handled = settled(handle(server, () => {}));
-  await clock.advance(5_000); // nothing is thrown at whoever moves the clock
+  await clock.advance(5_000); // and the clock's caller gets no error
   assertEquals(handled.done, true);
   client.close();
 });
 
-Deno.test("handle() rejects with what the handler threw, whatever the close throws", async () => {
+Deno.test("handle() rejects with the handler's error, even if the close throws, too", async () => {
   for (const eof of [true, false]) {
     const inner = new InnerConn();
     inner.close = () => {
@@ -530,7 +530,7 @@ Deno.test("handle() rejects with what the handler threw, whatever the close thro
   }
 });
 
-Deno.test("handle() closes after 1 MiB that nobody wants", {
+Deno.test("handle() closes after discarding 1 MiB of input", {
   timeout: STUCK_MS,
 }, async () => {
   const [client, server] = await pairOn(new FakeClock());
@@ -541,7 +541,7 @@ Deno.test("handle() closes after 1 MiB that nobody wants", {
   for (let i = 0; i < 20; i++) await turn();
   assertEquals(state.done, false);
   await client.write(new Uint8Array(1));
-  await handled; // the clock stands still
+  await handled; // while the clock stands still
   client.close();
 });
 
@@ -552,9 +552,9 @@ Deno.test("handle() waits for a slow reader, 5 s for a stuck one", async () => {
   let outcome: unknown;
   const handled = settled(handle(server, (conn) => {
     conn.write(new Uint8Array(1024 * 1024)).catch((error) => outcome = error);
-    conn.setDeadline(clock.now() + 50); // counts for the handler alone
+    conn.setDeadline(clock.now() + 50); // applies to the handler alone
   }));
-  // Reads some, every 4 s: three times as long as a stuck one may take.
+  // Reads some every 4 s, for 16 s: a stuck reader would have had 5 s.
   const p = new Uint8Array(64 * 1024);
   for (let i = 0; i < 4; i++) {
     assert(await client.read(p) !== null, "cut off");
@@ -569,7 +569,7 @@ Deno.test("handle() waits for a slow reader, 5 s for a stuck one", async () => {
   assertEquals(clock.timers, []);
 });
 
-/** Reads to the end, some every 4 s; how many bytes. */
+/** Reads a chunk every 4 s, to the end; returns the number of bytes. */
 async function readSlowly(client: Conn, clock: FakeClock): Promise<number> {
   let got = 0;
   for await (const chunk of client) {
@@ -579,7 +579,7 @@ async function readSlowly(client: Conn, clock: FakeClock): Promise<number> {
   return got;
 }
 
-Deno.test("handle() waits for a slow reader when two of it close at once", async () => {
+Deno.test("handle() waits for a slow reader while a nested handle() closes, too", async () => {
   const clock = new FakeClock();
   const [client, server] = pipe({ clock });
   const handled = handle(server, (conn) => {
@@ -595,23 +595,24 @@ Deno.test("handle() waits for a slow reader of a Conn around a Conn", async () =
   const [client, server] = pipe({ clock });
   const around = new Conn(new Conn(server));
   const handled = handle(around, (conn) => {
-    conn.write(new Uint8Array(1024 * 1024)); // one operation of the inner one's
+    conn.write(new Uint8Array(1024 * 1024)); // one operation of the inner Conn
   });
   assertEquals(await readSlowly(client, clock), 1024 * 1024);
   client.close();
   await handled;
 });
 
-Deno.test("handle() of a pipe closes, however it ends", async (t) => {
+Deno.test("handle() with a pipe closes, however the pipe ends", async (t) => {
   type Way = (
     peer: Conn,
     net: MemoryNetwork,
     reader: ReadableStreamDefaultReader,
   ) => unknown;
   const ways: Record<string, Way> = {
-    "all was read": (peer) => peer.closeWrite(),
+    "the peer has closed its side": (peer) => peer.closeWrite(),
     "the peer has reset": (peer, net) => net.reset(peer.localAddr),
-    "nobody reads on, and nothing comes": (_, __, reader) => reader.cancel(),
+    "the reader has cancelled, and nothing arrives": (_, __, reader) =>
+      reader.cancel(),
   };
   for (const [name, end] of Object.entries(ways)) {
     await t.step(name, async () => {

@@ -1,6 +1,6 @@
 /**
- * What ends or blocks a plain accept loop, done to a plain `Deno.listen` first
- * and to ours second.
+ * What ends or blocks a plain accept loop: shown on `Deno.listen` first, then
+ * on our listener.
  *
  * @module
  */
@@ -36,7 +36,7 @@ function rawListen(): Deno.TcpListener {
   return Deno.listen({ hostname: "127.0.0.1", port: 0 });
 }
 
-/** Sends back what comes, on every connection, until the listener closes. */
+/** Echoes on every connection, until the listener closes. */
 async function echoAll(listener: AsyncIterable<Conn>): Promise<void> {
   const handlers: Promise<void>[] = [];
   for await (const conn of listener) handlers.push(echo(conn));
@@ -48,7 +48,7 @@ async function echo(conn: Conn): Promise<void> {
   try {
     for await (const chunk of conn) await conn.write(chunk);
   } catch {
-    // It has reset.
+    // The client has reset.
   }
 }
 
@@ -63,7 +63,7 @@ Deno.test("a client that resets ends a plain loop, not ours", {
   timeout: STUCK_MS,
 }, async () => {
   const raw = rawListen();
-  // On a busy machine a reset may come after its "close", and then too late.
+  // On a busy machine a reset may arrive after its "close": too late to count.
   for (let i = 0; i < 10; i++) await reset(raw);
   await assertRejects(async () => {
     for await (const conn of raw) conn.close();
@@ -78,7 +78,7 @@ Deno.test("a client that resets ends a plain loop, not ours", {
   await served;
 });
 
-Deno.test("a second accept is refused by Deno, and waits with us", async () => {
+Deno.test("a second accept() is refused by Deno, and waits in ours", async () => {
   const raw = rawListen();
   const first = raw.accept().catch(() => {});
   await assertRejects(() => raw.accept(), Deno.errors.Busy);
@@ -93,7 +93,7 @@ Deno.test("a second accept is refused by Deno, and waits with us", async () => {
   }
 });
 
-Deno.test("close() twice is refused by Deno, and nothing to us", async () => {
+Deno.test("close() twice throws in Deno, and is harmless in ours", async () => {
   const raw = rawListen();
   raw.close();
   assertThrows(() => raw.close(), Deno.errors.BadResource);
@@ -105,7 +105,7 @@ Deno.test("close() twice is refused by Deno, and nothing to us", async () => {
 
 Deno.test("the port is free when close() settles, not when Deno's returns", async () => {
   const { hostname, port } = ownAddr(20_002);
-  // In a process that starts no other one; see listenAnew().
+  // In a process that starts no child; see listenAnew().
   const { stdout, stderr } = await runChild(
     `
     import { listen, serve } from "./mod.ts";
@@ -155,7 +155,7 @@ Deno.test("the port is free when close() settles, not when Deno's returns", asyn
   assertEquals(stdout, "EADDRINUSE\nfree\n", stderr);
 });
 
-Deno.test("a plain loop dies of EMFILE; ours waits, and says so once", {
+Deno.test("a plain loop dies of EMFILE; ours waits, and reports it once", {
   ignore: !linux,
   timeout: STUCK_MS,
 }, async () => {
@@ -243,7 +243,7 @@ Deno.test("a plain loop dies of EMFILE; ours waits, and says so once", {
   for (const percent of cpu) assert(percent < 20, `${cpu} % of a core`);
 });
 
-/** Errnos of accept(2), by Linux's number, and what Deno calls them, if it does. */
+/** Errnos of accept(2): the number on Linux, its name, what we make of it. */
 const ERRNOS: [number: number, code: string, kind: "peer" | "capacity"][] = [
   [1, "EPERM", "peer"],
   [12, "ENOMEM", "capacity"],
@@ -267,7 +267,7 @@ const ERRNOS: [number: number, code: string, kind: "peer" | "capacity"][] = [
   [113, "EHOSTUNREACH", "peer"],
 ];
 
-Deno.test("accept() survives each errno of the kernel, as Deno tells it", {
+Deno.test("accept() survives each errno of the kernel, as Deno reports it", {
   ignore: !linux || !installed("cc"),
   timeout: STUCK_MS,
 }, async () => {
@@ -320,7 +320,7 @@ Deno.test("accept() survives each errno of the kernel, as Deno tells it", {
   assertEquals(JSON.parse(stdout), ERRNOS.map(([, ...told]) => told));
 });
 
-Deno.test("a flood of resets slows nobody down", async () => {
+Deno.test("a flood of resets does not slow the loop down", async () => {
   let met = 0;
   const waits: number[] = [];
   const clock: Clock = {
@@ -348,8 +348,8 @@ Deno.test("a flood of resets slows nobody down", async () => {
     for (let i = 0; i < 20; i++) next();
   `;
   // On a busy machine the clients may reset so late that all of them were
-  // accepted before. (How long a trip takes says more of the machine than of
-  // the loop; bench/claims.ts has the slowest.)
+  // accepted before. (How long a round trip takes depends on the machine more
+  // than on the loop; bench/claims.ts measures the slowest.)
   for (let i = 0; i < 5 && met === 0; i++) {
     let flooding = true;
     const flooded = runChild(flood, { flags: ["--allow-net=127.0.0.1"] })
@@ -358,14 +358,14 @@ Deno.test("a flood of resets slows nobody down", async () => {
     const { code, stderr } = await flooded;
     assertEquals(code, 0, stderr);
   }
-  assert(met > 0, "each of these ends a plain loop");
+  assert(met > 0, "no client reset before it was accepted");
   assertEquals(waits.filter((ms) => ms > 0), [], "the loop waits for nothing");
   await listener.close();
   await served;
 });
 
 Deno.test("a thousand clients at once: none is refused", {
-  ignore: !linux, // elsewhere the kernel keeps no thousand waiting
+  ignore: !linux, // elsewhere the kernel's queue is shorter
   timeout: STUCK_MS,
 }, async () => {
   await using listener = await listen("tcp", "127.0.0.1:0");
@@ -428,14 +428,14 @@ Deno.test("new Listener() takes a TLS listener", async (t) => {
     const options = { hostname: "127.0.0.1", caCerts: [cert] };
     return new Conn(await Deno.startTls(await Deno.connect(addr), options));
   };
-  await t.step("which speaks TLS", async () => {
+  await t.step("speaks TLS", async () => {
     await using client = await connectTls();
     await client.write(bytes("secret"));
     const p = new Uint8Array(16);
     assertEquals(await client.read(p), 6);
     assertEquals(p.subarray(0, 6), bytes("secret"));
   });
-  await t.step("and is not ended by who does not, or resets", async () => {
+  await t.step("survives clients that speak no TLS, or reset", async () => {
     await using stranger = await connect(listener);
     await stranger.write(bytes("GET / HTTP/1.1\r\n\r\n"));
     await reset(listener);
@@ -443,14 +443,14 @@ Deno.test("new Listener() takes a TLS listener", async (t) => {
     await client.write(bytes("secret"));
     assertEquals(await client.read(new Uint8Array(16)), 6);
   });
-  await t.step("and closes like any other", async () => {
+  await t.step("closes like any other listener", async () => {
     await listener.close();
     await served;
     (await listenAnew(() => Deno.listen(addr))).close();
   });
 });
 
-Deno.test("a unix socket's file goes with its listener", {
+Deno.test("a unix listener removes its socket's file", {
   ignore: Deno.build.os === "windows",
 }, async (t) => {
   const folder = await Deno.makeTempDir({ prefix: "listener" });
@@ -462,7 +462,7 @@ Deno.test("a unix socket's file goes with its listener", {
     await listener.close();
     await assertRejects(() => Deno.lstat(path), Deno.errors.NotFound);
   });
-  await t.step("but not with a process that was killed", async () => {
+  await t.step("not when its process is killed", async () => {
     const { code } = await runChild(
       `
       import { listen } from "./listener.ts";
@@ -485,14 +485,15 @@ Deno.test("a unix socket's file goes with its listener", {
       (error as Error).message,
       `listen unix ${path}: address already in use`,
     );
-    // As Go: whoever knows that nobody listens removes it.
+    // As in Go, it is for whoever knows that nobody listens to remove it.
     await Deno.remove(path);
     await using _listener = await listen("unix", path);
   });
   await Deno.remove(folder, { recursive: true });
 });
 
-// What operating.md says of restarts. It is the runtime, which goes by name.
+// As operating.md says of restarts. It is the runtime that removes the file, by
+// its name.
 Deno.test("a unix listener that closes removes its successor's file", {
   ignore: Deno.build.os === "windows",
 }, async () => {
@@ -506,7 +507,7 @@ Deno.test("a unix listener that closes removes its successor's file", {
   assertEquals(String(successor.addr), path);
 });
 
-Deno.test("a unix client whose own name is no UTF-8 ends nothing", {
+Deno.test("a unix client with a non-UTF-8 name ends a plain loop, not ours", {
   ignore: !linux || !installed("socat"),
 }, async () => {
   const path = await Deno.makeTempFile();
@@ -544,8 +545,8 @@ Deno.test("a unix client whose own name is no UTF-8 ends nothing", {
   assertStringIncludes(events[0]!, `peer: OpError: accept unix ${path}: `);
 });
 
-Deno.test("a unix socket may have a name instead of a file", {
-  ignore: !linux, // which has invented it
+Deno.test("a unix socket may be abstract: a name without a file", {
+  ignore: !linux, // only Linux has these
 }, async () => {
   const name = `@switchboard-${crypto.randomUUID()}`;
   const listener = await listen("unix", name);
@@ -561,7 +562,7 @@ Deno.test("a unix socket may have a name instead of a file", {
   await using _again = await listenAnew(() => listen("unix", name));
 });
 
-Deno.test("an accept keeps the process alive as long as somebody waits", async (t) => {
+Deno.test("accept() keeps the process alive while somebody waits", async (t) => {
   const rows: Record<string, [change: string, output: string]> = {
     "by default": ["loop();", "closed\nended\n"],
     "unref() before": ["listener.unref(); loop();", ""],
@@ -571,8 +572,8 @@ Deno.test("an accept keeps the process alive as long as somebody waits", async (
       "closed\nended\n",
     ],
     "nobody waits": ["", ""],
-    "the caller has gone": ["leave();", ""],
-    "the caller has gone, another waits": [
+    "the caller has aborted": ["leave();", ""],
+    "the caller has aborted, another waits": [
       "leave(); loop();",
       "closed\nended\n",
     ],
@@ -610,10 +611,10 @@ Deno.test("an accept keeps the process alive as long as somebody waits", async (
   }
 });
 
-Deno.test("close() settles although nobody waits for the accept under way", async (t) => {
+Deno.test("close() settles although nobody waits for the pending accept", async (t) => {
   // Nothing else is pending, so an accept that did not keep the process alive
   // would end the test in the middle.
-  await t.step("the caller has gone", async () => {
+  await t.step("the caller has aborted", async () => {
     const listener = await listen("tcp", "127.0.0.1:0");
     const controller = new AbortController();
     const call = listener.accept(controller).catch((reason) => reason);

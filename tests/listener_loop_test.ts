@@ -18,12 +18,12 @@ import { InnerConn } from "./conn_inner.ts";
 import { closedInner, errno, FakeConn, FakeListener } from "./fake_listener.ts";
 import { countedSignal, turn } from "./support.ts";
 
-/** An accept that is expected to stay pending until the test ends. */
+/** An accept that has to fail, because the listener closes or breaks. */
 function acceptUntilClosed(listener: Listener): Promise<OpError> {
   return assertRejects(() => listener.accept(), OpError);
 }
 
-/** A caller who gives up at once; the accept that he began goes on. */
+/** A caller that aborts at once; the accept that it began stays pending. */
 async function comeAndGo(listener: Listener): Promise<void> {
   const controller = new AbortController();
   const gone = listener.accept(controller).catch((error) => error);
@@ -44,14 +44,14 @@ Deno.test("a good connection ends a burst of bad ones", async () => {
   for (const bad of [63, 1]) {
     const accepted = listener.accept();
     for (let i = 0; i < bad; i++) await fake.settle(errno("ENOTCONN"));
-    assertEquals([fake.waiting, clock.pending], [true, 0], "no rest is due");
+    assertEquals([fake.waiting, clock.pending], [true, 0], "no pause is due");
     await fake.settle(new FakeConn());
     (await accepted).close();
   }
   await endOf(listener, fake);
 });
 
-Deno.test("an accept that fails after close() is no news", async (t) => {
+Deno.test("an accept that fails after close() is not reported", async (t) => {
   for (const code of ["EBADF", "ENOTCONN", "EMFILE"]) {
     await t.step(code, async () => {
       const events: AcceptErrorEvent[] = [];
@@ -70,7 +70,7 @@ Deno.test("an accept that fails after close() is no news", async (t) => {
   }
 });
 
-Deno.test("a full table is no business of a caller who has gone", async () => {
+Deno.test("a capacity error that meets no caller starts no back-off", async () => {
   const clock = new FakeClock();
   const fake = new FakeListener();
   const listener = new Listener(fake.inner, { clock });
@@ -128,7 +128,7 @@ Deno.test("a back-off ends with close()", async () => {
   for (const error of await Promise.all(calls)) assert(isClosed(error));
 });
 
-Deno.test("a back-off ends when its last caller goes", async () => {
+Deno.test("a back-off ends when its last caller aborts", async () => {
   const clock = new FakeClock();
   const fake = new FakeListener();
   const listener = new Listener(fake.inner, { clock });
@@ -145,7 +145,7 @@ Deno.test("a back-off ends when its last caller goes", async () => {
   assertStrictEquals(await calls[1], two.signal.reason);
   assertEquals(clock.pending, 0);
 
-  // Whoever comes next has not waited yet: one try at once, then the schedule.
+  // The next caller has not waited yet: it tries at once, then by the schedule.
   const end = acceptUntilClosed(listener);
   assertEquals(fake.accepts, 2);
   await fake.settle(errno("EMFILE"));
@@ -174,7 +174,7 @@ Deno.test("a new caller waits for the back-off like the others", async () => {
   await endOf(listener, fake);
 });
 
-Deno.test("unref() covers the back-off", async () => {
+Deno.test("unref() applies to the timer of a back-off, too", async () => {
   const refd: boolean[] = [];
   const timers = new Map<unknown, number>();
   const clock = new FakeClock();
@@ -199,17 +199,17 @@ Deno.test("unref() covers the back-off", async () => {
   await fake.settle(errno("EMFILE"));
   assertEquals(refd, [true, false, false, true, true]);
   assertEquals(fake.calls, ["unref", "ref"]);
-  assertEquals(fake.accepts, 3, "a change of mind moves no retry");
+  assertEquals(fake.accepts, 3, "ref() and unref() do not move the retry");
   await endOf(listener, fake);
   await end;
   assertEquals(clock.pending, 0);
 });
 
-Deno.test("a burst of bad peers lets everybody else have a turn", async (t) => {
+Deno.test("a burst of bad peers gives the event loop a turn", async (t) => {
   const makes: Record<string, () => FakeConn | Error> = {
-    "reset in the queue": () => errno("ENOTCONN"),
-    "reset after it": () => new FakeConn("::1", errno("EINVAL")),
-    "closed behind our back": () =>
+    "reset before the accept": () => errno("ENOTCONN"),
+    "reset after the accept": () => new FakeConn("::1", errno("EINVAL")),
+    "closed by somebody else": () =>
       new FakeConn("::1", new Deno.errors.BadResource("closed")),
     "of the wrong family": () => new FakeConn("::ffff:10.0.0.1"),
   };
@@ -234,7 +234,7 @@ Deno.test("a burst of bad peers lets everybody else have a turn", async (t) => {
       };
       for (let burst = 0; burst < 2; burst++) {
         for (let i = 0; i < 63; i++) await settle();
-        assertEquals(clock.pending, 0, "the next one waits for nothing");
+        assertEquals(clock.pending, 0, "the next accept does not wait yet");
         await settle();
         assertEquals([fake.waiting, clock.pending], [false, 1]);
         await clock.advance(0);
@@ -262,7 +262,7 @@ Deno.test("a burst of bad peers whose last one meets no caller sets no timer", a
   await endOf(listener, fake);
 });
 
-Deno.test("onAcceptError may close in any event, and leaves no timer", async (t) => {
+Deno.test("onAcceptError may close the listener, and no timer is left", async (t) => {
   for (const [code, errors] of [["ENOTCONN", 64], ["EMFILE", 1]] as const) {
     await t.step(code, async () => {
       const clock = new FakeClock();
@@ -297,11 +297,11 @@ Deno.test("an unknown error closes the listener and reaches every caller", async
   }
   assertEquals(fake.calls, ["close"]);
   assertEquals(listeners(), 0);
-  assert(isClosed(await acceptUntilClosed(listener)), "told once");
+  assert(isClosed(await acceptUntilClosed(listener)), "reported once");
   await listener.close();
 });
 
-Deno.test("what is no connection breaks the listener, and is told", async (t) => {
+Deno.test("a value that is no connection breaks the listener", async (t) => {
   let closed = 0;
   const close = () => closed++;
   const udp = { transport: "udp", hostname: "::1", port: 1 };
@@ -337,14 +337,15 @@ Deno.test("what is no connection breaks the listener, and is told", async (t) =>
   }
 });
 
-Deno.test("a connection that has no address any more is a bad peer", async () => {
+Deno.test("a connection that has lost its address is a bad peer", async () => {
   const fake = new FakeListener();
   const events: AcceptErrorEvent[] = [];
   const onAcceptError = (event: AcceptErrorEvent) => void events.push(event);
   await using listener = new Listener(fake.inner, { onAcceptError });
   const call = listener.accept();
   const gone = new FakeConn(undefined as unknown as string);
-  Object.assign(gone.remoteAddr, { hostname: undefined }); // node:net, reset
+  // As node:net's after a reset.
+  Object.assign(gone.remoteAddr, { hostname: undefined });
   await fake.settle(gone);
   assertEquals(gone.calls, ["close"]);
   assertEquals(events.map(({ kind, error }) => [kind, error.code]), [
@@ -354,7 +355,7 @@ Deno.test("a connection that has no address any more is a bad peer", async () =>
   (await call).close();
 });
 
-Deno.test("a connection that comes too late need not be one that can be closed", async () => {
+Deno.test("close() ignores a late connection that is closed already", async () => {
   const fake = new FakeListener();
   const listener = new Listener(fake.inner);
   const call = acceptUntilClosed(listener);
@@ -364,7 +365,7 @@ Deno.test("a connection that comes too late need not be one that can be closed",
   await closing;
 });
 
-Deno.test("accept() of the inner listener need not give a promise", async () => {
+Deno.test("the inner listener's accept() need not return a promise", async () => {
   const conn = new FakeConn();
   const inner = { addr: conn.localAddr, accept: () => conn, close: () => {} };
   const listener = new Listener(inner as unknown as Deno.Listener);
@@ -374,7 +375,7 @@ Deno.test("accept() of the inner listener need not give a promise", async () => 
   await listener.close();
 });
 
-Deno.test("new Listener() refuses what is no listener", () => {
+Deno.test("new Listener() refuses anything but a listener", () => {
   for (const inner of [undefined, null, {}, "text"]) {
     assertThrows(
       () => new Listener(inner as unknown as Deno.Listener),
@@ -384,7 +385,7 @@ Deno.test("new Listener() refuses what is no listener", () => {
   }
 });
 
-Deno.test("a broken listener does not wait for a close() of a subclass", async () => {
+Deno.test("a broken listener does not depend on a subclass's close()", async () => {
   const inner = new FakeListener();
   class Own extends Listener {
     override close(): Promise<void> {
@@ -409,7 +410,7 @@ Deno.test("a loop throws an unknown error", async () => {
   assertEquals((await loop).message, "accept tcp [::1]:1: surprise");
 });
 
-Deno.test("an unknown error that met no caller is kept for the next", async () => {
+Deno.test("an unknown error that meets no caller is kept for the next one", async () => {
   const fake = new FakeListener();
   const listener = new Listener(fake.inner);
   const { controller, signal } = countedSignal();
@@ -419,10 +420,10 @@ Deno.test("an unknown error that met no caller is kept for the next", async () =
   const cause = errno("EBADF");
   await fake.settle(cause);
   assertStrictEquals((await acceptUntilClosed(listener)).cause, cause);
-  assert(isClosed(await acceptUntilClosed(listener)), "told once");
+  assert(isClosed(await acceptUntilClosed(listener)), "reported once");
 });
 
-Deno.test("an inner listener that somebody else closed ends loops in silence", async () => {
+Deno.test("an inner listener that somebody else closed ends loops without an error", async () => {
   for (const error of [closedInner, new Deno.errors.Interrupted("canceled")]) {
     const fake = new FakeListener();
     const listener = new Listener(fake.inner);
@@ -434,16 +435,16 @@ Deno.test("an inner listener that somebody else closed ends loops in silence", a
   }
 });
 
-Deno.test("close() tells of an inner listener that does not close", async (t) => {
+Deno.test("close() rejects if the inner listener fails to close", async (t) => {
   const cause = new Error("will not");
-  await t.step("asked by the caller", async () => {
+  await t.step("called by the user", async () => {
     const listener = new Listener(new FakeListener(cause).inner);
     for (let i = 0; i < 2; i++) {
       assertStrictEquals(await listener.close().catch((e) => e), cause);
     }
   });
   const unasked: Record<string, Error | null> = {
-    "asked by the signal": null,
+    "called for the signal": null,
     "after an unknown error": errno("EBADF"),
     "after somebody else closed it": closedInner,
   };
@@ -461,7 +462,7 @@ Deno.test("close() tells of an inner listener that does not close", async (t) =>
       assertStrictEquals(await listener.close().catch((e) => e), cause);
     });
   }
-  await t.step("and closes a spare connection all the same", async () => {
+  await t.step("closes a spare connection all the same", async () => {
     const fake = new FakeListener(cause);
     const listener = new Listener(fake.inner);
     await comeAndGo(listener);
@@ -470,13 +471,13 @@ Deno.test("close() tells of an inner listener that does not close", async (t) =>
     assertStrictEquals(await listener.close().catch((e) => e), cause);
     assertEquals(spare.calls.at(-1), "close");
   });
-  await t.step("whose own is async, and fails before the accept", async () => {
+  await t.step("whose async close() fails before the accept", async () => {
     const fake = new FakeListener();
     fake.inner.close = () => Promise.reject(cause) as unknown as void;
     const listener = new Listener(fake.inner);
     const loop = acceptUntilClosed(listener);
     const closed = listener.close().catch((e) => e);
-    await turn(); // nobody has heard of it yet: no unhandled rejection
+    await turn(); // it is not an unhandled rejection meanwhile
     await fake.settle(closedInner);
     assertStrictEquals(await closed, cause);
     await loop;
@@ -487,7 +488,7 @@ Deno.test("close() tells of an inner listener that does not close", async (t) =>
   });
 });
 
-Deno.test("close() is one, also to whom the inner listener tells of it", async () => {
+Deno.test("close() gives one promise, even to a call by the inner listener's close()", async () => {
   const fake = new FakeListener();
   const listener = new Listener(fake.inner);
   const { close } = fake;
@@ -533,7 +534,7 @@ Deno.test("break waits for the pending accept, too", async () => {
   await returned;
 });
 
-Deno.test("what a listener of one's own gives takes its leave by closeWrite()", async () => {
+Deno.test("a connection of a custom listener gets closeWrite() before close()", async () => {
   const fake = new FakeListener();
   const listener = new Listener(fake.inner);
   const call = listener.accept();
@@ -549,7 +550,7 @@ Deno.test("what a listener of one's own gives takes its leave by closeWrite()", 
   await endOf(listener, fake);
 });
 
-Deno.test("a spare connection is the next caller's, or closed by close()", async () => {
+Deno.test("a spare connection goes to the next caller, or is closed by close()", async () => {
   const fake = new FakeListener();
   const listener = new Listener(fake.inner);
   const leave = async () => {
@@ -573,7 +574,7 @@ Deno.test("a spare connection is the next caller's, or closed by close()", async
   assertEquals(second.calls, ["noDelay true", "keepAlive true", "close"]);
 });
 
-Deno.test("a spare connection that does not close leaves no listener open", async () => {
+Deno.test("a spare connection that fails to close does not keep the listener open", async () => {
   const fake = new FakeListener();
   const listener = new Listener(fake.inner);
   await comeAndGo(listener);
@@ -587,22 +588,22 @@ Deno.test("a spare connection that does not close leaves no listener open", asyn
   assert(fake.calls.includes("close"));
 });
 
-Deno.test("an accept without a caller does not hold the process", async () => {
+Deno.test("a pending accept without a caller does not keep the process alive", async () => {
   const fake = new FakeListener();
   const listener = new Listener(fake.inner);
   await comeAndGo(listener);
   assertEquals(fake.calls, ["unref"]);
-  listener.ref(); // nobody waits still
+  listener.ref(); // still nobody waits
   assertEquals(fake.calls, ["unref"]);
   const call = listener.accept();
   assertEquals(fake.calls, ["unref", "ref"]);
-  assertEquals(fake.accepts, 1, "the same one");
+  assertEquals(fake.accepts, 1, "the same accept");
   await fake.settle(new FakeConn());
   (await call).close();
   await endOf(listener, fake);
 });
 
-Deno.test("an unref'd listener stays so whoever comes and goes", async () => {
+Deno.test("an unref'd listener stays unref'd as callers come and go", async () => {
   const fake = new FakeListener();
   const listener = new Listener(fake.inner);
   listener.unref();
@@ -614,12 +615,12 @@ Deno.test("an unref'd listener stays so whoever comes and goes", async () => {
   await endOf(listener, fake);
 });
 
-Deno.test("ref() after unref() knows whether somebody waits", async () => {
+Deno.test("ref() after unref() reaches the inner listener only while somebody waits", async () => {
   const fake = new FakeListener();
   const listener = new Listener(fake.inner);
   listener.unref();
   await comeAndGo(listener);
-  listener.ref(); // nobody does
+  listener.ref(); // nobody waits
   assertEquals(fake.calls, ["unref"]);
   listener.unref();
   const call = listener.accept();
@@ -676,7 +677,7 @@ Deno.test("new Listener() checks its options", async (t) => {
   }
 });
 
-Deno.test("new Listener() takes its options at the call", async () => {
+Deno.test("new Listener() ignores later changes of its options", async () => {
   const fake = new FakeListener();
   const options = { noDelay: false };
   const listener = new Listener(fake.inner, options);
@@ -689,7 +690,7 @@ Deno.test("new Listener() takes its options at the call", async () => {
   await listener.close();
 });
 
-Deno.test("a listener that is closed by the connection that it accepts", async () => {
+Deno.test("a connection whose own setup closes the listener is closed, too", async () => {
   const fake = new FakeListener();
   const listener = new Listener(fake.inner);
   const accepted = assertRejects(() => listener.accept(), OpError);
@@ -705,7 +706,7 @@ Deno.test("a listener that is closed by the connection that it accepts", async (
   await listener.close();
 });
 
-Deno.test("an accept that throws at once breaks the listener, and its caller is told", async () => {
+Deno.test("an inner accept() that throws breaks the listener and rejects the caller", async () => {
   const fake = new FakeListener();
   const thrown = new Error("odd");
   fake.accept = () => {

@@ -1,6 +1,6 @@
 /**
- * The network in memory is honest: it passes the suites that real sockets
- * pass, the same tests, with no permission at all.
+ * The network in memory passes the same suites as real sockets, with no
+ * permission at all.
  *
  * @module
  */
@@ -10,7 +10,7 @@ import { MemoryNetwork, pipe } from "../testing/mod.ts";
 import { connSuite } from "./suites/conn_suite.ts";
 import { listenerSuite } from "./suites/listener_suite.ts";
 
-/** By default a connection holds 64 KiB, and one end as much in copies. */
+/** More than a connection holds: 64 KiB, and as much in one end's copies. */
 const flood = 1024 * 1024;
 
 connSuite("pipe()", () => {
