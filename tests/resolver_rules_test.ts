@@ -1,6 +1,6 @@
 /**
- * The time rules of the resolvers, on a script and a clock that is moved by
- * hand: what each question is answered, how long after it was asked.
+ * The timing rules of the resolvers, on a script and a fake clock: what each
+ * question is answered, and how long after it was asked.
  */
 import {
   assertEquals,
@@ -13,7 +13,7 @@ import { lookupFailure } from "../net/resolver.ts";
 import { FakeClock } from "../testing/mod.ts";
 import { countedSignal } from "./support.ts";
 
-/** After so many ms: addresses, an error, or nothing ever. */
+/** Answers: after so many ms, addresses, an error, or never any (null). */
 type Script = Partial<Record<Family, readonly [number, string | Error | null]>>;
 
 interface Case {
@@ -50,7 +50,7 @@ async function play(
       if (typeof answer === "string") resolve(answer.split(" "));
       else reject(answer);
     }, ms);
-    // getaddrinfo cannot be called off; its late answers must do no harm.
+    // getaddrinfo cannot be cancelled; its late answers must do no harm.
     if (calledOff !== signal) {
       calledOff.addEventListener("abort", () => {
         if (timer !== null) clock.clearTimeout(timer);
@@ -105,7 +105,7 @@ const both = (init: LookupInit) => hedged(init, 0);
 
 Deno.test("hedged() asks for each family when there is no answer after 250 ms", async (t) => {
   await expectAll(t, both, {
-    "an answer in time is all": {
+    "an answer in time is enough": {
       script: { 0: [249, "::1 10.0.0.1"] },
       asked: [[0, 0]],
       batches: [["::1 10.0.0.1", 249]],
@@ -128,7 +128,7 @@ Deno.test("hedged() asks for each family when there is no answer after 250 ms", 
       batches: [["10.0.0.1", 260]],
       endMs: 260 + 2_000,
     },
-    "A is never answered, and the first question fails for it": {
+    "A is never answered, and the first question fails because of it": {
       script: { 0: [10_000, broken], 4: [10_000, broken], 6: [10, "::1"] },
       asked: [[0, 0], [6, 250], [4, 250]],
       batches: [["::1", 260]],
@@ -156,32 +156,32 @@ Deno.test("hedged() asks for each family when there is no answer after 250 ms", 
       batches: [["10.0.0.1", 255]],
       endMs: 259,
     },
-    "the first question has the last word": {
+    "an answer to the first question ends the lookup": {
       script: { 0: [300, "::1 10.0.0.1"], 4: [5, "10.0.0.1"], 6: [90, none] },
       asked: [[0, 0], [6, 250], [4, 250]],
       batches: [["10.0.0.1", 255], ["::1", 300]],
       endMs: 300,
     },
-    "but its failure takes no address back": {
+    "a failure of the first question takes no address back": {
       script: { 0: [300, broken], 4: [5, "10.0.0.1"], 6: [15_000, null] },
       asked: [[0, 0], [6, 250], [4, 250]],
       batches: [["10.0.0.1", 255]],
       endMs: 300,
     },
-    "also when it fails before the others": {
+    "a failure of the first question ends the lookup": {
       script: { 0: [300, none], 4: [500, "10.0.0.1"], 6: [500, "::1"] },
       asked: [[0, 0], [6, 250], [4, 250]],
       batches: [],
       endMs: 300,
       error: none,
     },
-    "each family fails, the first question goes on": {
+    "both families fail, the first question is still awaited": {
       script: { 0: [10_000, "10.0.0.1"], 4: [500, broken], 6: [500, broken] },
       asked: [[0, 0], [6, 250], [4, 250]],
       batches: [["10.0.0.1", 10_000]],
       endMs: 10_000,
     },
-    "silence": {
+    "all questions time out": {
       script: { 0: [10_000, broken], 4: [10_000, broken], 6: [10_000, broken] },
       asked: [[0, 0], [6, 250], [4, 250]],
       batches: [],
@@ -196,7 +196,7 @@ Deno.test("hedged() asks for each family when there is no answer after 250 ms", 
       endMs: 249,
       error: broken,
     },
-    "an abort after them": {
+    "an abort after the 250 ms": {
       script: { 0: [15_000, null], 4: [0, null], 6: [0, null] },
       abortMs: 300,
       asked: [[0, 0], [6, 250], [4, 250]],
@@ -207,13 +207,13 @@ Deno.test("hedged() asks for each family when there is no answer after 250 ms", 
   });
 });
 
-Deno.test("hedged() asks nobody else when the answer comes with the time", async () => {
+Deno.test("hedged() asks no more if the answer is due at the same time", async () => {
   const clock = new FakeClock(0);
   const { signal, listeners } = countedSignal();
   const asked: Family[] = [];
   const ask: LookupInit["ask"] = (family) => {
     asked.push(family);
-    // As in a busy process: the answer is due, and is told one turn later.
+    // As in a busy process: the answer is there, but delivered a turn later.
     return new Promise((resolve) =>
       clock.setTimeout(
         () => clock.setTimeout(() => resolve(["10.0.0.1"]), 0),
@@ -227,10 +227,10 @@ Deno.test("hedged() asks nobody else when the answer comes with the time", async
   assertEquals([asked, clock.pending, listeners()], [[0], 0, 0]);
 });
 
-Deno.test("hedged() leaves the first question alone as long as it is told", async (t) => {
+Deno.test("hedged() waits for `patience` before it asks more", async (t) => {
   const patient = (init: LookupInit) => hedged(init, 0, 2_000);
   await expectAll(t, patient, {
-    "an answer in time is all": {
+    "an answer in time is enough": {
       script: { 0: [1_999, "::1 10.0.0.1"] },
       asked: [[0, 0]],
       batches: [["::1 10.0.0.1", 1_999]],
@@ -245,12 +245,12 @@ Deno.test("hedged() leaves the first question alone as long as it is told", asyn
   });
 });
 
-Deno.test("hedged() asks no more while there is no room for it", async (t) => {
+Deno.test("hedged() asks no more while `spare` does not allow it", async (t) => {
   let looks = 0;
   const crowded = (init: LookupInit) =>
     hedged({ ...init, spare: () => ++looks === 3 }, 0);
   await expectAll(t, crowded, {
-    "it looks again every 250 ms": {
+    "it checks again every 250 ms": {
       script: { 0: [15_000, null], 4: [10, "10.0.0.1"], 6: [15_000, null] },
       asked: [[0, 0], [6, 750], [4, 750]],
       batches: [["10.0.0.1", 760]],
@@ -260,7 +260,7 @@ Deno.test("hedged() asks no more while there is no room for it", async (t) => {
   assertEquals(looks, 3);
 });
 
-Deno.test("hedged() asks once where one family is wanted", async (t) => {
+Deno.test("hedged() asks only once for a single family", async (t) => {
   await expectAll(t, (init) => hedged(init, 6), {
     "answered": {
       script: { 6: [5_000, "::1"] },
@@ -280,7 +280,7 @@ Deno.test("hedged() asks once where one family is wanted", async (t) => {
 
 const asked: Case["asked"] = [[6, 0], [4, 0]];
 
-Deno.test("paired() lets A wait 50 ms for AAAA", async (t) => {
+Deno.test("paired() makes A wait up to 50 ms for AAAA", async (t) => {
   await expectAll(t, (init) => paired(init, [6, 4]), {
     "AAAA first": {
       script: { 6: [10, "::1"], 4: [20, "10.0.0.1"] },
@@ -331,7 +331,7 @@ Deno.test("paired() lets A wait 50 ms for AAAA", async (t) => {
       endMs: 20,
       error: none,
     },
-    "neither, for reasons of which one says more": {
+    "neither, and one reason says more": {
       script: { 6: [20, none], 4: [30, broken] },
       asked,
       batches: [],
@@ -365,7 +365,7 @@ Deno.test("paired() lets A wait 50 ms for AAAA", async (t) => {
   });
 });
 
-Deno.test("paired() calls off what nobody waits for after a break", async () => {
+Deno.test("paired() cancels the other question after a break", async () => {
   const clock = new FakeClock(0);
   const { signal, listeners } = countedSignal();
   let reason: unknown;
@@ -387,7 +387,7 @@ Deno.test("paired() calls off what nobody waits for after a break", async () => 
   assertEquals(clock.pending, 0);
 });
 
-Deno.test("paired() hears of an abort between two batches", async () => {
+Deno.test("paired() rejects after an abort between two batches", async () => {
   const clock = new FakeClock(0);
   const { controller, signal, listeners } = countedSignal();
   const ask: LookupInit["ask"] = (family, signal) => {
@@ -406,7 +406,7 @@ Deno.test("paired() hears of an abort between two batches", async () => {
   assertEquals([clock.pending, listeners()], [0, 0]);
 });
 
-Deno.test("the rules ask nobody when the signal has aborted already", async (t) => {
+Deno.test("hedged() and paired() ask nothing if the signal has already aborted", async (t) => {
   const reason = new Error("stop");
   const init: LookupInit = {
     ask: () => {
@@ -423,7 +423,7 @@ Deno.test("the rules ask nobody when the signal has aborted already", async (t) 
   }
 });
 
-Deno.test("lookupFailure() knows getaddrinfo's words, in each system's", async (t) => {
+Deno.test("lookupFailure() understands getaddrinfo's messages on each system", async (t) => {
   const failed = "failed to lookup address information: ";
   const cases: [words: string, notFound: boolean, temporary: boolean][] = [
     [`${failed}Name or service not known`, true, false], // glibc
@@ -435,7 +435,7 @@ Deno.test("lookupFailure() knows getaddrinfo's words, in each system's", async (
     ["This is usually a temporary error. (os error 11002)", false, true],
     ["A non-recoverable error. (os error 11003)", false, false],
     ["The requested name is valid. (os error 11004)", false, false],
-    // musl, of all that can fail
+    // musl, for any failure
     [`${failed}Name does not resolve`, false, false],
   ];
   for (const [words, notFound, temporary] of cases) {
@@ -447,7 +447,7 @@ Deno.test("lookupFailure() knows getaddrinfo's words, in each system's", async (
       assertStrictEquals(error.cause, cause);
     });
   }
-  await t.step("what is something else", () => {
+  await t.step("any other error", () => {
     const refused = new Deno.errors.ConnectionRefused("refused");
     assertEquals(lookupFailure("db.test", refused), undefined);
   });

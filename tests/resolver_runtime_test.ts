@@ -1,4 +1,4 @@
-/** The two resolvers, on a name server that follows a script. */
+/** The two resolvers, with a scripted name server. */
 import {
   assert,
   assertEquals,
@@ -89,7 +89,7 @@ Deno.test("dnsResolver() asks the name server for AAAA and A", async (t) => {
         : family === 6
         ? [`${name} AAAA`]
         : [`${name} A`, `${name} AAAA`];
-      // Absolute names: nothing but the name itself.
+      // Names are absolute: no search list is tried.
       assertEquals([...new Set(server.questions)].toSorted(), asked);
     });
   }
@@ -110,7 +110,7 @@ Deno.test("dnsResolver() fails with a DnsError that names the server", async (t)
       const error = await failureOf(dnsResolver(server), `${name}.test`);
       assertEquals(error.hostname, `${name}.test`);
       assertEquals(error.server, `${ipAddr}:${port}`);
-      // Deno tells none of them from the others.
+      // Deno does not tell them apart.
       assertInstanceOf(error.cause, Deno.errors.NotFound);
       assertEquals(error.notFound, false);
       assertEquals(error.timeout, false);
@@ -132,7 +132,7 @@ Deno.test("dnsResolver() gives A first if AAAA takes longer than 50 ms", async (
   const batches: string[][] = [];
   for await (const batch of batchesOf(dnsResolver(server), "late.test")) {
     if (batches.push(batch) === 1) {
-      // One millisecond for the rounding of the timer.
+      // Minus one millisecond: timers are rounded.
       assertEquals(performance.now() - start >= 49, true);
       late.resolve();
     }
@@ -140,7 +140,7 @@ Deno.test("dnsResolver() gives A first if AAAA takes longer than 50 ms", async (
   assertEquals(batches, [["192.0.2.1"], ["2001:db8::1"]]);
 });
 
-Deno.test("dnsResolver() rejects with the signal's reason, and leaves nothing", async (t) => {
+Deno.test("dnsResolver() rejects with the signal's reason, and leaves nothing behind", async (t) => {
   await using server = await DnsServer.start({
     "silent.test AAAA": "silence",
     "silent.test A": "silence",
@@ -154,7 +154,7 @@ Deno.test("dnsResolver() rejects with the signal's reason, and leaves nothing", 
     assertStrictEquals(error, reason);
     assertEquals(server.questions, []);
   });
-  await t.step("aborted meanwhile", async () => {
+  await t.step("aborted during the lookup", async () => {
     const { controller, signal, listeners } = countedSignal();
     const reason = new Error("meanwhile");
     const resolving = addressesOf(resolve, "silent.test", { signal })
@@ -167,12 +167,12 @@ Deno.test("dnsResolver() rejects with the signal's reason, and leaves nothing", 
   });
 });
 
-Deno.test("dnsResolver() calls off a question that nobody waits for", async () => {
+Deno.test("dnsResolver() cancels a question that nobody waits for", async () => {
   await using server = await DnsServer.start({
     "half.test AAAA": "silence",
     "half.test A": ["192.0.2.1"],
   });
-  // The sanitizers see an operation, a timer or a socket that is left.
+  // The sanitizers would see an operation, a timer or a socket left behind.
   await Promise.all(Array.from({ length: 50 }, async () => {
     for await (const batch of batchesOf(dnsResolver(server), "half.test")) {
       assertEquals(batch, ["192.0.2.1"]);
@@ -181,7 +181,7 @@ Deno.test("dnsResolver() calls off a question that nobody waits for", async () =
   }));
 });
 
-Deno.test("dnsResolver() has localhost answered without a question", async () => {
+Deno.test("dnsResolver() resolves localhost without asking the name server", async () => {
   await using server = await DnsServer.start({});
   const resolve = dnsResolver(server);
   assertEquals(
@@ -191,9 +191,9 @@ Deno.test("dnsResolver() has localhost answered without a question", async () =>
   assertEquals(server.questions, []);
 });
 
-Deno.test("systemResolver() takes no shorthand for an address, as getaddrinfo does", async (t) => {
+Deno.test("systemResolver() rejects shorthand addresses, which getaddrinfo accepts", async (t) => {
   for (const host of ["127.1", "2130706433", "010.0.0.1", "0x7f.1", ""]) {
-    await t.step(host || "nothing", async () => {
+    await t.step(host || "an empty name", async () => {
       const error = await assertRejects(
         () => addressesOf(systemResolver, host),
         DnsError,
@@ -204,7 +204,7 @@ Deno.test("systemResolver() takes no shorthand for an address, as getaddrinfo do
   assertEquals(await addressesOf(systemResolver, "127.0.0.1"), ["127.0.0.1"]);
 });
 
-Deno.test("dnsResolver() checks its options before anything is asked", () => {
+Deno.test("dnsResolver() checks its options at the call", () => {
   const notAddresses: unknown[] = [
     "",
     "ns.test",
@@ -232,7 +232,7 @@ Deno.test("dnsResolver() checks its options before anything is asked", () => {
   }
 });
 
-Deno.test("dial() finds its way through dnsResolver()", async (t) => {
+Deno.test("dial() works with dnsResolver()", async (t) => {
   await using server = await DnsServer.start({
     "db.test AAAA": ["2001:db8::1"],
     "db.test A": ["127.0.0.1"],
@@ -247,7 +247,7 @@ Deno.test("dial() finds its way through dnsResolver()", async (t) => {
     assertEquals(String(conn.remoteAddr), String(listener.addr));
     assertEquals(server.questions, ["db.test A"]);
   });
-  await t.step("found while AAAA is silent", async () => {
+  await t.step("found, though AAAA is never answered", async () => {
     await using conn = await dial("tcp", `half.test:${port}`, { resolve });
     assertEquals(String(conn.remoteAddr), String(listener.addr));
   });
@@ -261,7 +261,7 @@ Deno.test("dial() finds its way through dnsResolver()", async (t) => {
   });
 });
 
-/** A network and a name server of one's own: root's privilege, or a user's. */
+/** Whether a child may have its own network and name server. */
 const canEnter = Deno.build.os === "linux" &&
   await enterNamespace({ temporary: "", files: {}, network: true }, [])
     .then(() => true, () => false);
@@ -286,7 +286,7 @@ type Found =
   & { bound: { hostname: string; questions: string[] } }
   & { absolute: string[]; questions: string[]; readMs: number };
 
-/** Looks names up in a child process, with a name server that is a script. */
+/** Looks names up in a child process, with a scripted name server. */
 async function lookUpAll(): Promise<Found> {
   const child = new URL("system_lookups.ts", import.meta.url).pathname;
   const temporary = await Deno.makeTempDir();
@@ -312,7 +312,7 @@ async function lookUpAll(): Promise<Found> {
   }
 }
 
-/** What dnsResolver() makes of a name server that loses packets, or is silent. */
+/** dnsResolver() with a name server that loses packets, or never answers. */
 async function resolveSlowly() {
   await using server = await DnsServer.start({
     "lost.test AAAA": "NXDOMAIN",
@@ -331,13 +331,13 @@ async function resolveSlowly() {
   return { lost, silent, half, port: server.nameServer.port };
 }
 
-Deno.test("resolvers outlive a lost packet, and end at silence", async (t) => {
+Deno.test("resolvers survive a lost packet, and give up on silence", async (t) => {
   // All at once, because they take seconds.
   const [{ lost, silent, half, port }, found] = await Promise.all([
     resolveSlowly(),
     canEnter ? lookUpAll() : null,
   ]);
-  await t.step("dnsResolver(): lost", () => {
+  await t.step("dnsResolver(): a lost packet", () => {
     assertEquals(lost, ["192.0.2.1"]);
   });
   await t.step("dnsResolver(): silence", () => {
@@ -354,7 +354,7 @@ Deno.test("resolvers outlive a lost packet, and end at silence", async (t) => {
   });
   await t.step({
     name:
-      "systemResolver() gives the system's answer, and does not wait for half of it (needs unshare)",
+      "systemResolver() gives the system's answer, and does not wait long for one family (needs unshare)",
     ignore: !found,
     fn: (t) => assertSystemAnswers(t, found!),
   });
@@ -364,14 +364,14 @@ async function assertSystemAnswers(t: Deno.TestContext, found: Found) {
   await t.step("a name in /etc/hosts", () => {
     assertEquals(found.hosts.addresses, ["127.0.0.1"]);
   });
-  await t.step("a name there that has the other family only", () => {
+  await t.step("a name in /etc/hosts that has only the other family", () => {
     assertEquals(found.hostsSix.error, {
       message: "address hosts.test: no suitable address found", // as Go's
     });
   });
   await t.step("both families", () => {
-    // As the system has them: with a route to neither IPv6 leads (RFC 6724,
-    // section 2.1).
+    // In the system's order: with a route to neither, IPv6 comes first (RFC
+    // 6724, section 2.1).
     assertEquals(found.both.addresses, ["2001:db8::1", "192.0.2.1"]);
   });
   await t.step("one family", () => {
@@ -402,7 +402,7 @@ async function assertSystemAnswers(t: Deno.TestContext, found: Found) {
       code: "EAI_AGAIN",
     });
   });
-  // getaddrinfo gives these after 15, 10 and 5 s.
+  // getaddrinfo alone takes 15, 10 and 5 s for these.
   await t.step("AAAA is never answered", () => {
     assertEquals(found.half.addresses, ["192.0.2.1"]);
     assert(found.half.ms < 1_500, `${found.half.ms}`);
@@ -426,25 +426,25 @@ async function assertSystemAnswers(t: Deno.TestContext, found: Found) {
     ]);
   });
   await t.step("dnsResolver() asks for absolute names", () => {
-    // The rest may be repeated; host.corp.test may not be asked for at all.
+    // Questions may be repeated, but host.corp.test must not be asked for.
     assertEquals([...new Set(found.absolute)].toSorted(), [
       "host A",
       "host AAAA",
     ]);
   });
-  await t.step("lookups that were given up are shared by the next", () => {
-    // Not 20; but each family may have been asked for as well by now, and
-    // getaddrinfo repeats what is not answered.
+  await t.step("an abandoned lookup is shared by the next ones", () => {
+    // Not 20. But each family may have been asked for as well by now, and
+    // getaddrinfo repeats questions that are not answered.
     const { length } = found.questions;
     assert(length < 10, `${found.questions}`);
   });
   await t.step(
-    "12 names without an answer leave threads to the program",
+    "12 names without an answer leave threads for the program",
     () => {
       assert(found.readMs < 3_000, `reading a file took ${found.readMs} ms`);
     },
   );
-  await t.step("no file descriptor left, which is not 'no such host'", () => {
+  await t.step("no file descriptor left is not 'no such host'", () => {
     assertEquals(found.starved.error, {
       message: "lookup hosts.test: no address found",
       notFound: false,
@@ -464,7 +464,7 @@ Deno.test("systemResolver() rejects with the signal's reason", async (t) => {
     const rejected = next(AbortSignal.abort(reason)).catch((error) => error);
     assertStrictEquals(await rejected, reason);
   });
-  await t.step("aborted meanwhile", async () => {
+  await t.step("aborted during the lookup", async () => {
     const { controller, signal, listeners } = countedSignal();
     const rejected = next(signal).catch((error) => error);
     controller.abort(reason);
@@ -475,7 +475,7 @@ Deno.test("systemResolver() rejects with the signal's reason", async (t) => {
   });
 });
 
-Deno.test("dnsResolver() tells of one family that there is no such record", async () => {
+Deno.test("dnsResolver() reports that one family has no record", async () => {
   await using server = await DnsServer.start({});
   const error = await failureOf(dnsResolver(server), "nosuch.test", {
     family: 4,
@@ -488,7 +488,7 @@ Deno.test("dnsResolver() tells of one family that there is no such record", asyn
   assertInstanceOf(error.cause, Deno.errors.NotFound);
 });
 
-/** A getaddrinfo that looks at no hint, or fails. */
+/** A getaddrinfo that ignores its hints, or fails. */
 const GETADDRINFO = `
 #include <arpa/inet.h>
 #include <netdb.h>
@@ -519,7 +519,7 @@ Deno.test("systemResolver() names the host of a failed lookup (needs cc)", {
 }, async (t) => {
   await using library = await preload(GETADDRINFO);
   const cases: [name: string, variables: string[], said: string][] = [
-    ["one family, and only the other's came", [], "no address found"],
+    ["one family, but only the other one came", [], "no address found"],
     ["EAI_FAIL", ["FAIL=-4"], "getaddrinfo EAI_FAIL db.test"],
   ];
   for (const [name, variables, said] of cases) {

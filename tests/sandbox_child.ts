@@ -1,6 +1,6 @@
 /**
  * A child process of sandbox_test.ts, with the permissions that the test is
- * about: dials what its argument says, and prints a line of JSON for each.
+ * about: makes the dials of its argument, and prints a line of JSON for each.
  */
 import {
   dial,
@@ -22,7 +22,7 @@ export interface Dial {
   connect?: boolean;
   /** Milliseconds for all of it. */
   timeout?: number;
-  /** What is granted is taken back as soon as it has begun. */
+  /** Whether the grant is revoked as soon as the dial has begun. */
   revoked?: boolean;
 }
 
@@ -32,11 +32,11 @@ export interface Outcome {
   /** `127.0.0.1:80 denied`. */
   attempts?: string[];
   error?: string;
-  /** The runtime's class, at the end of the causes. */
+  /** The last of the causes: its class, which is the runtime's. */
   cause?: string;
 }
 
-/** A connection that is none; nobody reads or writes it. */
+/** A fake connection; nobody reads or writes it. */
 const connection = {
   localAddr: { transport: "tcp", hostname: "127.0.0.1", port: 1 },
   remoteAddr: { transport: "tcp", hostname: "127.0.0.1", port: 2 },

@@ -7,7 +7,7 @@ import { listen } from "../mod.ts";
 import type { Dial, Outcome } from "./sandbox_child.ts";
 import { bytes, installed, runChild } from "./support.ts";
 
-/** script(1) runs a command on a terminal of its own; BSD's has other options. */
+/** script(1) gives a command its own terminal; BSD's has other options. */
 const hasTerminal = Deno.build.os === "linux" && installed("script");
 
 const child = new URL("sandbox_child.ts", import.meta.url).pathname;
@@ -24,7 +24,7 @@ function outcomes(text: string): Outcome[] {
   );
 }
 
-/** Dials in a process that has nobody to ask. */
+/** Dials in a process that has no user to ask. */
 async function dialAll(
   grants: string[],
   dials: Dial[],
@@ -38,15 +38,15 @@ async function dialAll(
 }
 
 /**
- * Until it has heard nothing for 100 ms the runtime throws away what was typed
- * after a question: an answer is repeated until it has been heard.
+ * After a question the runtime discards what is typed, until there has been
+ * nothing for 100 ms: an answer is repeated until it is taken.
  */
 const ANSWER_MS = 200;
 
 /**
- * Dials in a process on a terminal; `redirected` is what the shell takes off
- * the terminal again. The user has one answer to all questions: one that is
- * repeated may be heard late, as the answer to the next.
+ * Dials in a process on a terminal; `redirected` takes one of its streams off
+ * the terminal again. The user gives one answer to all questions: a repeated
+ * answer may be taken late, for the next question.
  */
 async function dialOnTerminal(
   grants: string[],
@@ -66,7 +66,7 @@ async function dialOnTerminal(
   const found = (pattern: RegExp) =>
     [...text.matchAll(pattern)].map((match) => match[1]!);
   const prompts = () => found(/Deno requests (.+)\.\r\n/g);
-  // Once the process has ended nobody hears it: what it has printed counts.
+  // Once the process has ended nobody reads it; only the output counts.
   const unheard = () => {};
   const timer = setInterval(() => {
     if (prompts().length > found(/(Granted|Denied) /g).length) {
@@ -152,7 +152,7 @@ async function check(
   });
 }
 
-/** On a terminal, too: the user is asked nothing. */
+/** On a terminal, too, where the user must not be asked anything. */
 async function checkSilent(
   t: Deno.TestContext,
   grants: string,
@@ -162,7 +162,7 @@ async function checkSilent(
   if (hasTerminal) await check(t, grants, cases, { prompts: [] });
 }
 
-Deno.test("dial() races where net is granted", async (t) => {
+Deno.test("dial() races if all of net is granted", async (t) => {
   await checkSilent(t, "--allow-net", [
     ["a literal", literal, connected("race")],
     ["the resolve option", resolved, connected("race")],
@@ -172,7 +172,7 @@ Deno.test("dial() races where net is granted", async (t) => {
   ]);
 });
 
-Deno.test("dial() asks for each address under --deny-net", async (t) => {
+Deno.test("dial() checks each address under --deny-net", async (t) => {
   const forbidden = "--deny-net forbids it";
   await check(t, "--allow-net --deny-net=127.0.0.1:PORT", [
     ["a literal", literal, denied("race", "127.0.0.1:PORT", forbidden)],
@@ -199,12 +199,12 @@ Deno.test("dial() asks for each address under --deny-net", async (t) => {
   await check(t, "--allow-net --deny-net=localhost", [
     ["a literal", literal, connected("race")],
     [
-      "the name that is denied",
+      "the denied name",
       name,
       denied("native", "localhost:PORT", forbidden),
     ],
     [
-      "the name that is denied, by the resolver",
+      "the denied name, with systemResolver",
       { ...name, resolve: "system" },
       {
         error: "dial tcp: lookup localhost: --deny-net forbids it",
@@ -214,7 +214,7 @@ Deno.test("dial() asks for each address under --deny-net", async (t) => {
   ]);
 });
 
-/** What goes for a name whether it is granted with its port or without. */
+/** What applies to a name that is granted with its port, or without. */
 const nameGranted: Case[] = [
   ["the name", name, connected("native", "localhost:PORT")],
   [
@@ -240,18 +240,18 @@ const nameGranted: Case[] = [
   ],
   ["the connect option", tunnelled, connected("native", "db.test:PORT")],
   [
-    "the connect option, of a tunnel of another family",
+    "the connect option, with a tunnel of another family",
     { ...tunnelled, network: "tcp6" },
     connected("native", "db.test:PORT"),
   ],
 ];
 
-Deno.test("dial() leaves a name to the runtime where only that is granted", async (t) => {
+Deno.test("dial() leaves a name to the runtime if only the name is granted", async (t) => {
   await checkSilent(t, "--allow-net=localhost:PORT", nameGranted);
   await checkSilent(t, "--allow-net=localhost", nameGranted);
 });
 
-Deno.test("dial() says which address behind a granted name is forbidden", async (t) => {
+Deno.test("dial() names the forbidden address behind a granted name", async (t) => {
   const dial: Dial = { ...name, network: "tcp4" };
   const reason = "--deny-net forbids it (127.0.0.1:PORT)";
   await check(t, "--allow-net=localhost --deny-net=127.0.0.1", [
@@ -262,7 +262,7 @@ Deno.test("dial() says which address behind a granted name is forbidden", async 
   ]);
 });
 
-Deno.test("dial() needs only its own grant for a literal", async (t) => {
+Deno.test("dial() needs no grant for a literal but the literal's own", async (t) => {
   await checkSilent(t, "--allow-net=127.0.0.1:PORT", [
     ["the literal", literal, connected("race")],
     ["no host", { address: ":PORT", network: "tcp4" }, connected("race")],
@@ -290,7 +290,7 @@ const neverAsked: Case[] = [
     },
   ],
   [
-    "dnsResolver() of a server",
+    "dnsResolver() with a nameServer",
     { ...resolved, resolve: "dns 127.0.0.1" },
     {
       error: "dial tcp: lookup db.test on 127.0.0.1:53: " +
@@ -316,7 +316,7 @@ async function checkUnasked(
   await check(t, grants, cases, "missing");
 }
 
-Deno.test("dial() names the flag where nothing is granted", async (t) => {
+Deno.test("dial() names the flag if nothing is granted", async (t) => {
   await checkUnasked(t, "", [
     ["a name", name, denied("native", "localhost:PORT")],
     ["a literal", literal, denied("race", "127.0.0.1:PORT")],
@@ -351,7 +351,7 @@ Deno.test("dial() names the flag where nothing is granted", async (t) => {
     t,
     "--allow-read=/nosuch.sock --allow-write=/nosuch.sock",
     [
-      ["a unix socket, for what it lacks", socket, {
+      ["a unix socket, which lacks one of three flags", socket, {
         ...denied("race", "/nosuch.sock"),
         error: "dial unix /nosuch.sock: run again with " +
           "--allow-net=unix:/nosuch.sock",
@@ -368,8 +368,16 @@ Deno.test("dial() names the flag where nothing is granted", async (t) => {
     }],
   ]);
   await checkUnasked(t, "--deny-net=127.0.0.1:PORT", [
-    ["the denied one", literal, denied("race", "127.0.0.1:PORT", forbidden)],
-    ["another", { address: "127.0.0.2:1" }, denied("race", "127.0.0.2:1")],
+    [
+      "the denied address",
+      literal,
+      denied("race", "127.0.0.1:PORT", forbidden),
+    ],
+    [
+      "another address",
+      { address: "127.0.0.2:1" },
+      denied("race", "127.0.0.2:1"),
+    ],
   ]);
   await checkUnasked(t, "--allow-net --allow-write --deny-read=/nosuch.sock", [
     ["a unix socket", socket, {
@@ -379,11 +387,11 @@ Deno.test("dial() names the flag where nothing is granted", async (t) => {
   ]);
 });
 
-Deno.test("dial() fails with an OpError for a name that no grant can have", async (t) => {
+Deno.test("dial() fails with an OpError for a name that cannot be granted", async (t) => {
   const [asked] = await dialAll(["--allow-net", "--deny-net=localhost"], [{
     address: "b\u00fccher.test:80",
   }]);
-  await t.step("but where all the others are granted it is looked up", () => {
+  await t.step("but it is looked up if all other names are granted", () => {
     assertEquals(
       asked?.error?.startsWith("dial tcp: lookup b\u00fccher.test: "),
       true,
@@ -405,7 +413,7 @@ Deno.test("dial() fails with an OpError for a name that no grant can have", asyn
   }
 });
 
-Deno.test("a grant that is revoked during a lookup is told as missing", async () => {
+Deno.test("a grant that is revoked during a lookup is reported as missing", async () => {
   const { stdout, stderr } = await runChild(
     `
     import { systemResolver } from "./mod.ts";
@@ -424,13 +432,13 @@ Deno.test("a grant that is revoked during a lookup is told as missing", async ()
 
 Deno.test({
   name:
-    "dial() has the runtime ask for exactly what the caller named (needs script)",
+    "dial() makes the runtime prompt for exactly what the caller named (needs script)",
   ignore: !hasTerminal,
   async fn(t) {
     await check(t, "", [
       ...neverAsked,
       [
-        "dnsResolver() of the system's server",
+        "dnsResolver() with the system's server",
         { ...resolved, resolve: "dns" },
         {
           error: "dial tcp: lookup db.test: " +
@@ -442,7 +450,7 @@ Deno.test({
       ["a name, yes", name, connected("native", "localhost:PORT")],
       ["a literal, yes", literal, connected("race")],
       [
-        "a literal that may be called off, yes",
+        "a literal with a timeout, yes",
         { address: "127.0.0.2:PORT", timeout: 60_000 },
         {
           mode: "race",
@@ -451,7 +459,7 @@ Deno.test({
           cause: "ConnectionRefused",
         },
       ],
-      ["the local system, yes", { address: "0.0.0.0:PORT" }, connected("race")],
+      ["a wildcard, yes", { address: "0.0.0.0:PORT" }, connected("race")],
       ["the resolve option, now granted", resolved, connected("race")],
     ], {
       answer: "y",
@@ -483,10 +491,10 @@ Deno.test({
         },
       ],
     ], { prompts: ["localhost:1"] });
-    // DNS may be asked where all but some of net is granted; nobody else is.
+    // With all but some of net granted, DNS may be asked, and the user is not.
     await check(t, "--allow-net --deny-net=192.0.2.1", [
       [
-        "dnsResolver() of the system's server",
+        "dnsResolver() with the system's server",
         { ...name, network: "tcp4", resolve: "dns" },
         connected("race"),
       ],
@@ -502,7 +510,7 @@ Deno.test({
 });
 
 Deno.test({
-  name: "half a terminal is nobody to ask (needs script)",
+  name: "dial() does not prompt on half a terminal (needs script)",
   ignore: !hasTerminal,
   fn: async (t) => {
     const address = "127.0.0.1:1";
@@ -516,7 +524,7 @@ Deno.test({
         const [literal, dns] = told.found;
         assertEquals(told.prompts, []);
         assertEquals(literal, denied("race", address));
-        // It says what it wants itself: whom the system has for a name server.
+        // The runtime's error names what it wanted: the system's name server.
         assertEquals(dns?.error?.includes("or set nameServer"), false);
       });
     }

@@ -1,6 +1,6 @@
 /**
- * Dials on a script: what each address does, and when. No socket, no real
- * time; afterwards every connection but the winner's must be closed.
+ * Scripted dials: what each address does, and when. No socket, no real time;
+ * afterwards every connection but the winner's must be closed.
  *
  * @module
  */
@@ -12,8 +12,8 @@ import type { Conn } from "../net/conn.ts";
 import { FakeClock } from "../testing/mod.ts";
 
 /**
- * After so many ms: a connection, a refusal, silence; or a connection although
- * the attempt was called off meanwhile.
+ * What each address does after so many ms: connect, refuse, never answer; or
+ * ("deaf") connect although the attempt was aborted meanwhile.
  */
 export type Script = Record<
   string,
@@ -97,7 +97,7 @@ export class Scenario {
     });
   }
 
-  /** Dials, lets `ms` milliseconds pass, and tells what happened. */
+  /** Dials, lets `ms` milliseconds pass, and returns what happened. */
   async play(
     options: DialOptions = {},
     { ms = 200_000, network }: { ms?: number; network?: Network } = {},
@@ -120,7 +120,7 @@ export class Scenario {
 
   /**
    * Fails unless all is closed but the winner, every attempt has ended or was
-   * called off, and no timer is left.
+   * aborted, and no timer is left.
    */
   check(winner: Conn | null): void {
     const open = this.#conns.filter((conn) => conn.open);

@@ -1,7 +1,7 @@
 /**
- * A child process of resolver_runtime_test.ts, in a network of its own whose
- * name server it is itself: looks names up with `systemResolver`, and prints
- * as JSON what came of it.
+ * A child process of resolver_runtime_test.ts, in a network of its own, where
+ * it is the name server, too: looks names up with `systemResolver`, and prints
+ * the results as JSON.
  */
 import { dnsResolver, listen, systemResolver } from "../mod.ts";
 import { AddrError, DnsError } from "../net/errors.ts";
@@ -29,7 +29,7 @@ const script: DnsScript = {
   "slow.test A": ["127.0.0.1"],
 };
 
-/** Enough names to take all of the runtime's threads, if asked for thrice. */
+/** Enough names to take all of the runtime's threads, with three for each. */
 const DEAD = Array.from({ length: 12 }, (_, i) => `dead-${i}.test`);
 for (const name of DEAD) {
   script[`${name} AAAA`] = script[`${name} A`] = "silence";
@@ -83,8 +83,8 @@ async function look(
 
 /** Opens files until there is no descriptor left. */
 function exhaustFiles(): Deno.FsFile[] {
-  // Else the runtime takes some for its signals half a second after its start,
-  // and panics if there are none.
+  // Otherwise the runtime takes some for its signals half a second after its
+  // start, and panics if there are none.
   Deno.addSignalListener("SIGUSR2", () => {});
   const files: Deno.FsFile[] = [];
   while (true) {
@@ -123,7 +123,7 @@ if (import.meta.main) {
     if (!(error instanceof DnsError)) throw error;
   });
   const absolute = server.questions.filter((q) => /^host[ .]/.test(q));
-  // Ten dials in a row that are given up, of a lookup that is not.
+  // Ten lookups in a row are abandoned; the system's own goes on.
   for (let i = 0; i < 10; i++) {
     const controller = new AbortController();
     const { signal } = controller;
@@ -141,7 +141,7 @@ if (import.meta.main) {
   const starved = await look("hosts.test");
   for (const file of files) file.close();
   for (const name of DEAD) look(name); // until this process ends
-  await new Promise((resolve) => setTimeout(resolve, 1_000)); // asked again
+  await new Promise((resolve) => setTimeout(resolve, 1_000)); // each asks again
   const start = performance.now();
   await Deno.readTextFile("/etc/hosts");
   const readMs = performance.now() - start;
