@@ -59,7 +59,7 @@ Deno.test("maxConnections is never exceeded, and all are served in the end", {
   }
 });
 
-Deno.test("maxConnections frees the slot of a handler that throws, of one that detaches", async () => {
+Deno.test("maxConnections frees the slot of a handler that throws, detaches or closes", async () => {
   const ways: Handler[] = [
     () => {
       throw new Error("sync");
@@ -88,7 +88,7 @@ Deno.test("maxConnections frees the slot of a handler that throws, of one that d
   assertEquals(failures.length, 2);
 });
 
-Deno.test("maxConnections counts a connection that closes gently", {
+Deno.test("maxConnections counts a connection during its lingering close", {
   timeout: STUCK_MS,
 }, async () => {
   const clock = new FakeClock();
@@ -100,20 +100,20 @@ Deno.test("maxConnections counts a connection that closes gently", {
   );
   const first = await connect(server);
   const second = await connect(server);
-  assertEquals(await textOf(first), ""); // FIN; it does not close its side
+  assertEquals(await textOf(first), ""); // FIN; first stays open
   await clock.advance(4_999);
   assertEquals([served, server.connections.size], [1, 1]);
   await clock.advance(1);
   assertEquals(await textOf(second), "");
   assertEquals(served, 2);
-  second.close(); // it does
+  second.close(); // this one does
   while (server.connections.size > 0) await turn();
   first.close();
   await server.shutdown();
   assertEquals(clock.timers, []);
 });
 
-Deno.test("maxConnectionsPerHost closes one more at once and reports it", {
+Deno.test("maxConnectionsPerHost closes one too many at once, and reports it", {
   timeout: STUCK_MS,
 }, async () => {
   const reported = Promise.withResolvers<[unknown, Conn | undefined]>();
@@ -146,7 +146,7 @@ Deno.test("maxConnectionsPerHost closes one more at once and reports it", {
   const d = await connect(server);
   await trip(d);
   const e = await connect(server); // but only once
-  await e.closeWrite(); // an echo would end, too
+  await e.closeWrite(); // so that an echo would end, too
   assertEquals(await textOf(e), "");
   assertEquals(refusals, 2);
   for (const client of [b, d, e]) client.close();
@@ -154,7 +154,7 @@ Deno.test("maxConnectionsPerHost closes one more at once and reports it", {
   assertEquals([forced, failed], [0, 0]);
 });
 
-Deno.test("maxConnectionsPerHost counts each host by itself, mapped IPv4 as IPv4", async () => {
+Deno.test("maxConnectionsPerHost counts each host separately, IPv4-mapped as IPv4", async () => {
   const failures: string[] = [];
   const server = serve(await listen("tcp", ":0"), echo, {
     maxConnectionsPerHost: 1,
@@ -215,7 +215,7 @@ Deno.test("idleTimeout fails the handler's calls after exactly that time", async
 });
 
 Deno.test(
-  "maxConnectionsPerHost closes at once, without a lingering half",
+  "maxConnectionsPerHost closes without lingering",
   inMemory(async ({ clock, net }) => {
     const refused: unknown[] = [];
     const server = serve(await net.listen("tcp", ":80"), async (conn) => {
@@ -231,7 +231,7 @@ Deno.test(
     assertEquals(refused.length, 1);
     await second.write(bytes("is anybody there?"));
     const error = await second.write(bytes("no")).catch((e) => e);
-    assertInstanceOf(error, OpError, "somebody reads on");
+    assertInstanceOf(error, OpError, "the server still reads");
     first.close();
     await server.shutdown();
   }),
@@ -266,7 +266,7 @@ Deno.test(
 );
 
 Deno.test(
-  "idleTimeout counts what leaves through a Conn inside",
+  "idleTimeout counts bytes that leave through an inner Conn",
   inMemory(async ({ clock, net }) => {
     const inside = await net.listen("tcp", "10.0.0.1:80") as unknown;
     await using server = serve(
@@ -285,7 +285,7 @@ Deno.test(
 );
 
 Deno.test(
-  "idleTimeout counts what leaves while the close lingers",
+  "idleTimeout counts bytes that leave during a lingering close",
   inMemory(async ({ clock, net }) => {
     const failures: unknown[] = [];
     const server = serve(await net.listen("tcp", ":80"), (conn) => {
@@ -304,16 +304,16 @@ Deno.test(
   }),
 );
 
-/** Handlers that have answered, for a second in which nothing moves. */
+/** Handlers that have answered; then no byte moves for a second. */
 const ANSWERED: Record<string, (answer: Handler) => Handler> = {
   "has returned": (answer) => answer,
-  "was one of handle()": (answer) => (conn) => handle(conn, answer),
-  "was one of handle(), of a Conn around it": (answer) => (conn) =>
+  "ran in handle()": (answer) => (conn) => handle(conn, answer),
+  "ran in handle(), on a Conn around it": (answer) => (conn) =>
     handle(new Conn(conn), answer),
   "reads on, and is timed out": readingOn,
-  "reads on, and is timed out, of a Conn around it": (answer) => (conn) =>
+  "reads on, and is timed out, on a Conn around it": (answer) => (conn) =>
     handle(new Conn(conn), readingOn(answer)),
-  "was one of handle(), under a deadline of the one inside":
+  "ran in handle(), on a Conn around one with a deadline":
     (answer) => (conn) => {
       conn.setDeadline(2_000); // of a clock that begins at 0
       return handle(new Conn(conn), answer);
@@ -329,7 +329,7 @@ function readingOn(answer: Handler): Handler {
 
 for (const [what, handlerOf] of Object.entries(ANSWERED)) {
   Deno.test(
-    `idleTimeout takes nothing away of what a handler wrote that ${what}`,
+    `idleTimeout loses nothing that was written by a handler that ${what}`,
     {
       timeout: STUCK_MS,
     },
@@ -351,7 +351,7 @@ for (const [what, handlerOf] of Object.entries(ANSWERED)) {
       await client.write(new Uint8Array(3));
       await written.promise;
       await clock.advance(4_000); // of the 5 s that a close lingers
-      await client.write(new Uint8Array(1)); // to a closed socket: a reset
+      await client.write(new Uint8Array(1)); // a closed socket would reset
       const got = await new Response(client.readable).bytes();
       assertEquals(got.length, reply.length);
       client.close();
@@ -360,11 +360,11 @@ for (const [what, handlerOf] of Object.entries(ANSWERED)) {
   );
 }
 
-/** What leaves a proxy waiting at its upstream alone. */
+/** What leaves a proxy waiting for its upstream alone. */
 const WAITING: Record<string, (client: Conn) => void> = {
-  "client has half-closed, its upstream says nothing": (client) =>
+  "client has half-closed and upstream is silent": (client) =>
     void client.closeWrite(),
-  "client uploads, its upstream does not read": (client) =>
+  "client uploads and upstream does not read": (client) =>
     void client.write(new Uint8Array(1024 * 1024)),
 };
 
@@ -419,7 +419,7 @@ for (const [what, play] of Object.entries(WAITING)) {
 
 for (const end of ["idleTimeout", "a forced shutdown"]) {
   Deno.test(
-    `${end} ends a proxy that has yet to find its upstream`,
+    `${end} ends a proxy whose copy starts only afterwards`,
     inMemory(async ({ clock, net }) => {
       const backend = await net.listen("tcp", "10.0.0.2:80");
       const listener = await net.listen("tcp", "10.0.0.1:80");
@@ -428,7 +428,7 @@ for (const end of ["idleTimeout", "a forced shutdown"]) {
       const proxy = serve(listener, async (conn) => {
         await using upstream = await net.dial("tcp", "10.0.0.2:80");
         await found.promise;
-        await copy(upstream, conn); // which says nothing
+        await copy(upstream, conn); // the upstream is silent
       }, { idleTimeout: 1_000, onError: (error) => failures.push(error) });
       const client = await net.dial("tcp", "10.0.0.1:80");
       const upstream = await backend.accept();
@@ -450,7 +450,7 @@ for (const end of ["idleTimeout", "a forced shutdown"]) {
   );
 }
 
-Deno.test("idleTimeout gives a process that stood still the time to read", {
+Deno.test("idleTimeout lets a process that stood still read what has arrived", {
   timeout: STUCK_MS,
 }, async () => {
   const failures: unknown[] = [];
@@ -468,7 +468,7 @@ Deno.test("idleTimeout gives a process that stood still the time to read", {
   await Promise.all(clients.map(trip));
   const [silent, ...others] = clients;
   for (const client of others) client.write(bytes("x"));
-  await Promise.resolve(); // they go out, and nothing is read before this tick ends
+  await Promise.resolve(); // they go out; nothing is read in this tick
   const end = Date.now() + 1_100;
   while (Date.now() < end);
   await failed.promise;
@@ -482,7 +482,7 @@ Deno.test("idleTimeout gives a process that stood still the time to read", {
 });
 
 for (const step of [3_600_000, -3_600_000]) {
-  Deno.test(`idleTimeout does not change when the clock is set by ${step} ms`, async () => {
+  Deno.test(`idleTimeout is not affected when the clock is set by ${step} ms`, async () => {
     const clock = new class extends FakeClock {
       step = 0;
 
@@ -526,7 +526,7 @@ Deno.test("idleTimeout does not keep the process alive", async () => {
   assertEquals({ code, stderr }, { code: 0, stderr: "" });
 });
 
-Deno.test("idleTimeout counts the silence of both ways together", async () => {
+Deno.test("idleTimeout needs silence in both directions", async () => {
   const clock = new FakeClock();
   const failures: unknown[] = [];
   const told = Promise.withResolvers<Conn>();
@@ -569,7 +569,7 @@ Deno.test("idleTimeout cannot be undone by a deadline of the handler", {
       await conn.write(bytes("x")).catch((e) => failures.push(e));
       ended.resolve();
     },
-    { idleTimeout: 1 }, // the least there is
+    { idleTimeout: 1 }, // the minimum
   );
   const client = await connect(server);
   while (server.connections.size === 0) await turn();
@@ -601,7 +601,7 @@ Deno.test("idleTimeout may be longer than a timer can be", async () => {
 });
 
 Deno.test(
-  "idleTimeout leaves no timer when its connection was closed by force",
+  "idleTimeout leaves no timer after a connection was closed by force",
   inMemory(async ({ clock, net }) => {
     const gate = Promise.withResolvers<void>();
     const server = serve(
@@ -620,7 +620,7 @@ Deno.test(
 );
 
 Deno.test(
-  "idleTimeout leaves the close of a connection alone that was detached",
+  "idleTimeout does not affect the close of a detached connection",
   inMemory(async ({ clock, net }) => {
     const reply = new Uint8Array(256 * 1024);
     const closed = Promise.withResolvers<void>();
@@ -652,7 +652,7 @@ Deno.test(
 );
 
 Deno.test(
-  "idleTimeout does not come back while an inner close lingers",
+  "idleTimeout leaves no timer after detach() during an inner lingering close",
   inMemory(async ({ clock, net }) => {
     const closed = Promise.withResolvers<void>();
     const over = Promise.withResolvers<void>();
@@ -679,7 +679,7 @@ Deno.test(
 );
 
 Deno.test(
-  "idleTimeout does not follow a connection that is detached",
+  "idleTimeout does not apply to a detached connection",
   inMemory(async ({ clock, net }) => {
     const kept = Promise.withResolvers<Conn>();
     const server = serve(
@@ -691,7 +691,7 @@ Deno.test(
     await using conn = await kept.promise;
     await client.write(bytes("x"));
     assertEquals(await conn.read(new Uint8Array(1)), 1);
-    // Neither the time from before counts, nor a byte that came since.
+    // Neither the time before counts, nor does a byte since then start it anew.
     await clock.advance(5_000);
     assertEquals(await conn.write(bytes("x")), 1);
     await server.shutdown();

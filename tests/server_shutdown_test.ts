@@ -55,7 +55,7 @@ interface Scene {
   failures: unknown[];
 }
 
-/** A server on a clock of its own, with `count` clients whose handlers run. */
+/** A server on its own fake clock, with `count` clients whose handlers run. */
 async function scene(
   handler: Handler,
   { count = 1, ...options }: ServeOptions & { count?: number } = {},
@@ -105,7 +105,7 @@ Deno.test("shutdown() answers 200 clients in the middle of their requests", asyn
   assertEquals(new Set(await Promise.all(replies)), new Set([50_000]));
 });
 
-Deno.test("shutdown() forces at its timeout, to the millisecond", {
+Deno.test("shutdown() closes by force at its timeout, to the millisecond", {
   timeout: STUCK_MS,
 }, async (t) => {
   const stuck: Handler = async (conn) =>
@@ -158,7 +158,7 @@ Deno.test("shutdown() forces at its timeout, to the millisecond", {
   });
 });
 
-Deno.test("a call that had the server's own signal is no failure", async (t) => {
+Deno.test("a call that the server's own signal aborted is no failure", async (t) => {
   for (const reason of [new Error("deploy"), "deploy", undefined]) {
     await t.step(`${reason}`, async () => {
       const { controller, signal } = countedSignal();
@@ -172,7 +172,7 @@ Deno.test("a call that had the server's own signal is no failure", async (t) => 
       assertEquals(failures, []);
     });
   }
-  await t.step("although it was detached", async () => {
+  await t.step("on a detached connection", async () => {
     const { controller, signal } = countedSignal();
     const { clients, failures, server } = await scene(async (_, context) => {
       using conn = context.detach();
@@ -184,7 +184,7 @@ Deno.test("a call that had the server's own signal is no failure", async (t) => 
     await server.finished;
     assertEquals(failures, []);
   });
-  await t.step("wrapped", async () => {
+  await t.step("as the cause of another error", async () => {
     const { controller, signal } = countedSignal();
     const { clients, server } = await scene(async (conn) => {
       await conn.read(new Uint8Array(1), { signal }).catch((cause) => {
@@ -195,7 +195,7 @@ Deno.test("a call that had the server's own signal is no failure", async (t) => 
     clients[0]!.close();
     assertEquals(counts(await server.shutdown()), [1, 0, 0]);
   });
-  await t.step("but what else fails then is one", async () => {
+  await t.step("but any other error then is one", async () => {
     const { controller, signal } = countedSignal();
     const { clients, failures, server } = await scene(async (_, context) => {
       await told(context);
@@ -209,7 +209,7 @@ Deno.test("a call that had the server's own signal is no failure", async (t) => 
 });
 
 Deno.test(
-  "shutdown() with a shorter timeout given later wins, a longer one does not",
+  "shutdown() obeys a shorter timeout that is given later, not a longer one",
   { timeout: STUCK_MS },
   async (t) => {
     const stuck: Handler = async (conn) =>
@@ -236,7 +236,7 @@ Deno.test(
         assertEquals(report.durationMs, end);
         assertEquals(report.forced, 1);
         assertStrictEquals(await second, report);
-        assertStrictEquals(await server.close(), report); // and ever after
+        assertStrictEquals(await server.close(), report); // and from then on
         assertStrictEquals(await server.shutdown(), report);
         assertEquals(clock.timers, []);
         clients[0]!.close();
@@ -245,7 +245,7 @@ Deno.test(
   },
 );
 
-Deno.test("shutdown() refuses a timeout that is none, and serves on", async () => {
+Deno.test("shutdown() rejects an invalid timeout, and the server goes on", async () => {
   const server = serve(await listen("tcp", "127.0.0.1:0"), echo);
   await assertRejects(() => server.shutdown({ timeout: NaN }), RangeError);
   await assertRejects(() => server.shutdown({ timeout: -1 }), RangeError);
@@ -271,13 +271,13 @@ Deno.test("shutdown() counts what became of each connection", {
     },
     async (_conn, context) => {
       await told(context);
-      // As the timers of Node reject, and callers who say what they were at.
+      // As Node's timers reject, wrapped by a caller that adds context.
       const cause = new Error("aborted", { cause: context.signal.reason });
       throw new Error("request 7", { cause });
     },
     async (conn, context) => {
       context.signal.addEventListener("abort", () => conn.close());
-      await conn.read(new Uint8Array(1)); // drained: its own answer to that
+      await conn.read(new Uint8Array(1)); // drained: it reacts to the signal
     },
     async (_conn, context) => {
       await told(context);
@@ -291,7 +291,7 @@ Deno.test("shutdown() counts what became of each connection", {
       context.signal.addEventListener("abort", () => {});
       await new Promise(() => {}); // forced
     },
-    async (conn) => void await conn.read(new Uint8Array(1)), // forced
+    async (conn) => void await conn.read(new Uint8Array(1)), // drained: EOF
   ];
   let n = 0;
   const { clock, server, clients, failures } = await scene(
@@ -300,7 +300,7 @@ Deno.test("shutdown() counts what became of each connection", {
   );
   const done = server.shutdown({ timeout: 5_000 });
   for (const client of clients) await client.closeWrite().catch(() => {});
-  // All but those who wait for ever; one of these has read EOF meanwhile.
+  // All but the one that waits for ever.
   while (server.connections.size > 1) await turn();
   await clock.advance(5_000);
   const report = await done;
@@ -313,7 +313,7 @@ Deno.test("shutdown() counts what became of each connection", {
   for (const client of clients) client.close();
 });
 
-Deno.test("shutdown() tells each handler why, also who looks late", async () => {
+Deno.test("shutdown() gives each handler's signal its reason, even one read later", async () => {
   const reasons: unknown[] = [];
   const gate = Promise.withResolvers<void>();
   const { server, clients } = await scene(async (_conn, context) => {
@@ -337,7 +337,7 @@ Deno.test("shutdown() tells each handler why, also who looks late", async () => 
 });
 
 Deno.test(
-  "shutdown() tells no handler that has ended",
+  "shutdown() does not abort a signal after the handler's end",
   inMemory(async ({ clock, net }) => {
     const reply = new Uint8Array(256 * 1024);
     const signals: AbortSignal[] = [];
@@ -346,7 +346,7 @@ Deno.test(
       (conn, { signal }) => {
         signals.push(signal);
         signal.addEventListener("abort", () => conn.close());
-        conn.write(reply); // not awaited: the close does
+        conn.write(reply); // not awaited: the close does it
       },
     );
     const client = await net.dial("tcp", "10.0.0.1:80");
@@ -361,7 +361,7 @@ Deno.test(
   }),
 );
 
-Deno.test("shutdown() has stopped accepting when it tells the handlers", async () => {
+Deno.test("shutdown() stops accepting before it aborts the handlers' signals", async () => {
   const fake = new FakeListener();
   const heard = Promise.withResolvers<string[]>();
   const server = serve(new Listener(fake.inner), async (_conn, { signal }) => {
@@ -375,7 +375,7 @@ Deno.test("shutdown() has stopped accepting when it tells the handlers", async (
   await done;
 });
 
-Deno.test("shutdown() and close() may be called by who is told of it", async (t) => {
+Deno.test("shutdown() and close() may be called from handlers and callbacks", async (t) => {
   await t.step("by a handler's abort listener", async () => {
     const reports: Promise<ShutdownReport>[] = [];
     const { clock, server, clients } = await scene(async (conn, { signal }) => {
@@ -420,7 +420,7 @@ Deno.test("shutdown() and close() may be called by who is told of it", async (t)
   });
 });
 
-Deno.test("shutdown() by force lets a handler that hears of it clean up first", async () => {
+Deno.test("shutdown() by force lets a handler whose call fails clean up before the report", async () => {
   const order: string[] = [];
   const { clock, server, clients } = await scene(async (conn) => {
     try {
@@ -439,21 +439,21 @@ Deno.test("shutdown() by force lets a handler that hears of it clean up first", 
   clients[0]!.close();
 });
 
-Deno.test("shutdown() leaves a handler that goes on although it was forced", async (t) => {
+Deno.test("shutdown() does not wait for a handler that goes on after a forced close", async (t) => {
   const late: Record<string, { end: (conn: Conn) => unknown; told: number }> = {
     "returns": { end: () => {}, told: 0 },
-    "meets the closed connection": {
+    "uses the closed connection": {
       end: (conn) => conn.write(bytes("x")),
       told: 0,
     },
-    "wraps that": {
+    "wraps the error of that": {
       end: (conn) =>
         conn.write(bytes("x")).catch((cause) => {
           throw new Error("could not answer", { cause });
         }),
       told: 0,
     },
-    "fails by itself": {
+    "fails for another reason": {
       end: () => Promise.reject(new Error("a bug")),
       told: 1,
     },
@@ -473,13 +473,13 @@ Deno.test("shutdown() leaves a handler that goes on although it was forced", asy
       server.finished.then(() => finished = true);
       await turn();
       assertEquals(finished, false);
-      assertEquals(server.connections.size, 1); // its handler runs
+      assertEquals(server.connections.size, 1); // its handler still runs
       assertEquals(listeners(), 0); // nothing is left to hurry
       gate.resolve();
       await server.finished;
       await turn();
       assertEquals(failures.length, told);
-      assertEquals(counts(report), [0, 1, 0]); // a receipt does not change
+      assertEquals(counts(report), [0, 1, 0]); // a report does not change
       assertStrictEquals(await server.shutdown(), report);
       controller.abort();
       clients[0]!.close();
@@ -505,7 +505,7 @@ Deno.test(
   },
 );
 
-Deno.test("shutdown() does not count what is detached before", async () => {
+Deno.test("shutdown() does not count a connection that was detached before", async () => {
   const { server, clients } = await scene((conn, context) => {
     context.detach();
     return conn.write(bytes("mine")).then(() => conn.close());
@@ -515,7 +515,7 @@ Deno.test("shutdown() does not count what is detached before", async () => {
   clients[0]!.close();
 });
 
-Deno.test("detach() in the very moment of a shutdown: its signal is for nobody any more", async () => {
+Deno.test("detach() at the very moment of a shutdown: the signal is not aborted", async () => {
   const fake = new FakeListener();
   let aborted = 0;
   const server = serve(new Listener(fake.inner), (_conn, context) => {
@@ -528,7 +528,7 @@ Deno.test("detach() in the very moment of a shutdown: its signal is for nobody a
   assertEquals(aborted, 0);
 });
 
-Deno.test("detach() of another handler's connection as a shutdown begins counts, too", async () => {
+Deno.test("detach() by another handler as a shutdown begins: the signal is not aborted", async () => {
   const contexts: HandlerContext[] = [];
   let aborted = 0;
   const { server, clients } = await scene((_conn, context) => {
@@ -544,7 +544,7 @@ Deno.test("detach() of another handler's connection as a shutdown begins counts,
   for (const client of clients) client.close();
 });
 
-Deno.test("detach() during a shutdown saves the connection from its force", async () => {
+Deno.test("detach() during a shutdown saves the connection from a forced close", async () => {
   const kept = Promise.withResolvers<Conn>();
   const { server, clients } = await scene(async (_conn, context) => {
     await told(context);
@@ -562,7 +562,7 @@ Deno.test("detach() during a shutdown saves the connection from its force", asyn
 });
 
 Deno.test(
-  "shutdown() while paused closes who waits",
+  "shutdown() while paused closes waiting clients",
   { timeout: STUCK_MS },
   async (t) => {
     for (const when of ["before", "while the accept is under way"]) {
@@ -575,7 +575,7 @@ Deno.test(
         assertEquals(counts(await server.shutdown()), [0, 0, 0]);
         await server.finished;
         const end = await client.read(new Uint8Array(1)).catch((e) => e);
-        // ECONNRESET: from the kernel's queue.
+        // ECONNRESET if it was still in the kernel's queue.
         assert(end === null || end instanceof OpError, `${end}`);
         client.close();
       });
@@ -583,7 +583,7 @@ Deno.test(
   },
 );
 
-Deno.test("shutdown() after pause() drains the handlers that run", {
+Deno.test("shutdown() after pause() drains the running handlers", {
   timeout: STUCK_MS,
 }, async () => {
   const { server, clients } = await scene(async (conn, context) => {
@@ -599,7 +599,7 @@ Deno.test("shutdown() after pause() drains the handlers that run", {
   await server.finished;
 });
 
-Deno.test("shutdown() at the limit closes who waits in the queue", {
+Deno.test("shutdown() at the limit closes clients that wait in the queue", {
   timeout: STUCK_MS,
 }, async () => {
   const { server, clients } = await scene((_conn, context) => told(context), {
@@ -614,11 +614,11 @@ Deno.test("shutdown() at the limit closes who waits in the queue", {
   waiting.close();
 });
 
-Deno.test("close() in the very moment of an accept leaves nothing open", async () => {
+Deno.test("close() at the very moment of an accept leaves nothing open", async () => {
   for (let ticks = 0; ticks < 12; ticks++) {
     const accepted = Promise.withResolvers<Deno.Conn>();
     const rest = Promise.withResolvers<Deno.Conn>();
-    rest.promise.catch(() => {}); // perhaps nobody asks
+    rest.promise.catch(() => {}); // perhaps nobody awaits it
     let accepts = 0;
     let closes = 0;
     const addr = { transport: "tcp", hostname: "127.0.0.1", port: 1 };
@@ -645,12 +645,16 @@ Deno.test("close() in the very moment of an accept leaves nothing open", async (
     await server.finished;
     assertEquals([closes, failed], [1, 0], `after ${ticks} ticks`);
     await turn();
-    assertEquals(drained + forced, runs, "nobody is served unseen");
+    assertEquals(
+      drained + forced,
+      runs,
+      "every connection that was served is counted",
+    );
     assertEquals(server.connections.size, 0);
   }
 });
 
-Deno.test("shutdown() in the very moment of an accept answers who came", {
+Deno.test("shutdown() at the very moment of an accept serves the new client", {
   timeout: STUCK_MS,
 }, async (t) => {
   for (let ticks = 0; ticks < 12; ticks++) {
@@ -682,7 +686,7 @@ Deno.test("shutdown() in the very moment of an accept answers who came", {
       });
       server.finished.then(() => order.push("server"));
       const client = await connect(server);
-      await begun.promise; // or it is served before
+      await begun.promise; // else it might be served before
       await client.write(bytes("request"));
       assertEquals(await textOf(client), "the last");
       client.close();
@@ -693,7 +697,7 @@ Deno.test("shutdown() in the very moment of an accept answers who came", {
   }
 });
 
-Deno.test("serve() of a listener that is served takes nobody from its server", async () => {
+Deno.test("serve() of a listener that has a server takes no client from it", async () => {
   const fake = new FakeListener();
   const listener = new Listener(fake.inner);
   const served: string[] = [];
@@ -702,12 +706,12 @@ Deno.test("serve() of a listener that is served takes nobody from its server", a
   const server = serveAs("first");
   assertThrows(() => serveAs("second"), TypeError);
   const done = server.shutdown();
-  await fake.settle(new FakeConn()); // accepted in that very moment
+  await fake.settle(new FakeConn()); // accepted at that very moment
   await done;
   assertEquals(served, ["first"]);
 });
 
-Deno.test("shutdown() forces who came in its very moment and goes on, too", {
+Deno.test("shutdown() by force closes a connection accepted as it began", {
   timeout: STUCK_MS,
 }, async () => {
   const fake = new FakeListener();
@@ -727,7 +731,7 @@ Deno.test("shutdown() forces who came in its very moment and goes on, too", {
 });
 
 Deno.test(
-  "who is accepted as somebody closes the listener is served, unless paused",
+  "a client accepted as the listener is closed is served, unless paused",
   {
     timeout: STUCK_MS,
   },
@@ -756,7 +760,7 @@ Deno.test(
   },
 );
 
-Deno.test("shutdown() forces all the same if the listener cannot be closed", async () => {
+Deno.test("shutdown() still closes by force if the listener cannot be closed", async () => {
   const cause = new Error("will not close");
   const clock = new FakeClock();
   const fake = new FakeListener(cause);
@@ -769,7 +773,7 @@ Deno.test("shutdown() forces all the same if the listener cannot be closed", asy
   let error: unknown;
   const done = server.shutdown({ timeout: 10 }).catch((e) => error = e);
   await clock.advance(9);
-  assertEquals(error, undefined, "handlers have their time");
+  assertEquals(error, undefined, "handlers still get their time");
   await clock.advance(1);
   await done;
   assertStrictEquals(error, cause);
@@ -777,7 +781,7 @@ Deno.test("shutdown() forces all the same if the listener cannot be closed", asy
   assertEquals(clock.pending, 0);
 });
 
-Deno.test("shutdown() forces all although one cannot be closed", async () => {
+Deno.test("shutdown() closes all by force although one cannot be closed", async () => {
   const clock = new FakeClock();
   const fake = new FakeListener();
   const failures: unknown[] = [];
@@ -801,7 +805,7 @@ Deno.test("shutdown() forces all although one cannot be closed", async () => {
   assertEquals(failures, [cause]);
 });
 
-Deno.test("a listener that cannot be closed brings nobody after the end", async () => {
+Deno.test("a client of a listener that cannot be closed is not served after the end", async () => {
   const fake = new FakeListener(new Error("will not close"));
   let served = 0;
   const server = serve(new Listener(fake.inner), () => void served++);
@@ -830,17 +834,17 @@ Deno.test("shutdown() keeps the process alive until its end", async () => {
   assertEquals(stdout, "1\n");
 });
 
-Deno.test("shutdown() with nobody to wait for takes no timer", async () => {
+Deno.test("shutdown() with nothing to wait for sets no timer", async () => {
   const { clock, server } = await scene(echo, { count: 0 });
   const report = server.shutdown();
-  assertEquals(clock.timers, []); // a process's first takes Deno 20 ms
+  assertEquals(clock.timers, []); // the first one of a process takes 20 ms
   await report;
   await server.shutdown({ timeout: 5 });
   assertEquals(clock.timers, []);
 });
 
 Deno.test(
-  "shutdown() gives one report, also to who hears of it from the listener",
+  "shutdown() gives one report, even to a call by the listener's close()",
   {
     timeout: STUCK_MS,
   },
@@ -892,7 +896,7 @@ Deno.test("serve() shuts down when its signal aborts", async (t) => {
     assertEquals(counts(await server.shutdown()), [0, 1, 0]);
     clients[0]!.close();
   });
-  await t.step("before it began", async () => {
+  await t.step("aborted before serve()", async () => {
     const { controller, signal, listeners } = countedSignal();
     controller.abort();
     const listener = await listen("tcp", "127.0.0.1:0");
@@ -917,7 +921,7 @@ Deno.test("serve() shuts down when its signal aborts", async (t) => {
     await turn();
     assertEquals(errors, [cause]);
   });
-  await t.step("after the shutdown: nothing is left of it", async () => {
+  await t.step("after the shutdown: no listener is left on it", async () => {
     const { controller, signal, listeners } = countedSignal();
     const { server } = await scene(echo, { signal, count: 0 });
     assertEquals(listeners(), 1);

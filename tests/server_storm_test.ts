@@ -7,7 +7,7 @@ import { copy } from "../net/copy.ts";
 import { OpError } from "../net/errors.ts";
 import { bytes, connect, STUCK_MS, turn } from "./support.ts";
 
-/** Random numbers below `n` that are the same in every run. */
+/** Pseudo-random numbers below `n`, the same in every run. */
 function dice(seed: number): (n: number) => number {
   return (n) => {
     seed = (seed * 1_103_515_245 + 12_345) % 2 ** 31; // as C's rand() does
@@ -34,7 +34,7 @@ const stories: ((socket: Socket, roll: (n: number) => number) => unknown)[] = [
   (socket) => socket.end(new Uint8Array(100_000)), // reads no reply: EPIPE
 ];
 
-/** One client: a story, then a reset. It does not mind how the server takes it. */
+/** One client: a story, then a reset, however the server reacts. */
 async function client(port: number, roll: (n: number) => number) {
   const socket = nodeConnect({ port, host: "127.0.0.1" });
   const closed = new Promise((resolve) => socket.once("close", resolve));
@@ -77,15 +77,15 @@ Deno.test("a storm of resets ends a plain server", async () => {
     dead = true;
     return status;
   });
-  // It may be heard of late, and a round that is refused takes no time.
+  // Its end may be noticed late, and a round that is refused takes no time.
   for (let rounds = 0; !dead && rounds < 500; rounds++) await storm(port, 50);
   if (!dead) child.kill();
-  assert(dead, "it is alive");
+  assert(dead, "it is still alive");
   assertEquals((await ended).code, 1);
   await output.cancel();
 });
 
-Deno.test("serve() weathers a storm of resets and broken pipes", {
+Deno.test("serve() survives a storm of resets and broken pipes", {
   timeout: STUCK_MS,
 }, async () => {
   const handlers: Handler[] = [
@@ -124,7 +124,7 @@ Deno.test("serve() weathers a storm of resets and broken pipes", {
   try {
     await storm((server.addr as Deno.NetAddr).port, 300);
     while (server.connections.size > 0) await turn();
-    // Whoever comes next is served by whichever handler: each sends something.
+    // Whichever handler serves the next client: each sends something.
     for (let i = 0; i < 10; i++) {
       using good = await connect(server);
       await good.write(bytes("x"));
@@ -135,6 +135,6 @@ Deno.test("serve() weathers a storm of resets and broken pipes", {
     removeEventListener("unhandledrejection", count);
   }
   assertEquals(unhandled, 0);
-  assert(failures.length > 0, "nobody met a reset");
+  assert(failures.length > 0, "no handler met a reset");
   for (const error of failures) assertInstanceOf(error, OpError);
 });

@@ -20,7 +20,7 @@ const echo: Handler = async (conn) => {
   for await (const chunk of conn) await conn.write(chunk);
 };
 
-/** Runs `body` while what goes to console.error goes to `printed` instead. */
+/** Runs `body` with console.error replaced; its first call is `printed`. */
 async function capturing(
   body: (printed: Promise<unknown[]>) => Promise<void>,
 ): Promise<void> {
@@ -65,7 +65,7 @@ Deno.test("serve() checks its arguments before it accepts", async (t) => {
   await t.step("no handler", () => {
     assertThrows(() => serve(listener, undefined as never), TypeError);
   });
-  await t.step("no Listener: the runtime's, or a promise of one", () => {
+  await t.step("not a Listener: the runtime's, or a promise of one", () => {
     using raw = Deno.listen({ hostname: "127.0.0.1", port: 0 });
     for (const other of [raw, Promise.resolve(listener)]) {
       assertThrows(
@@ -126,7 +126,7 @@ Deno.test("serve() takes Infinity as no limit, and no option as Infinity", {
         Array.from({ length: clients }, () => connect(server)),
       );
       await all.promise;
-      await clock.advance(365 * 24 * 3_600_000); // nobody is idle for too long
+      await clock.advance(365 * 24 * 3_600_000); // no idle timeout
       for (const conn of conns) {
         await conn.write(bytes("x"));
         assertEquals(await conn.read(new Uint8Array(1)), 1);
@@ -159,7 +159,7 @@ Deno.test("serve() reads its options once", { timeout: STUCK_MS }, async () => {
   }
 });
 
-Deno.test("serve() isolates handlers that fail in every way", {
+Deno.test("serve() isolates handlers, however they fail", {
   timeout: STUCK_MS,
 }, async () => {
   const errors: unknown[] = [];
@@ -217,7 +217,7 @@ Deno.test("serve() isolates handlers that fail in every way", {
   await server.shutdown();
 });
 
-Deno.test("serve() lets no handler detach once it has failed", async () => {
+Deno.test("serve() does not let a handler detach once it has failed", async () => {
   const thrown = Promise.withResolvers<unknown>();
   let detach: () => unknown;
   const server = serve(
@@ -244,7 +244,7 @@ Deno.test("serve() lets no handler detach once it has failed", async () => {
   assertEquals((await server.shutdown()).failed, 1);
 });
 
-Deno.test("serve() tells of a failure before it waits for the peer's close", async () => {
+Deno.test("serve() reports a failure before it waits for the peer's close", async () => {
   const told = Promise.withResolvers<unknown[]>();
   const broken = new Error("broken");
   const server = serve(
@@ -256,7 +256,7 @@ Deno.test("serve() tells of a failure before it waits for the peer's close", asy
   const [error, conn] = await told.promise;
   assertStrictEquals(error, broken);
   const report = server.shutdown();
-  assertEquals([...server.connections], [conn], "it waits for ours");
+  assertEquals([...server.connections], [conn], "it waits for our close");
   client.close();
   assertEquals((await report).failed, 1);
 });
@@ -277,8 +277,9 @@ Deno.test("serve() prints failures with the peer's address and the stack by defa
 });
 
 Deno.test({
-  name: "serve() prints a unix server's own address, for its peers have none",
-  ignore: Deno.build.os !== "linux", // where the kernel finds a name
+  name:
+    "serve() prints a unix server's own address, because its peers have none",
+  ignore: Deno.build.os !== "linux", // where the kernel chooses a name
   fn: () =>
     capturing(async (printed) => {
       const failure = new Error("handler");
@@ -291,8 +292,8 @@ Deno.test({
     }),
 });
 
-Deno.test("a failure that cannot even be printed ends its connection only", {
-  ignore: Deno.build.os !== "linux", // where a device is always full
+Deno.test("a failure that cannot be printed ends only its own connection", {
+  ignore: Deno.build.os !== "linux", // where /dev/full is
   timeout: STUCK_MS,
 }, async () => {
   const { code, stdout } = await runChild(
@@ -319,7 +320,7 @@ Deno.test("a failure that cannot even be printed ends its connection only", {
   assertEquals([code, stdout], [0, "null\nnull\nalive\n"]);
 });
 
-Deno.test("serve() prints that the listener broke by default", async () => {
+Deno.test("serve() by default prints that the listener broke", async () => {
   await capturing(async (printed) => {
     const broken = new Error("the platform went mad");
     const server = serve(new Listener(breaking(broken)), echo);
@@ -331,8 +332,8 @@ Deno.test("serve() prints that the listener broke by default", async () => {
   });
 });
 
-// Most of this is the compiler's: `deno test` checks types.
-Deno.test("serve() drops what a handler and onError give back, after waiting for it", async () => {
+// Mostly a test of types: `deno test` checks them.
+Deno.test("serve() awaits and ignores what a handler and onError return", async () => {
   const errors: unknown[] = [];
   const told = Promise.withResolvers<void>();
   await using server = serve(
@@ -348,7 +349,7 @@ Deno.test("serve() drops what a handler and onError give back, after waiting for
   assertEquals(errors, []);
 });
 
-Deno.test("serve() closes the connection whatever the handler's error does", {
+Deno.test("serve() closes the connection even if the error's getter throws", {
   timeout: STUCK_MS,
 }, async () => {
   const failed = Promise.withResolvers<unknown>();
@@ -367,7 +368,7 @@ Deno.test("serve() closes the connection whatever the handler's error does", {
   await failed.promise;
 });
 
-Deno.test("serve() tells onError of a connection that cannot be closed", async () => {
+Deno.test("serve() reports a connection that cannot be closed to onError", async () => {
   const cause = new Error("will not close");
   const inner = new InnerConn();
   inner.close = () => {
@@ -417,7 +418,7 @@ Deno.test("serve() survives an onError that throws or rejects", async (t) => {
   }
 });
 
-Deno.test("detach() hands the connection over and out of the count", {
+Deno.test("detach() hands the connection over and stops counting it", {
   timeout: STUCK_MS,
 }, async () => {
   const given: Conn[] = [];
@@ -447,7 +448,7 @@ Deno.test("detach() hands the connection over and out of the count", {
   const { drained, forced, failed } = await server.shutdown();
   assertEquals([drained, forced, failed], [0, 0, 0]);
   assertEquals(failures, ["all the same"]);
-  await clock.advance(10_000); // nobody watches it any more
+  await clock.advance(10_000); // no idle timeout applies any more
   for (const conn of given) {
     await conn.write(bytes("mine"));
     conn.close();
@@ -472,7 +473,7 @@ Deno.test("pause() keeps clients waiting, resume() serves them", {
   const [first] = clients as [Conn];
   first.setReadDeadline(Date.now() + 50);
   const early = first.read(new Uint8Array(5));
-  assertEquals(await early.catch(isTimeout), true, "served");
+  assertEquals(await early.catch(isTimeout), true, "served while paused");
   assertEquals(server.connections.size, 0);
   first.setReadDeadline(null);
   server.resume();
@@ -484,7 +485,7 @@ Deno.test("pause() keeps clients waiting, resume() serves them", {
   await server.shutdown();
 });
 
-Deno.test("pause() lets handlers go on, and holds at the limit, too", {
+Deno.test("pause() lets handlers go on, and leaves a free slot free", {
   timeout: STUCK_MS,
 }, async () => {
   const server = serve(await listen("tcp", "127.0.0.1:0"), echo, {
@@ -510,7 +511,7 @@ Deno.test("pause() lets handlers go on, and holds at the limit, too", {
   server.pause();
 });
 
-/** A listener whose accept() fails as nothing that is known. */
+/** A listener whose accept() fails with an unknown error. */
 function breaking(error: Error, closed?: () => void): Deno.Listener {
   return {
     addr: { transport: "tcp", hostname: "127.0.0.1", port: 1 },
@@ -527,7 +528,7 @@ function breaking(error: Error, closed?: () => void): Deno.Listener {
 
 Deno.test("finished", { timeout: STUCK_MS }, async (t) => {
   await t.step(
-    "rejects if the listener broke; no rejection escapes",
+    "rejects if the listener broke; no rejection is unhandled",
     async () => {
       const broken = new Error("the platform went mad");
       const closed = Promise.withResolvers<void>();
@@ -547,7 +548,7 @@ Deno.test("finished", { timeout: STUCK_MS }, async (t) => {
     },
   );
 
-  await t.step("rejects in silence if nobody looks at it", async () => {
+  await t.step("is never an unhandled rejection", async () => {
     const told = Promise.withResolvers<unknown>();
     const broken = new Error("the platform went mad");
     serve(new Listener(breaking(broken, () => {})), echo, {
@@ -564,7 +565,7 @@ Deno.test("finished", { timeout: STUCK_MS }, async (t) => {
     await server.finished;
   });
 
-  await t.step("resolves so while the server is paused", async () => {
+  await t.step("resolves then, even while the server is paused", async () => {
     const listener = await listen("tcp", "127.0.0.1:0");
     const server = serve(listener, () => server.pause());
     const client = await connect(server);
@@ -574,7 +575,7 @@ Deno.test("finished", { timeout: STUCK_MS }, async (t) => {
     await server.finished;
   });
 
-  await t.step("resolves so with a client in hand", async () => {
+  await t.step("resolves then, even with a client in hand", async () => {
     const inner = Deno.listen({ hostname: "127.0.0.1", port: 0 });
     const taken = Promise.withResolvers<void>();
     const accept = inner.accept.bind(inner);
@@ -610,7 +611,7 @@ Deno.test("finished", { timeout: STUCK_MS }, async (t) => {
     await done;
   });
 
-  await t.step("waits for handlers after that", async () => {
+  await t.step("waits for handlers after the listener's close", async () => {
     const listener = await listen("tcp", "127.0.0.1:0");
     const server = serve(listener, echo);
     const client = await connect(server);
@@ -627,7 +628,7 @@ Deno.test("finished", { timeout: STUCK_MS }, async (t) => {
   });
 });
 
-Deno.test("addr tells where it listens, and after the end where it did", async () => {
+Deno.test("addr is the listener's address, after the end, too", async () => {
   const listener = await listen("tcp", "127.0.0.1:0");
   const server = serve(listener, echo);
   const { addr } = server;
@@ -663,7 +664,7 @@ Deno.test("two servers may share a handler", async () => {
 });
 
 Deno.test({
-  name: "serve() serves a unix socket, where hosts do not count",
+  name: "serve() serves a unix socket, where no host is counted",
   ignore: Deno.build.os === "windows",
   fn: async () => {
     const dir = await Deno.makeTempDir();
@@ -698,7 +699,7 @@ Deno.test("serve() serves TLS", async () => {
   });
   const { port } = server.addr as Deno.NetAddr;
 
-  // Who does not speak TLS fails in the handler's first read.
+  // A client that speaks no TLS fails in the handler's first read.
   const stranger = await connect(server);
   await stranger.write(bytes("GET / HTTP/1.0\r\n\r\n"));
   await stranger.closeWrite();
@@ -720,8 +721,8 @@ Deno.test("serve() serves TLS", async () => {
   assertEquals(failures.length, 1);
 });
 
-Deno.test("a server that accepts nobody for now keeps the process alive", async (t) => {
-  // Handlers wait for nothing that would do so.
+Deno.test("a server that accepts nobody at the moment keeps the process alive", async (t) => {
+  // What the handlers wait for would not keep it alive.
   const program = (body: string, ms: number) => `
     import { dial, listen, serve } from "./mod.ts";
     const listener = await listen("tcp", "127.0.0.1:0");
@@ -783,7 +784,7 @@ Deno.test("a server that accepts nobody for now keeps the process alive", async 
   }
 });
 
-Deno.test("unref() lets the process end, ref() keeps it", async (t) => {
+Deno.test("unref() lets the process end, ref() keeps it alive", async (t) => {
   const source = (calls: string) => `
     import { listen, serve } from "${new URL("../mod.ts", import.meta.url)}";
     const server = serve(await listen("tcp", "127.0.0.1:0"), () => {});
@@ -809,7 +810,7 @@ Deno.test("unref() lets the process end, ref() keeps it", async (t) => {
     const output = child.stdout.pipeThrough(new TextDecoderStream());
     const reader = output.getReader();
     const { hostname, port } = new URL(`tcp://${(await reader.read()).value}`);
-    // It serves: the handler ends, so it says FIN.
+    // It serves: the handler returns, so a FIN comes.
     const client = new Conn(
       await Deno.connect({ hostname, port: Number(port) }),
     );
