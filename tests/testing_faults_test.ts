@@ -21,7 +21,7 @@ import { bytes, textOf } from "./support.ts";
 
 const ADDRESS = "10.0.0.1:80";
 
-/** The error's code, or what a call came to. */
+/** What a call resolves to, or its error's code. */
 function outcome(call: Promise<unknown>): Promise<unknown> {
   return call.catch((error) => (error as OpError).code);
 }
@@ -40,7 +40,7 @@ function connected(
   });
 }
 
-Deno.test("connect: a fault decides what becomes of it", async (t) => {
+Deno.test("connect: a fault decides how it ends", async (t) => {
   const cases: [NonNullable<Fault["connect"]>, string, string, string][] = [
     ["refuse", "ECONNREFUSED", "refused", "connection refused"],
     ["unreachable", "EHOSTUNREACH", "unreachable", "no route to host"],
@@ -75,7 +75,7 @@ Deno.test("connect: a fault decides what becomes of it", async (t) => {
 });
 
 Deno.test(
-  'connect: "deny" is the sandbox, and the message names the flag',
+  'connect: "deny" is a refusal by the sandbox, and the message names the flag',
   { permissions: "none" },
   inMemory(async ({ net }) => {
     net.fault(ADDRESS, { connect: "deny", listen: "deny" });
@@ -132,7 +132,7 @@ Deno.test(
 
     const patient = net.dial("tcp", ADDRESS);
     await clock.advance(1_000);
-    net.fault("*", { connect: "drop" }); // no reason for it to go on
+    net.fault("*", { connect: "drop" }); // which does not let the dial go on
     await clock.advance(1_000);
     net.fault(ADDRESS, null);
     await clock.advance(1_000);
@@ -143,7 +143,7 @@ Deno.test(
 );
 
 Deno.test(
-  "delay: a connect takes as long",
+  "delay: a connect takes that long",
   inMemory(async ({ clock, net }) => {
     await using _listener = await net.listen("tcp", ADDRESS);
     net.fault(ADDRESS, { delay: 120 });
@@ -189,7 +189,7 @@ Deno.test(
 
 for (const accept of ["reset", "half-close"] as const) {
   Deno.test(
-    `accept: "${accept}" is for clients that connect after it was set`,
+    `accept: "${accept}" applies only to clients that connect after it was set`,
     inMemory(async ({ net }) => {
       await using listener = await net.listen("tcp", ADDRESS);
       await using client = await net.dial("tcp", ADDRESS);
@@ -203,7 +203,7 @@ for (const accept of ["reset", "half-close"] as const) {
 
 for (const code of ["EMFILE", "ENFILE", "ENOBUFS", "ENOMEM"] as const) {
   Deno.test(
-    `accept: ${code} is met with back-off, 5 ms to 1 s`,
+    `accept: ${code} is retried with a back-off, 5 ms to 1 s`,
     inMemory(async ({ clock, net }) => {
       const events: string[] = [];
       await using listener = await net.listen("tcp", ADDRESS, {
@@ -211,7 +211,7 @@ for (const code of ["EMFILE", "ENFILE", "ENOBUFS", "ENOMEM"] as const) {
       });
       const accepting = listener.accept();
       await clock.advance(10);
-      net.fault(ADDRESS, { accept: code }); // nobody has come: no failure
+      net.fault(ADDRESS, { accept: code }); // no client, so no failure
       await clock.advance(90);
       await using client = await net.dial("tcp", ADDRESS);
       await clock.advance(4_000);
@@ -240,7 +240,7 @@ for (const code of ["EMFILE", "ENFILE", "ENOBUFS", "ENOMEM"] as const) {
   );
 }
 
-Deno.test("resetAfter: so many bytes pass, both directions together", async (t) => {
+Deno.test("resetAfter: that many bytes pass, counting both directions", async (t) => {
   for (const resetAfter of [0, 1, 4, 5, 9]) {
     await t.step(
       `${resetAfter}`,
@@ -266,7 +266,7 @@ Deno.test("resetAfter: so many bytes pass, both directions together", async (t) 
 });
 
 Deno.test(
-  "resetAfter: may come while the connection is open",
+  "resetAfter: may be set while the connection is open",
   connected(async ({ client, net, server }) => {
     await client.write(bytes("12345"));
     net.fault(ADDRESS, { resetAfter: 3 });
@@ -277,7 +277,7 @@ Deno.test(
 );
 
 Deno.test(
-  "reset() resets an address's connections, behind the data",
+  "reset() resets an address's connections, after their data",
   inMemory(async ({ net }) => {
     await using listener = await net.listen("tcp", ADDRESS);
     await using one = await net.dial("tcp", ADDRESS);
@@ -297,7 +297,7 @@ Deno.test(
     assertEquals(net.reset(listener.addr), 2, "of the listener's address");
     assertEquals(await waiting, "ECONNRESET");
     two.close();
-    assertEquals(net.reset(listener.addr), 2, "one end is open still");
+    assertEquals(net.reset(listener.addr), 2, "one end is still open");
     assertEquals(net.reset("10.9.9.9:9"), 0);
   }),
 );
@@ -314,7 +314,7 @@ Deno.test(
 );
 
 Deno.test(
-  "a fault or a reset of the address listened on, a wildcard too",
+  "fault() and reset() take the address listened on, even a wildcard",
   inMemory(async ({ net }) => {
     await using listener = await net.listen("tcp", ":80");
     const dial = () => net.dial("tcp", "10.0.0.1:80");
@@ -333,7 +333,7 @@ Deno.test(
 );
 
 Deno.test(
-  "a fault of the client's address concerns its connects alone",
+  "a fault of a client's address applies only to its connects",
   inMemory(async ({ clock, net }) => {
     await using listener = await net.listen("tcp", "10.0.0.1:80");
     const dialFrom = (from: string) =>
@@ -386,7 +386,7 @@ Deno.test(
 );
 
 Deno.test(
-  "latency: bytes on their way take room, and go with a close",
+  "latency: bytes in flight fill the buffer, and a close drops them",
   inMemory(async ({ clock, net }) => {
     net.fault("*", { latency: 1_000 });
     await using listener = await net.listen("tcp", ADDRESS);
@@ -403,12 +403,12 @@ Deno.test(
     server.close();
     await reading;
     client.close();
-    assertEquals(clock.pending, 0, "nor is the reset that was on its way");
+    assertEquals(clock.pending, 0, "the reset in flight is dropped, too");
   }, { bufferSize: 20 }),
 );
 
 Deno.test(
-  "latency: an end with bytes unread takes its time, too",
+  "latency: a close with bytes unread arrives later, too",
   connected(async ({ client, clock, net, server }) => {
     await client.write(bytes("unread"));
     net.fault("*", { latency: 40 });
@@ -418,7 +418,7 @@ Deno.test(
     server.close();
     await clock.advance(39);
     assertEquals(done, false);
-    assertEquals(await client.write(bytes("x")), 1, "nobody has told it");
+    assertEquals(await client.write(bytes("x")), 1, "it does not know yet");
     await clock.advance(1);
     assertEquals(await end, null); // FIN comes before the reset
     assertEquals(await outcome(client.write(bytes("x"))), "EPIPE");
@@ -426,7 +426,7 @@ Deno.test(
 );
 
 Deno.test(
-  "latency: the answer of a peer that has closed takes its time",
+  "latency: the answer of a peer that has closed takes a round trip",
   connected(async ({ client, clock, net, server }) => {
     server.close();
     await clock.advance(0);
@@ -440,7 +440,7 @@ Deno.test(
 );
 
 Deno.test(
-  "latency: Infinity says nothing of an end, until it is lifted",
+  "latency: Infinity hides the peer's close until it is lifted",
   connected(async ({ client, clock, net, server }) => {
     net.fault("*", { latency: Infinity });
     await client.write(bytes("never"));
@@ -457,14 +457,14 @@ Deno.test(
   }),
 );
 
-Deno.test("a connect that takes its time leaves no timer of the system's", async () => {
+Deno.test("delay: a connect leaves no timer of the system's clock", async () => {
   const net = new MemoryNetwork();
   await using _listener = await net.listen("tcp", ADDRESS);
   net.fault("*", { delay: 1 });
   (await net.dial("tcp", ADDRESS)).close();
 });
 
-Deno.test("a fault is what it was when it was set", async () => {
+Deno.test("a fault is copied when it is set", async () => {
   const net = new MemoryNetwork();
   await using listener = await net.listen("tcp", ADDRESS);
   const fault: Fault = { maxRead: 1 };
@@ -476,7 +476,7 @@ Deno.test("a fault is what it was when it was set", async () => {
   assertEquals(await server.read(new Uint8Array(3)), 1);
 });
 
-Deno.test("pipe(): latency Infinity is lifted by the next call", async () => {
+Deno.test("pipe(): the next call notices that latency Infinity was lifted", async () => {
   const clock = new FakeClock();
   const fault: Fault = { latency: Infinity };
   const [client, server] = pipe({ clock, fault });
@@ -497,7 +497,7 @@ Deno.test("pipe(): latency Infinity is lifted by the next call", async () => {
 });
 
 Deno.test(
-  "delay is what it is now, for a connect that waits, too",
+  "delay: a change applies to connects that wait, too",
   inMemory(async ({ clock, net }) => {
     await using _listener = await net.listen("tcp", ADDRESS);
     const changes: [before: Fault, after: Fault | null, ms: number][] = [
@@ -525,7 +525,7 @@ Deno.test(
 );
 
 Deno.test(
-  "latency: Infinity is a peer that is gone without a word",
+  "latency: Infinity is a peer that has vanished silently",
   connected(async ({ client, clock, net, server }) => {
     await client.write(bytes("before"));
     net.fault(ADDRESS, { latency: Infinity });
@@ -591,7 +591,7 @@ Deno.test(
 );
 
 Deno.test(
-  "maxWrite: writes of the platform are short, ours whole",
+  "maxWrite: writes of the platform are short, ours are complete",
   connected(async ({ client, net, server }) => {
     net.fault(ADDRESS, { maxWrite: 3 });
     assertEquals(await client.write(bytes("hello world")), 11);
@@ -605,7 +605,7 @@ Deno.test(
   }),
 );
 
-Deno.test("pipe() has faults that can be changed, too", async () => {
+Deno.test("pipe() takes a fault that can be changed, too", async () => {
   const fault: Fault = { maxRead: 1 };
   const [client, server] = pipe({ clock: new FakeClock(), fault });
   await client.write(bytes("ab"));
@@ -678,7 +678,7 @@ Deno.test("the most specific fault counts", async (t) => {
   );
 });
 
-Deno.test("a fault's address may be written in any way", async (t) => {
+Deno.test("a fault's address may be written in any form", async (t) => {
   const spellings: [string, string][] = [
     ["10.0.0.1:http", ADDRESS],
     ["[::ffff:10.0.0.1]:80", ADDRESS],
@@ -709,7 +709,7 @@ Deno.test("a fault's address may be written in any way", async (t) => {
   );
 });
 
-Deno.test("what is no fault is refused", () => {
+Deno.test("fault() refuses what is no fault", () => {
   const net = new MemoryNetwork();
   const faults: Record<string, unknown>[] = [
     { connect: "refused" },
@@ -735,7 +735,7 @@ Deno.test("what is no fault is refused", () => {
 });
 
 Deno.test(
-  "a server survives whatever its clients meet",
+  "a server survives whatever happens to its clients",
   inMemory(async ({ clock, net }) => {
     const failures: (string | undefined)[] = [];
     await using server = serve(

@@ -1,6 +1,6 @@
 /**
- * The fakes below the library against Deno itself: the same steps on a real
- * socket and in memory, with the same outcome, down to the errors' texts.
+ * The fakes below the library, compared with Deno itself: the same steps on a
+ * real socket and in memory, with the same outcome, down to the errors' texts.
  *
  * @module
  */
@@ -13,13 +13,13 @@ import { TcpAddr, toAddr, UnixAddr } from "../net/addr.ts";
 import { Cable } from "../testing/cable.ts";
 import { Fabric } from "../testing/fabric.ts";
 
-/** What can be done with either. */
+/** What both can do. */
 interface World {
   listen(kind: "tcp" | "unix", at?: Deno.Addr): Deno.Listener;
   connect(addr: Deno.Addr): Promise<Deno.Conn>;
   /** Leaves a client in the queue that has reset already. */
   resetInQueue(listener: Deno.Listener): Promise<void>;
-  /** The end of a connection whose other end can be reset. */
+  /** One end of a connection, and a peer that can reset it. */
   resettable(): Promise<{ end: Deno.Conn; peer: ResettablePeer }>;
 }
 
@@ -220,7 +220,7 @@ function fill(conn: Deno.Conn): Promise<{ write: Promise<number> }> {
 
 const KINDS = ["tcp", "unix"] as const;
 
-/** Scripts by name; each gives what every step of it came to. */
+/** Scripts by name; each returns the outcome of every step. */
 const SCRIPTS: Record<string, (world: World) => Promise<Outcomes>> = {};
 
 for (const kind of KINDS) {
@@ -393,7 +393,7 @@ for (const kind of KINDS) {
   };
 }
 
-SCRIPTS["tcp: a reset comes behind the data, and is told once"] = async (
+SCRIPTS["tcp: a reset comes after the data, and is reported once"] = async (
   world,
 ) => {
   const { end, peer } = await world.resettable();
@@ -424,7 +424,7 @@ SCRIPTS["tcp: a reset that a write meets first"] = async (world) => {
   return steps.outcomes;
 };
 
-SCRIPTS["tcp: a reset that calls wait for"] = async (world) => {
+SCRIPTS["tcp: a reset while calls wait"] = async (world) => {
   const { end, peer } = await world.resettable();
   const steps = new Steps();
   steps.start("read", () => end.read(buffer));
@@ -450,7 +450,7 @@ SCRIPTS["tcp: options while a write waits"] = async (world) => {
   return steps.outcomes;
 };
 
-SCRIPTS["tcp: a reset behind the peer's FIN"] = async (world) => {
+SCRIPTS["tcp: a reset after the peer's FIN"] = async (world) => {
   const { end, peer } = await world.resettable();
   await peer.fin();
   const steps = new Steps();
@@ -464,7 +464,7 @@ SCRIPTS["tcp: a reset behind the peer's FIN"] = async (world) => {
   return steps.outcomes;
 };
 
-SCRIPTS["tcp: a reset behind our FIN"] = async (world) => {
+SCRIPTS["tcp: a reset after our FIN"] = async (world) => {
   const { end, peer } = await world.resettable();
   const steps = new Steps();
   await end.closeWrite();
@@ -519,7 +519,7 @@ SCRIPTS["tcp: web streams of the platform's own"] = async (world) => {
   return outcomes;
 };
 
-SCRIPTS["tcp: which addresses are in each other's way"] = async (world) => {
+SCRIPTS["tcp: which addresses conflict"] = async (world) => {
   using listener = world.listen("tcp");
   const { port } = listener.addr as Deno.NetAddr;
   const steps = new Steps();
@@ -557,7 +557,7 @@ SCRIPTS["tcp: addresses of a dual-stack socket"] = async (world) => {
   return outcomes;
 };
 
-SCRIPTS["unix: who has no name has none"] = async (world) => {
+SCRIPTS["unix: a socket without a name has no path"] = async (world) => {
   const [a, b] = await pair(world, "unix");
   const path = (addr: Deno.Addr) => (addr as Deno.UnixAddr).path;
   const outcomes = {
@@ -578,12 +578,12 @@ function equal(a: Outcomes, b: Outcomes): boolean {
 
 for (const [name, script] of Object.entries(SCRIPTS)) {
   Deno.test({
-    name: `memory does as the kernel does: ${name}`,
+    name: `memory does what the kernel does: ${name}`,
     ignore: Deno.build.os !== "linux",
     async fn() {
       const inMemory = await script(memory());
-      // While another test starts a child, that has a copy of all descriptors
-      // until its exec: what was closed is open for a while.
+      // While another test starts a child, the child has a copy of all
+      // descriptors until its exec: what was closed stays open for a while.
       let real = await script(kernel);
       for (let left = 5; left > 0 && !equal(inMemory, real); left--) {
         real = await script(kernel);

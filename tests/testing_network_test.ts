@@ -63,7 +63,7 @@ Deno.test("pipe() holds 64 KiB unless told otherwise", async (t) => {
   }
 });
 
-Deno.test("an option that is undefined leads nobody out of memory", async () => {
+Deno.test("an option that is undefined is the network's own, not the system's", async () => {
   const clock = new FakeClock();
   const net = new MemoryNetwork({ clock, hosts: { "db.test": ["10.0.0.1"] } });
   // As a user without exactOptionalPropertyTypes may write it.
@@ -108,13 +108,13 @@ Deno.test("a listen() that is aborted while it looks up a name binds nothing", a
   assertStrictEquals(await listening.catch((e) => e), signal.reason);
 });
 
-Deno.test("a name that has the other family only fails as the system's do", async () => {
+Deno.test("a name with only the other family fails as one of the system's does", async () => {
   const net = new MemoryNetwork({ hosts: { "six.test": ["::1"] } });
   const dialling = net.dial("tcp4", "six.test:80");
   await assertRejects(() => dialling, OpError, "no suitable address found");
 });
 
-Deno.test("peers that answer each other for ever let timers through", async () => {
+Deno.test("peers that answer each other for ever do not block timers", async () => {
   const [client, server] = pipe();
   const signal = AbortSignal.timeout(1);
   const pingPong = async (conn: Conn) => {
@@ -129,7 +129,7 @@ Deno.test("peers that answer each other for ever let timers through", async () =
   server.close();
 });
 
-Deno.test("a network in memory holds no process after unref()", async () => {
+Deno.test("a network in memory does not keep the process alive after unref()", async () => {
   const { code, stderr } = await runChild(`
     import { MemoryNetwork } from "./testing/mod.ts";
     Deno.unrefTimer(setTimeout(() => Deno.exit(1), 5_000));
@@ -146,7 +146,7 @@ Deno.test("a network in memory holds no process after unref()", async () => {
   assertEquals({ code, stderr }, { code: 0, stderr: "" });
 });
 
-Deno.test("nobody who waits on a clock of the test's holds the process", async () => {
+Deno.test("what waits on a fake clock does not keep the process alive", async () => {
   const { code, stderr } = await runChild(`
     import { serve } from "./handler.ts";
     import { FakeClock, MemoryNetwork } from "./testing/mod.ts";
@@ -169,7 +169,7 @@ Deno.test("a deadline on the system's clock fires in memory, too", async () => {
 });
 
 Deno.test(
-  "MemoryNetwork has the library's own classes",
+  "MemoryNetwork returns the library's own classes",
   inMemory(async ({ net }) => {
     const listener = await net.listen("tcp", "10.0.0.1:80");
     assertInstanceOf(listener, Listener);
@@ -253,7 +253,7 @@ Deno.test(
 );
 
 Deno.test(
-  "MemoryNetwork.listen() gives away free ports",
+  "MemoryNetwork.listen() assigns free ports",
   inMemory(async ({ net }) => {
     await using _taken = await net.listen("tcp", "10.0.0.1:49152");
     await using one = await net.listen("tcp", "10.0.0.1:0");
@@ -266,7 +266,7 @@ Deno.test(
 );
 
 Deno.test(
-  "MemoryNetwork.listen() shares a port that may be shared",
+  "MemoryNetwork.listen() shares a port if all listeners set reusePort",
   inMemory(async ({ net }) => {
     const options = { reusePort: true };
     await using one = await net.listen("tcp", "10.0.0.1:80", options);
@@ -279,7 +279,7 @@ Deno.test(
     await using _plain = await net.listen("tcp", "10.0.0.1:81");
     await using _unix = await net.listen("unix", "/run/a.sock", options);
     const alone = [
-      ["tcp", "10.0.0.1:81"], // whose first one does not share
+      ["tcp", "10.0.0.1:81"], // its first listener does not share
       ["unix", "/run/a.sock"], // has no such option
     ] as const;
     for (const [network, address] of alone) {
@@ -298,7 +298,7 @@ Deno.test(
 );
 
 Deno.test(
-  "a wildcard takes every address, plain; tcp6 turns IPv4 away",
+  "a wildcard takes every address, unmapped; tcp6 turns IPv4 away",
   inMemory(async ({ net }) => {
     {
       await using listener = await net.listen("tcp", ":80");
@@ -320,7 +320,7 @@ Deno.test(
 );
 
 Deno.test(
-  "the most specific listener takes a connection",
+  "the most specific listener gets the connection",
   inMemory(async ({ net }) => {
     await using ipv6 = await net.listen("tcp", "[::1]:80");
     await using any = await net.listen("tcp4", ":80");
@@ -341,12 +341,12 @@ Deno.test(
 );
 
 Deno.test(
-  "a backlog is clamped to 4,096, as by Linux",
+  "a backlog is clamped to 4,096, as on Linux",
   inMemory(async ({ clock, net }) => {
     for (const options of [{}, { backlog: 10_000 }]) {
       const listener = await net.listen("tcp", "10.0.0.1:80", options);
       const dial = () => net.dial("tcp", "10.0.0.1:80", { timeout: 1_000 });
-      // Linux: one more than that.
+      // Linux takes one more than the backlog.
       const waiting = await Promise.all(Array.from({ length: 4_097 }, dial));
       const failed = assertRejects(dial, DialError, "i/o timeout");
       await clock.advance(1_000);
@@ -380,7 +380,7 @@ Deno.test(
       await listener.close();
       await refused;
     }
-    // The runtime's own queue, whatever `backlog` says.
+    // The runtime fixes its length, whatever `backlog` says.
     await using _listener = await net.listen("unix", "/a", { backlog: 1 });
     await using waiting = new AsyncDisposableStack();
     for (let i = 0; i < 1_025; i++) waiting.use(await net.dial("unix", "/a"));
@@ -390,7 +390,7 @@ Deno.test(
 );
 
 Deno.test(
-  "listen() and dial() of one tick meet",
+  "a dial() reaches a listen() of the same tick",
   inMemory(async ({ net }) => {
     const [listener, conn] = await Promise.all([
       net.listen("tcp", "10.0.0.1:80"),
@@ -402,7 +402,7 @@ Deno.test(
 );
 
 Deno.test(
-  "an abstract unix socket that is not there refuses",
+  "a missing abstract unix socket is ECONNREFUSED, a missing file ENOENT",
   inMemory(async ({ net }) => {
     const codes = [];
     for (const path of ["@nobody", "/nobody"]) {
@@ -474,7 +474,7 @@ Deno.test(
 );
 
 Deno.test(
-  "an answer may be late, come in batches, or not at all",
+  "a name's answer may be late, come in batches, or not at all",
   inMemory(async ({ clock, net }) => {
     await using _listener = await net.listen("tcp", "10.0.0.1:80");
     {
@@ -565,7 +565,7 @@ Deno.test(
 );
 
 Deno.test(
-  "a user's Dialer takes resolve and connect of a network",
+  "a Dialer of your own takes a network's resolve and connect",
   inMemory(async ({ clock, net }) => {
     const { resolve, connect } = net;
     const dialer = new Dialer({ resolve, connect, clock });
@@ -585,7 +585,7 @@ Deno.test(
 );
 
 Deno.test(
-  "an abort of a dial leaves nothing on the network",
+  "an aborted dial leaves nothing on the network",
   inMemory(async ({ clock, net }) => {
     net.fault("*", { connect: "drop" });
     for (const name of ["db.test", "never.test"]) {
@@ -609,7 +609,7 @@ Deno.test(
 );
 
 Deno.test(
-  "connectFrom() is who the server sees",
+  "connectFrom() sets the address that the server sees",
   inMemory(async ({ net }) => {
     const refused: string[] = [];
     await using _server = serve(
@@ -687,7 +687,7 @@ Deno.test(
     }
     await clock.advance(499);
     assertEquals(ended, []);
-    // The server has sent FIN, and waits for ours until its time is up, too.
+    // Timed out, the server sends FIN and waits for ours.
     await clock.advance(1);
     client.close();
     await clock.advance(0);
@@ -744,7 +744,7 @@ Deno.test(
   }, { hosts: { "db.test": ["::1", "10.0.0.1"] } }),
 );
 
-Deno.test("the ports that are given away begin anew behind the last one", () => {
+Deno.test("the assigned ports start over after the last one", () => {
   const ports = new Ports();
   const given = Array.from(
     { length: 16_385 },
@@ -757,7 +757,7 @@ Deno.test("the ports that are given away begin anew behind the last one", () => 
   ]);
 });
 
-Deno.test("a network whose ports are all listened on has none to give", async () => {
+Deno.test("a network whose ports are all in use has none to assign", async () => {
   const net = new MemoryNetwork();
   const listeners = await Promise.all(
     Array.from({ length: 16_384 }, () => net.listen("tcp", "10.0.0.1:0")),
@@ -782,7 +782,7 @@ Deno.test("check() names what is open", async () => {
   const listener = await net.listen("tcp", "10.0.0.1:80");
   const client = await net.dial("tcp", "10.0.0.1:80");
   const queued = await net.dial("tcp", "10.0.0.1:80");
-  queued.close(); // nobody has it: it is the listener's
+  queued.close(); // not accepted: it is the listener's
   const server = await listener.accept();
   server.setReadDeadline(clock.now() + 10);
   server.read(new Uint8Array(1)).catch(() => {});
@@ -809,7 +809,7 @@ Deno.test(
   "inMemory() waits a turn before it checks",
   inMemory(async ({ net }) => {
     const listener = await net.listen("tcp", ":80");
-    setTimeout(() => listener.close(), 0); // what ends by itself, but not yet
+    setTimeout(() => listener.close(), 0); // ends by itself, a turn later
   }),
 );
 
@@ -829,7 +829,7 @@ Deno.test("inMemory() lets a test's own failure through", async () => {
 });
 
 Deno.test(
-  "inMemory() hands on options and the test's context",
+  "inMemory() passes on options and the test's context",
   inMemory(async ({ clock, net }, t) => {
     assertEquals(net.clock, clock);
     await t.step("a step", async () => {
@@ -840,7 +840,7 @@ Deno.test(
   }, { hosts: { "a.test": ["10.0.0.1"] } }),
 );
 
-Deno.test("two networks have nothing in common", async () => {
+Deno.test("two networks share nothing", async () => {
   const one = new MemoryNetwork();
   const two = new MemoryNetwork();
   await using _listener = await one.listen("tcp", "10.0.0.1:80");
@@ -850,7 +850,7 @@ Deno.test("two networks have nothing in common", async () => {
 });
 
 Deno.test(
-  "what is not on the network is told like everywhere",
+  "a dial to what is not on the network fails with the usual errors",
   inMemory(async ({ net }) => {
     const cases: [string, "tcp" | "unix", string, string][] = [
       [
