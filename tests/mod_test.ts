@@ -1,11 +1,11 @@
-/** What the package shows: its exports, and pages that are true of it. */
+/** The package as users see it: its exports, its pages, its imports. */
 import { assert, assertEquals } from "@std/assert";
 import config from "../deno.json" with { type: "json" };
 
 const root = new URL("..", import.meta.url);
 
-// The public face, name by name: a change to it shows here. Other names are
-// internal, whatever file they are exported from.
+// The public names: a change to them shows here. All others are internal,
+// whatever file exports them.
 const EXPORTS: { [entry: string]: string } = {
   ".": `
     AcceptErrorEvent Addr AddrError Clock ClosedError Conn ConnOptions Connector
@@ -61,7 +61,7 @@ Deno.test("each module exports its names", async (t) => {
     await t.step(`"${entry}", types included`, () => {
       assertEquals(symbols.map(({ name }) => name).toSorted(), names);
     });
-    await t.step(`"${entry}" says what they are for`, () => {
+    await t.step(`"${entry}" has a module comment`, () => {
       assert(module_doc.doc);
     });
     await t.step(`"${entry}" has the values`, async () => {
@@ -94,7 +94,7 @@ async function* files(folder: string): AsyncGenerator<string> {
 
 const read = (path: string) => Deno.readTextFile(new URL(path, root));
 
-/** Where prose for readers is. */
+/** The pages of prose. */
 async function pages(): Promise<string[]> {
   const docs = await Array.fromAsync(files("docs/"));
   return ["README.md", "CHANGELOG.md", "CONTRIBUTING.md", ...docs];
@@ -109,7 +109,7 @@ async function modules(): Promise<string[]> {
   return ["mod.ts", "listener.ts", "dialer.ts", "handler.ts", ...inner];
 }
 
-Deno.test("every link between our pages leads somewhere", async (t) => {
+Deno.test("every link between our pages has a target", async (t) => {
   for (const page of await pages()) {
     await t.step(page, async () => {
       const text = await read(page);
@@ -131,7 +131,7 @@ Deno.test("README.md names every page in docs/", async () => {
   }
 });
 
-Deno.test("tasks that our pages name exist", async (t) => {
+Deno.test("every task that our pages name exists", async (t) => {
   for (const page of await pages()) {
     await t.step(page, async () => {
       const named = (await read(page)).matchAll(/deno(?:@\S+)? task (\w+)/g);
@@ -140,7 +140,7 @@ Deno.test("tasks that our pages name exist", async (t) => {
   }
 });
 
-Deno.test("no snippet is left out when snippets are run", async () => {
+Deno.test("no snippet is marked to be skipped", async () => {
   for (const path of [...await pages(), ...await modules()]) {
     // `ts ignore` and its like make `deno test --doc` skip a block.
     const fence = /```(?:ts|js|tsx|jsx|typescript|javascript)[ ,]+\S/;
@@ -148,7 +148,7 @@ Deno.test("no snippet is left out when snippets are run", async () => {
   }
 });
 
-Deno.test("the library imports itself and node:, one way", async () => {
+Deno.test("the library imports only itself and node:, in one direction", async () => {
   const allowed = new Set(["mod", "listener", "dialer", "handler"]);
   for (const path of await modules()) {
     const code = (await read(path)).replaceAll(/^ *\*.*$/gm, "");
@@ -157,7 +157,7 @@ Deno.test("the library imports itself and node:, one way", async () => {
         /(?: from |import\(|^import )"([^"]+)"/gm,
       )
     ) {
-      // Loading one costs a program 30 ms: on first use, not before.
+      // Loading one costs a program 30 ms: only on first use.
       if (from!.startsWith("node:")) {
         const lazy = how!.startsWith("import(");
         assert(lazy || path.startsWith("testing/"), `${path}: ${from}`);
@@ -168,7 +168,7 @@ Deno.test("the library imports itself and node:, one way", async () => {
       const [, folder] = /^(?:(net|testing)\/)?\w+\.ts$/.exec(target) ?? [];
       const top = target.replace(/\.ts$/, "");
       assert(folder !== undefined || allowed.has(top), `${path}: ${from}`);
-      // Arrows never turn back: nothing imports what stands on it.
+      // One direction: nothing imports what is built on it.
       const [name] = path.split(".");
       if (path.startsWith("net/") || (allowed.has(name!) && name !== "mod")) {
         assertEquals(folder, "net", path);
@@ -178,7 +178,7 @@ Deno.test("the library imports itself and node:, one way", async () => {
   }
 });
 
-Deno.test("the version is that of CHANGELOG.md, or has none there yet", async () => {
+Deno.test("the version is that of the latest release in CHANGELOG.md, if there is one", async () => {
   const text = await read("CHANGELOG.md");
   const headings = [...text.matchAll(/^## \[?([^\]\s]+)/gm)].map((m) => m[1]);
   const released = headings.find((heading) => heading !== "Unreleased");

@@ -1,7 +1,7 @@
 /**
- * What is over must not be held by what goes on: a peer that takes nothing, a
- * server that waits or has been shut down, a name server that is silent. In a
- * child whose garbage collector can be called.
+ * What has ended must not be kept in memory by what goes on: a peer that reads
+ * nothing, a server that waits or has been shut down, a silent name server. In
+ * a child process, which can call its garbage collector.
  *
  * @module
  */
@@ -9,7 +9,7 @@
 import { assert, assertEquals } from "@std/assert";
 import { runChild, STUCK_MS } from "./support.ts";
 
-/** What is to go, and what must not hold it. */
+/** Each returns what must be collected, and what must not keep it. */
 const CASES: Record<string, string> = {
   "the buffer of a write that was aborted": `
     const [client, peer] = await pair(); // who reads nothing
@@ -116,7 +116,7 @@ const PROGRAM = `
   Deno.exit();
 `;
 
-Deno.test("what is over is held by nobody", {
+Deno.test("what has ended is garbage collected", {
   timeout: STUCK_MS,
 }, async (t) => {
   const flags = ["--allow-net", "--v8-flags=--expose-gc"];

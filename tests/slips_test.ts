@@ -1,4 +1,4 @@
-/** What the compiler would have seen, and plain JavaScript has to be told. */
+/** Mistakes that the compiler finds; in plain JavaScript they must throw. */
 import { assertEquals } from "@std/assert";
 import {
   type Conn,
@@ -16,7 +16,7 @@ import { MemoryNetwork } from "../testing/mod.ts";
 import { FakeListener } from "./fake_listener.ts";
 import { bytes, pair, textOf } from "./support.ts";
 
-/** What a slip makes of `{ signal }`, and the compiler would have seen. */
+/** A controller in place of its signal; the compiler would find it. */
 const slip = { signal: new AbortController() } as unknown as {
   signal: AbortSignal;
 };
@@ -44,7 +44,7 @@ Deno.test("a controller instead of a signal is refused, and nothing is lost", as
         resolve(call(server, client, listener))
       ).catch((error) => error);
       assertEquals(String(error), "TypeError: signal is not an AbortSignal");
-      // The listener and the connection go on; nobody stands in their lines.
+      // The listener and the connection go on; no call is left in a queue.
       const [next, conn] = await Promise.all([
         dial("tcp", String(listener.addr)),
         listener.accept(),
@@ -58,7 +58,7 @@ Deno.test("a controller instead of a signal is refused, and nothing is lost", as
 });
 
 Deno.test("a number instead of options is refused, and nothing is opened or closed", async (t) => {
-  // Most likely a timeout: in silence there would be none, or the default.
+  // Most likely a timeout: if ignored, there would be none, or the default.
   const slip = 5_000 as unknown as Record<string, never>;
   await using listener = await listen("tcp", "127.0.0.1:0");
   const address = String(listener.addr);

@@ -1,6 +1,6 @@
 /**
- * What connections and listeners keep things in: a line, a list, a pool, and
- * what they wait with.
+ * The small structures below connections, listeners and servers: a queue, a
+ * list, a pool, counts, and patience with silent peers.
  */
 import { assert, assertEquals, assertStrictEquals } from "@std/assert";
 import { type Clock, systemClock } from "../net/clock.ts";
@@ -31,17 +31,17 @@ function takeAll(queue: Queue<Item>): string {
   return names;
 }
 
-Deno.test("Queue is first come first served", () => {
+Deno.test("Queue is first come, first served", () => {
   const { queue, items } = setUp("abc");
   assertEquals(queue.head, items[0]);
   assertEquals(takeAll(queue), "abc");
   assertEquals(queue.head, null);
-  queue.push(items[1]!); // who has left may come again
+  queue.push(items[1]!); // an item that has left may come again
   queue.push(items[0]!);
   assertEquals(takeAll(queue), "ba");
 });
 
-Deno.test("Queue.remove() takes out who stands anywhere, and leaves a line", async (t) => {
+Deno.test("Queue.remove() takes out an item from anywhere, and keeps the order", async (t) => {
   const cases = [
     { name: "the first", gone: [0], left: "bcdx" },
     { name: "one in the middle", gone: [1], left: "acdx" },
@@ -64,7 +64,7 @@ Deno.test("Queue.remove() takes out who stands anywhere, and leaves a line", asy
   }
 });
 
-Deno.test("Queue.remove() of who has become the first leaves a line", () => {
+Deno.test("Queue.remove() of an item that has become the first keeps the order", () => {
   const { queue, items } = setUp("abc");
   queue.shift();
   queue.remove(items[1]!);
@@ -72,7 +72,7 @@ Deno.test("Queue.remove() of who has become the first leaves a line", () => {
   assertEquals(takeAll(queue), "cx");
 });
 
-Deno.test("Queue.remove() takes no longer in a long line", () => {
+Deno.test("Queue.remove() takes no longer in a long queue", () => {
   const { queue, items } = setUp("x".repeat(100_000));
   const start = performance.now();
   for (const item of items.toReversed()) queue.remove(item);
@@ -80,7 +80,7 @@ Deno.test("Queue.remove() takes no longer in a long line", () => {
   assert(performance.now() - start < 1_000); // else: 6 s
 });
 
-Deno.test("Queue.remove() of somebody who is not there does nothing", () => {
+Deno.test("Queue.remove() of an item that is in no queue does nothing", () => {
   const { queue } = setUp("ab");
   queue.remove({ name: "c", next: null, before: null });
   const other = setUp("de");
@@ -89,14 +89,14 @@ Deno.test("Queue.remove() of somebody who is not there does nothing", () => {
   assertEquals(takeAll(other.queue), "de");
 });
 
-Deno.test("Roster holds what was added and not let go", () => {
+Deno.test("Roster holds what was added and not deleted", () => {
   const roster = new Roster<Entry & { name: string }>();
   const [a, b, c] = ["a", "b", "c"].map((name) => ({ name, index: -1 }));
   const names = () => roster.list().map(({ name }) => name).toSorted().join("");
   for (const entry of [a!, b!, c!]) roster.add(entry);
   assertEquals([roster.size, names()], [3, "abc"]);
   assertEquals(roster.delete(a!), true);
-  assertEquals(roster.delete(a!), false); // it is not there any more
+  assertEquals(roster.delete(a!), false); // no longer in it
   assertEquals([roster.size, names()], [2, "bc"]);
   roster.add(a!);
   assertEquals(roster.delete(c!), true);
@@ -106,7 +106,7 @@ Deno.test("Roster holds what was added and not let go", () => {
   assertEquals([roster.size, names()], [0, ""]);
 });
 
-/** Patience for many peers whose timers fire late, with turns by hand. */
+/** Patience for many peers whose timers fire late; the test takes the turns. */
 class LatePeers implements Disposable {
   /** How many have been given up. */
   over = 0;
@@ -147,7 +147,7 @@ class LatePeers implements Disposable {
     };
   }
 
-  /** The time of a peer is over, and its timer is late. */
+  /** Fires the timer of a peer, late. */
   fire(i: number): void {
     this.#fires[i]!();
   }
@@ -157,14 +157,14 @@ class LatePeers implements Disposable {
     this.#patient[i]!.renew();
   }
 
-  /** Takes a turn; `false` if none was to come. */
+  /** Takes a turn; `false` if none was due. */
   turn(): boolean {
     const due = this.#turns.splice(0);
     for (const turn of due) turn();
     return due.length > 0;
   }
 
-  /** The turn that is to come never does: its timer was a test's. */
+  /** Drops the turn that is due: its timer was another test's fake. */
   lose(): void {
     this.#turns = [];
   }
@@ -175,7 +175,7 @@ class LatePeers implements Disposable {
   }
 }
 
-Deno.test("Patience waits as many turns whoever else was late and has spoken", () => {
+Deno.test("Patience waits the same number of turns, however many others were late, too", () => {
   for (const others of [0, 1, 9]) {
     using peers = new LatePeers(320);
     for (let i = 0; i <= others; i++) peers.fire(i);
@@ -186,7 +186,7 @@ Deno.test("Patience waits as many turns whoever else was late and has spoken", (
   }
 });
 
-Deno.test("Patience waits as many turns after others were late, and all have spoken", () => {
+Deno.test("Patience waits the same number of turns if others were late before", () => {
   using peers = new LatePeers(320);
   for (const i of [1, 2, 3]) {
     peers.fire(i);
@@ -198,7 +198,7 @@ Deno.test("Patience waits as many turns after others were late, and all have spo
   assertEquals(turns, 12);
 });
 
-Deno.test("Patience ends although a turn was lost with somebody's fake timers", () => {
+Deno.test("Patience ends although a turn was lost with a test's fake timers", () => {
   using peers = new LatePeers(2);
   peers.fire(0);
   peers.lose();
@@ -208,7 +208,7 @@ Deno.test("Patience ends although a turn was lost with somebody's fake timers", 
   assertEquals(peers.over, 1);
 });
 
-Deno.test("HostLimit keeps nothing of a host that has gone", () => {
+Deno.test("HostLimit keeps nothing of a host that has left", () => {
   const hosts = new HostLimit(2);
   const entered = ["a", "a", "a", "b"].map((host) => hosts.enter(host));
   assertEquals([entered, hosts.size], [[true, true, false, true], 2]);
@@ -220,7 +220,7 @@ Deno.test("HostLimit keeps nothing of a host that has gone", () => {
 
 const KiB = 1024;
 
-Deno.test("takeMemory() lends the smallest of five sizes that is enough", () => {
+Deno.test("takeMemory() lends the smallest of five sizes that is large enough", () => {
   const cases = [
     [1 * KiB, 1],
     [1 * KiB + 1, 4],
@@ -246,7 +246,7 @@ Deno.test("takeMemory() never lends the same memory twice at once", () => {
   assertEquals(new Set(again.map(({ buffer }) => buffer)).size, 200);
 });
 
-Deno.test("giveMemory() keeps what it gets for the next, each size for itself", () => {
+Deno.test("giveMemory() keeps memory for the next taker of that size", () => {
   for (const size of [1, 4, 16, 64, 256].map((n) => n * KiB)) {
     const memory = takeMemory(size);
     giveMemory(memory);
@@ -263,7 +263,7 @@ Deno.test("giveMemory() keeps 1 MiB of each size at most", () => {
   assert(kept.every((memory) => memory.length === MAX_SIZE));
 });
 
-Deno.test("takeMemory() lends small memory in just the size, 1,024 in all", () => {
+Deno.test("takeMemory() lends small memory in the exact size, 1,024 pieces in all", () => {
   const sizes = [0, 1, 64, 640, 1023];
   const lent = Array.from(
     { length: 2_000 },

@@ -11,8 +11,8 @@ import { listen } from "../listener.ts";
 import { Conn } from "../net/conn.ts";
 
 /**
- * A test that has taken so long is stuck: what it waits for is the promise that
- * it is about. Alone it takes seconds at most.
+ * A test that takes this long is stuck: it waits for the very thing that it
+ * tests. Run alone, it takes seconds at most.
  */
 export const STUCK_MS = 30_000;
 
@@ -21,7 +21,7 @@ export function bytes(text: string): Uint8Array<ArrayBuffer> {
   return new TextEncoder().encode(text);
 }
 
-/** All that still comes, as text, until EOF. */
+/** Reads to EOF; returns all of it as text. */
 export function textOf(conn: Conn): Promise<string> {
   return new Response(conn.readable).text();
 }
@@ -33,11 +33,12 @@ export async function connect(listener: { addr: Deno.Addr }): Promise<Conn> {
 }
 
 /**
- * Where a test binds anew right after a close. A port that the system has
- * chosen may go to any client beside us as soon as it is free; one below those
- * that it chooses from goes to nobody, and on Linux the host is this process's.
+ * An address that a test binds again right after a close. A port that the
+ * system has chosen may go to any client of another test as soon as it is free;
+ * one below the ephemeral range goes to nobody, and on Linux no other process
+ * uses this host.
  *
- * @param port From 20,000 to 30,000, another one in each test.
+ * @param port From 20,000 to 30,000, a different one in each test.
  */
 export function ownAddr(port: number): { hostname: string; port: number } {
   const { build, pid } = Deno;
@@ -47,10 +48,10 @@ export function ownAddr(port: number): { hostname: string; port: number } {
 }
 
 /**
- * Listens where somebody has just stopped to. Test files are threads of one
- * process: while another one starts a child, that has a copy of all descriptors
- * until its exec, and the address with them. So it may take some tries; that it
- * takes one is shown in a process of its own (listener_hazard_test.ts).
+ * Listens where a listener was closed just now. Test files are threads of one
+ * process: while another one starts a child, the child has a copy of all
+ * descriptors until its exec, so the address is still in use. It may take some
+ * tries; in a process of its own it takes one (listener_hazard_test.ts).
  */
 export async function listenAnew<T>(listen: () => T | Promise<T>): Promise<T> {
   for (let left = 1_000;; left--) {
@@ -104,7 +105,7 @@ export function turn(): Promise<void> {
   return new Promise((resolve) => setTimeout(resolve, 0));
 }
 
-/** What is an unhandled rejection while `body` runs, and a turn after. */
+/** The unhandled rejections while `body` runs, and for a turn after it. */
 export async function unhandledIn(
   body: () => void | Promise<void>,
 ): Promise<unknown[]> {
@@ -123,7 +124,7 @@ export async function unhandledIn(
   return reasons;
 }
 
-/** Whether a program is installed here: tests with real peers look first. */
+/** Whether a program is installed: tests with real peers check first. */
 export function installed(program: string): boolean {
   const paths = (Deno.env.get("PATH") ?? "").split(":");
   return paths.some((path) => {
@@ -136,8 +137,8 @@ export function installed(program: string): boolean {
 }
 
 /**
- * A C library that a child loads before its own, so that system calls fail as
- * they are told to. `wrap` starts the child, with variables behind it.
+ * A C library that a child preloads, so that system calls fail on purpose.
+ * `wrap` starts the child; environment variables may follow it.
  */
 export async function preload(
   source: string,
@@ -159,14 +160,14 @@ export async function preload(
   };
 }
 
-/** Whether a child may have a network of its own, with nobody in it. */
+/** Whether a child may have a network of its own, with nothing on it. */
 export function canUnshare(): boolean {
   if (Deno.build.os !== "linux" || !installed("unshare")) return false;
   return new Deno.Command("unshare", { args: ["-rn", "true"], stderr: "null" })
     .outputSync().success;
 }
 
-/** A signal that counts who listens to it. */
+/** A signal that counts its listeners. */
 export function countedSignal(): {
   controller: AbortController;
   signal: AbortSignal;
@@ -189,10 +190,10 @@ export function countedSignal(): {
 }
 
 /**
- * Runs a program in a Deno of its own, at the root of this package, without a
- * prompt; without deno.json, too: reading it and what it links is a quarter of
- * what a child costs. `wrap` is what starts it, if not we:
- * `["sh", "-c", "...", "sh"]`.
+ * Runs a program in a Deno process of its own, at the root of this package,
+ * without prompts, and without deno.json: reading that and what it links takes
+ * a quarter of a child's time. `wrap` is the command that starts it, if it is
+ * not to start directly: `["sh", "-c", "...", "sh"]`.
  */
 export async function runChild(
   program: string,
