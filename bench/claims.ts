@@ -1,6 +1,6 @@
 /**
- * The hazards that the README speaks of, each brought about and measured, ours
- * beside plain Deno: `deno run -A bench/claims.ts [--only ID,ID]`.
+ * The hazards that the README names, each provoked and measured, ours beside
+ * plain Deno: `deno run -A bench/claims.ts [--only ID,ID]`.
  *
  * @module
  */

@@ -21,7 +21,7 @@ const usage = `deno task bench [--runs 5] [--seconds 3] [--only ID,ID]
 
 rows: ${rows.map((row) => row.id).join(" ")}`;
 
-/** The client has no CPU time left: the server may be faster than shown. */
+/** From here on the client is the limit; the server may be faster. */
 const FLOOR = 0.97;
 
 /** All samples of one contestant, in the order of the runs. */

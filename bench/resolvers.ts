@@ -1,7 +1,8 @@
 /**
- * How long a name server's bad days last for `systemResolver` and
- * `dnsResolver`, beside what they stand on, in a network namespace with a name
- * server that is a script: `deno run -A bench/resolvers.ts`. Takes 20 s.
+ * How `systemResolver` and `dnsResolver` cope with a name server that is slow,
+ * silent or broken, beside the lookups that they are built on; in a network
+ * namespace with a scripted name server: `deno run -A bench/resolvers.ts`.
+ * Takes 20 s.
  *
  * @module
  */
@@ -77,7 +78,7 @@ function lineOf(looked: Looked): string[] {
 function offLineOf({ left, ms, questions, who }: CalledOff): string[] {
   const came = `over after ${short(ms)} ms, ${questions} questions`;
   const soon = verdict("within 200 ms", ms < 200);
-  // getaddrinfo goes on, and has a socket; there is one of it for each family.
+  // getaddrinfo goes on, with its socket; it asks one question per family.
   const [what, then] = who === "dnsResolver"
     ? [`${came}, ${left} sockets left`, verdict("no socket left", left === 0)]
     : [came, verdict("one lookup for all", questions === 2)];

@@ -31,9 +31,9 @@ export interface Row {
 export interface Contestant extends Entry {
   /** Label of the one its ratio is against. @default {"raw Deno"} */
   base?: string;
-  /** What the ratio shall be. */
+  /** What the ratio is to be. */
   ratio?: Bound;
-  /** What the value shall be. */
+  /** What the value is to be. */
   value?: Bound;
 }
 
@@ -140,7 +140,7 @@ const accept: Row = {
   measure: (bench, entry) => load(bench, entry, "churn", ["-s", "0"]),
 };
 
-/** With a whole core every contestant waits for the load generator. */
+/** With a whole core every contestant would wait for the load generator. */
 const acceptHalf: Row = {
   id: "accept-half",
   title: "accept and close, on half a core",
@@ -195,7 +195,7 @@ const tenWrites: Row = {
   measure: (bench, entry) => load(bench, entry, "echo", ["-r", "640"]),
 };
 
-/** 9 KB is for those that never spoke; an echo grows V8's young generation. */
+/** The bound is for those that never spoke: an echo grows V8's young space. */
 function idleRow(id: string, title: string, requestSize: number): Row {
   const bound = requestSize === 0 ? { value: { most: 9 } } : {};
   return {

@@ -1,5 +1,5 @@
 /**
- * A child process that is spoken to in lines.
+ * A child process, talked to line by line.
  *
  * @module
  */

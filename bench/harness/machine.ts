@@ -1,10 +1,10 @@
 /**
- * The machine: what it is, and which of its cores serve and which ask.
+ * The machine: what it is, and which of its cores are for server and client.
  *
  * @module
  */
 
-/** A line for under the table: CPU, cores, kernel, runtime, date. */
+/** A line to print below the table: CPU, cores, kernel, runtime, date. */
 export async function describeMachine(): Promise<string> {
   const info = await readProc("cpuinfo");
   const cpu = info.match(/^model name\s*:\s*(.*)$/m)?.[1] ?? Deno.build.arch;
@@ -16,19 +16,19 @@ export async function describeMachine(): Promise<string> {
   ].join("; ");
 }
 
-/** How to start something on the core for servers, or on the one for clients. */
+/** How to start something on the server's core, or on the client's. */
 export interface Cores {
   server(command: string[]): string[];
   client(command: string[]): string[];
-  /** Whether they have a core each. */
+  /** Whether server and client have a core each. */
   readonly pinned: boolean;
   /** What was done, in words. */
   readonly description: string;
 }
 
 /**
- * With `taskset` and two cores, one each: a server that shares its core with
- * the load generator is measured by the scheduler's mood.
+ * With `taskset` and two cores, one for each: if a server shares its core with
+ * the load generator, the result depends on the scheduler.
  */
 export async function findCores(): Promise<Cores> {
   const status = await readProc("self/status");
@@ -72,7 +72,7 @@ export async function output(command: string[]): Promise<string | null> {
   }
 }
 
-/** A file of /proc, `""` where there is none: Deno reads there only with -A. */
+/** A file of /proc, or `""`; by `cat`: Deno reads there only with -A. */
 async function readProc(path: string): Promise<string> {
   return await output(["cat", `/proc/${path}`]) ?? "";
 }

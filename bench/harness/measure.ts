@@ -11,7 +11,7 @@ import { type Cores, residentBytes } from "./machine.ts";
 import { enterNamespace, type Namespace } from "./namespace.ts";
 import { type Peer, type PeerName, ServerProcess } from "./peers.ts";
 
-/** What a run of the benchmark has at hand. */
+/** What every measurement can use. */
 export interface Bench {
   loadgen: string;
   temporary: string;
@@ -52,7 +52,7 @@ async function startServer(bench: Bench, entry: Entry): Promise<ServerProcess> {
   return await ServerProcess.start(command, { env: entry.env ?? {} });
 }
 
-/** Replies, connections or megabytes in a second, as the mode counts. */
+/** Replies, connections or megabytes per second, depending on the mode. */
 export async function load(
   bench: Bench,
   entry: Entry,
@@ -79,7 +79,7 @@ export async function load(
   };
 }
 
-/** Kilobytes that a connection costs which says nothing more. */
+/** Kilobytes that each idle connection costs. */
 export async function idle(
   bench: Bench,
   entry: Entry,
@@ -121,7 +121,7 @@ async function settled(pid: number): Promise<number> {
   for (let same = 0; same < 5;) {
     await new Promise((resolve) => setTimeout(resolve, 200));
     const next = await residentBytes(pid);
-    // Threads of the runtime come and go; 0.1 KB a connection.
+    // The runtime's threads come and go; this is 0.1 KB a connection.
     same = Math.abs(next - bytes) < 1_000_000 ? same + 1 : 0;
     if (same === 0) bytes = next;
   }

@@ -7,17 +7,17 @@
 
 import { output } from "./machine.ts";
 
-/** What a process shall see. */
+/** What a process is to see. */
 export interface Namespace {
-  /** Directory for the files to be put. */
+  /** Directory to write the files to. */
   temporary: string;
-  /** Contents by the path where they shall appear. */
+  /** Contents by the path where they are to appear. */
   files: Record<string, string>;
   /** A network of its own, with nothing but loopback. */
   network?: boolean;
 }
 
-/** `unshare` with the namespaces; as anybody, or at least as root. */
+/** `unshare` with the namespaces: as root, or in a user namespace. */
 async function unshare(network: boolean): Promise<string[] | null> {
   const flags = network ? "mn" : "m";
   for (const command of [["unshare", `-${flags}`], ["unshare", `-r${flags}`]]) {
@@ -28,7 +28,7 @@ async function unshare(network: boolean): Promise<string[] | null> {
   return null;
 }
 
-/** The command that runs `command` there. */
+/** The command that runs `command` in the namespace. */
 export async function enterNamespace(
   { temporary, files, network = false }: Namespace,
   command: string[],
@@ -45,7 +45,7 @@ export async function enterNamespace(
   return [...prefix, "sh", "-c", script, "sh", ...command];
 }
 
-/** The machine lets us make no namespace. */
+/** This machine does not let us make a namespace. */
 export class NoNamespaceError extends Error {
   override name = "NoNamespaceError";
   constructor() {

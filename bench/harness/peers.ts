@@ -10,7 +10,7 @@ import { output } from "./machine.ts";
 /** The runtimes that have a server in `servers/`. */
 export type PeerName = "raw" | "ours" | "node" | "go" | "bun";
 
-/** One that is there. */
+/** One that is installed. */
 export interface Peer {
   name: PeerName;
   version: string;
@@ -21,7 +21,7 @@ export interface Peer {
 const servers = new URL("../servers/", import.meta.url).pathname;
 const deno = [Deno.execPath(), "run", "-A", "--v8-flags=--expose-gc"];
 
-/** What was found, and a word about each one that was not. */
+/** What was found, and a line about each one that was not. */
 export async function findPeers(
   temporary: string,
 ): Promise<{ peers: Map<PeerName, Peer>; absent: string[] }> {
@@ -82,7 +82,7 @@ export class ServerProcess implements AsyncDisposable {
     }
   }
 
-  /** Has it collect garbage; the bytes on its heap afterwards. */
+  /** Makes it collect garbage; returns the bytes on its heap afterwards. */
   async collectGarbage(): Promise<number> {
     this.child.signal("SIGHUP");
     return Number(await this.child.line());

@@ -25,7 +25,7 @@ function describe({ connected, aborted, failed, left }: Outcome): string {
     `${failed} failed)`;
 }
 
-/** An abort that meets the connection coming up. */
+/** Aborts that race with the connection being established. */
 export const abortDials: Hazard = {
   id: "abort-dials",
   title: "10,000 dials aborted at random moments, 50 at a time",

@@ -39,7 +39,7 @@ function burst(id: string, count: number): Hazard {
   };
 }
 
-/** More clients than the queue is long, or than the default queue is. */
+/** More clients than Deno's default queue holds, and than the kernel's. */
 export const bursts: Hazard[] = [
   burst("burst-1000", 1_000),
   burst("burst-10000", 10_000),

@@ -13,7 +13,7 @@ import {
 
 const EPISODES = 3;
 const HOLD_MS = 2_000;
-/** What 5 ms, doubling, makes of that: a report of each would be so many. */
+/** Retries that fit in that (5 ms, doubling), if each were reported. */
 const RETRIES = 8;
 
 interface Result {
@@ -90,7 +90,7 @@ export const descriptors: Hazard = {
     yield {
       who: "ours",
       measured: `${describe(result)}, ${result.reports} reports`,
-      // Two for some: those who were still in the queue fill the table again.
+      // Some give two: clients that were still queued fill the table again.
       met: result.recovered.length === EPISODES &&
         Math.max(...result.cpu) < 0.2 && result.reports >= EPISODES &&
         result.reports < EPISODES * RETRIES,

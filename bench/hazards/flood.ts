@@ -44,7 +44,7 @@ async function during(
   return { trips, skipped: skipped.length };
 }
 
-/** Clients that connect and reset before anybody looks. */
+/** Clients that connect, and reset before they are accepted. */
 export const flood: Hazard = {
   id: "flood",
   title: "1,000 clients connect and reset, a good one connects 100 times",

@@ -1,5 +1,5 @@
 /**
- * What a hazard has to work with and to answer; see claims.ts.
+ * What all hazards use, and what they return; see claims.ts.
  *
  * @module
  */
@@ -14,7 +14,7 @@ import type { PeerName } from "../harness/peers.ts";
 export interface Finding {
   who: string;
   measured: string;
-  /** Whether it is as promised; absent for those who promised nothing. */
+  /** Whether it is as promised; absent where nothing was promised. */
   met?: boolean;
 }
 

@@ -13,7 +13,7 @@ export const memory: Hazard = {
   async *run(bench): AsyncIterable<Finding> {
     await using server = await serverOf(bench, "ours", "serve-copy");
     const heap: number[] = [];
-    // One more before the first: compiled code is on the heap, too.
+    // One more, before the first: compiled code is on the heap, too.
     for (let tenth = 0; tenth <= TENTHS; tenth++) {
       await ask<LoadReport>(bench.cores.client([
         bench.loadgen,

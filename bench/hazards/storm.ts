@@ -22,7 +22,7 @@ const stories: ((socket: Socket) => unknown)[] = [
   (socket) => socket.end(new Uint8Array(100_000)), // reads no reply: EPIPE
 ];
 
-/** One client from connect to reset; whether it got that far. */
+/** One client, from connect to reset; returns whether it got that far. */
 async function client(port: number): Promise<boolean> {
   const socket = connect({ port, host: "127.0.0.1" });
   const closed = new Promise<void>((resolve) => socket.once("close", resolve));
@@ -40,7 +40,7 @@ async function client(port: number): Promise<boolean> {
   }
 }
 
-/** How many connected before the server was dead. */
+/** How many connected before the server died. */
 async function unleash({ port }: ServerProcess): Promise<number> {
   let left = CONNECTIONS;
   let connected = 0;
@@ -71,7 +71,7 @@ async function outcome(
   };
 }
 
-/** Clients that go in the middle of everything. */
+/** Clients that reset in the middle of anything. */
 export const storm: Hazard = {
   id: "storm",
   title: "10,000 connections that reset at random moments, 50 at a time",

@@ -5,7 +5,7 @@
 #include <sys/epoll.h>
 #include <sys/socket.h>
 
-// One step of a connection's short life; true when it was lived to the end.
+// One step of a connection's short life; true when it is complete.
 static bool churn_step(struct peer *p) {
   switch (p->phase) {
     case CONNECTING:

@@ -99,7 +99,7 @@ int main(int count, char **args) {
   opt.connections = mode->connections;
   opt.size = mode->size;
   parse(count, args);
-  // Whatever hangs, we do not: the kernel ends us.
+  // Whatever hangs, the kernel ends this process in time.
   alarm(2 * MAX_SECONDS);
   struct rlimit files;
   getrlimit(RLIMIT_NOFILE, &files);

@@ -18,8 +18,8 @@ const dials: Record<string, Dial> = {
 const connect = dials[who ?? ""]!;
 
 /**
- * The TCP sockets that this process has open, by its own table. The runtime
- * makes others for itself, when it is half a second old.
+ * How many TCP sockets this process has open, by its descriptor table. (The
+ * runtime opens others for itself, half a second after its start.)
  */
 function sockets(): number {
   const inodes = new Set(
@@ -65,5 +65,5 @@ await Promise.all(Array.from({ length: 50 }, worker));
 // What is cancelled may take a turn to be closed; what leaks stays.
 await new Promise((resolve) => setTimeout(resolve, 500));
 console.log(JSON.stringify({ ...outcome, left: sockets() - before }));
-// The leaked ones would be closed by a garbage collection only, if ever.
+// Leaked ones would be closed only by a garbage collection, if ever.
 Deno.exit(0);

@@ -1,5 +1,5 @@
 /**
- * From `close()` to the rejection of the accept() that waits:
+ * From `close()` to the rejection of the pending accept():
  * `close_listener.ts raw|ours` prints the median of 500, in µs.
  *
  * @module
@@ -31,7 +31,7 @@ for (let i = 0; i < 600; i++) {
   const closing = listener.close();
   await waiting;
   await closing;
-  // The first 100 are for the compiler.
+  // The first 100 are a warm-up for the compiler.
   if (i < 100) continue;
   rejected.push((end - start) * 1000);
   settled.push((performance.now() - start) * 1000);

@@ -29,7 +29,7 @@ const who = Deno.args[0] ?? "";
 const connect = dials[who.replace("-again", "")]!;
 if (who.endsWith("-again")) (await connect())[Symbol.dispose]();
 // The race is measured, not the loading of a resolver and of timers, which
-// takes a process's first dial 20 to 50 ms.
+// costs a process's first dial 20 to 50 ms.
 const warm = who === "raw"
   ? Deno.connect({ hostname: "localhost", port: 1 })
   : dialer.dial("tcp", "localhost:1", { timeout: 1_000 });

@@ -1,6 +1,6 @@
 /**
- * Looks names up in every way there is, in a network of its own whose name
- * server it is itself, and prints a line of JSON for each; see resolvers.ts.
+ * Looks names up in every way there is, in a network of its own, where it is
+ * the name server, too; prints a line of JSON for each. See resolvers.ts.
  *
  * @module
  */
@@ -21,7 +21,7 @@ export interface Looked {
   error?: string;
 }
 
-/** Lookups that were called off. */
+/** Lookups that were aborted. */
 export interface CalledOff {
   who: string;
   /** From the abort to the last rejection. */
@@ -34,7 +34,7 @@ export interface CalledOff {
 const v4 = ["192.0.2.1"];
 const v6 = ["2001:db8::1"];
 
-/** By the first label; the second is who asks, so that each has a first try. */
+/** By the first label; the second is who asks, so that all ask afresh. */
 const names: Record<string, { A: DnsScript[string]; AAAA: DnsScript[string] }> =
   {
     both: { A: v4, AAAA: v6 },
@@ -57,7 +57,7 @@ const askers: Record<string, Resolver> = {
   "dnsResolver": dnsResolver({ nameServer: { ipAddr: "127.0.0.1" } }),
 };
 
-/** Who asks for what; those that take seconds do so all at once. */
+/** Who asks for what; the lookups that take seconds run at the same time. */
 const lookups: [what: string, who: string[]][] = [
   ["hosts", ["node:dns lookup", "systemResolver"]],
   ["both", ["node:dns lookup", "systemResolver", "dnsResolver"]],
@@ -93,7 +93,7 @@ async function look(what: string, who: string): Promise<Looked> {
   }
 }
 
-/** The sockets that this process has open, by its own table. */
+/** How many sockets this process has open, by its descriptor table. */
 function sockets(): number {
   let found = 0;
   for (const { name } of Deno.readDirSync("/proc/self/fd")) {
@@ -108,7 +108,7 @@ function sockets(): number {
   return found;
 }
 
-/** 50 lookups of one name, called off as soon as the name server is asked. */
+/** 50 lookups of one name, aborted as soon as the name server is asked. */
 async function callOff(server: DnsServer, who: string): Promise<CalledOff> {
   const controller = new AbortController();
   const { signal } = controller;
@@ -145,7 +145,7 @@ function script(): DnsScript {
 }
 
 await using server = await DnsServer.start(script(), 53);
-// What is loaded on first use is none of the name server's business.
+// A warm-up: what is loaded on first use must not be measured.
 for (const who of Object.keys(askers)) await look("both", who);
 for (const [what, everybody] of lookups) {
   for (const who of everybody) {
@@ -159,7 +159,7 @@ const slow: Promise<Looked>[] = [];
 for (const [what, everybody] of slowLookups) {
   for (const who of everybody) {
     slow.push(look(what, who));
-    await pause(100); // for those that are done by then
+    await pause(100); // so that the fast ones run alone
   }
 }
 for (const looked of slow) console.log(JSON.stringify(await looked));

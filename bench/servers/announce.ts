@@ -1,7 +1,7 @@
 /**
- * What every server here tells the harness: its port, first; and, started with
- * `--v8-flags=--expose-gc`, the bytes on its heap whenever it gets a SIGHUP,
- * after a garbage collection.
+ * What every server here prints for the harness: first its port; then, if it
+ * was started with `--v8-flags=--expose-gc`, at each SIGHUP the bytes on its
+ * heap after a garbage collection.
  *
  * @module
  */
@@ -12,7 +12,7 @@ declare const gc: undefined | (() => void);
 export function announce(port: number): void {
   if (typeof gc !== "undefined") {
     const collect = gc;
-    // Deno loads 1 MB of its own code for the first timer, whenever that comes.
+    // The first timer makes Deno load 1 MB of its own code: not later, but now.
     clearTimeout(setTimeout(() => {}, 0));
     Deno.addSignalListener("SIGHUP", () => {
       collect();

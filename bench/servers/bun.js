@@ -4,7 +4,7 @@
 const [mode = "echo", size = "65536"] = process.argv.slice(2);
 const request = 64;
 
-// Bun's write() takes what the kernel takes; the rest is the caller's.
+// Bun's write() writes what the kernel takes; the rest is up to the caller.
 function write(socket, chunk) {
   if (socket.data.rest) {
     socket.data.rest.push(chunk.slice());

@@ -27,7 +27,7 @@ const handlers = {
 };
 
 const server = net.createServer((socket) => {
-  // The load generator goes in the middle of something: it always does.
+  // The load generator always disconnects in the middle of something.
   socket.on("error", () => socket.destroy());
   handlers[mode](socket);
 });

@@ -1,5 +1,5 @@
 /**
- * The baseline: what one writes with `Deno.listen` alone, doing the same bytes
+ * The baseline: what one writes with `Deno.listen` alone, moving the same bytes
  * as the others. `raw_deno.ts MODE [SIZE]` prints its port.
  *
  * @module
@@ -10,8 +10,8 @@ import { announce } from "./announce.ts";
 const [mode = "echo", size = "65536"] = Deno.args;
 const request = 64;
 
-// The loops round write() are in line: as a function of its own, awaited, they
-// would cost the baseline 4 %.
+// The loops around write() are inline: as a function that is awaited they would
+// cost the baseline 4 %.
 
 async function echo(conn: Deno.Conn): Promise<void> {
   const p = new Uint8Array(64 * 1024);
@@ -60,7 +60,7 @@ async function run(conn: Deno.Conn): Promise<void> {
   try {
     await handler(conn);
   } catch {
-    // The load generator has gone, in the middle of something: it always does.
+    // The load generator always disconnects in the middle of something.
   } finally {
     conn.close();
   }
@@ -70,7 +70,7 @@ const handler = handlers[mode.replace("retry-", "")]!;
 const listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
 announce(listener.addr.port);
 if (mode.startsWith("retry-")) {
-  // The cure for a dead accept loop that first comes to mind.
+  // The obvious cure for a dead accept loop.
   for (;;) {
     await listener.accept().then((conn) => void run(conn), () => {});
   }

@@ -99,7 +99,7 @@ func main() {
 	if err != nil {
 		panic(err)
 	}
-	// Before the port is known: who reads it may send the signal at once.
+	// Before the port is printed: its reader may send the signal at once.
 	hangup := make(chan os.Signal, 1)
 	signal.Notify(hangup, syscall.SIGHUP)
 	go collectOn(hangup)

@@ -78,7 +78,7 @@ async function run(conn: Conn): Promise<void> {
   try {
     await handler(conn);
   } catch {
-    // The load generator has gone, in the middle of something: it always does.
+    // The load generator always disconnects in the middle of something.
   } finally {
     conn.close();
   }
