@@ -27,17 +27,19 @@ async function client(port: number): Promise<boolean> {
   const socket = connect({ port, host: "127.0.0.1" });
   const closed = new Promise<void>((resolve) => socket.once("close", resolve));
   socket.on("error", () => {}); // once() rejects with it
+  let connected = false;
   try {
     await once(socket, "connect");
+    connected = true;
     const story = stories[Math.floor(Math.random() * stories.length)]!;
     await Promise.race([story(socket), closed]);
-    return true;
   } catch {
-    return false; // refused: nobody listens any more
+    // Refused: nobody listens any more. Or the server has reset this one.
   } finally {
     socket.resetAndDestroy();
     await closed;
   }
+  return connected;
 }
 
 /** How many connected before the server died. */
