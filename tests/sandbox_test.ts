@@ -87,6 +87,7 @@ async function dialOnTerminal(
   assertEquals(told.length, dials.length, text);
   return { found: told, prompts: prompts() };
 }
+
 /** One dial, and how it must go; `PORT` stands for the listener's port. */
 type Case = [name: string, dial: Dial, expected: Outcome];
 

@@ -332,21 +332,23 @@ Deno.test("serve() by default prints that the listener broke", async () => {
   });
 });
 
-// Mostly a test of types: `deno test` checks them.
+// Of types, too: `deno test` checks them.
 Deno.test("serve() awaits and ignores what a handler and onError return", async () => {
+  const failure = new Error("nothing came");
   const errors: unknown[] = [];
-  const told = Promise.withResolvers<void>();
   await using server = serve(
     await listen("tcp", "127.0.0.1:0"),
-    (conn) => copy(conn, conn).finally(() => told.resolve()),
+    async (conn) => await copy(conn, conn) || Promise.reject(failure),
     { onError: (error) => errors.push(error) },
   );
-  using client = await connect(server);
-  await client.write(bytes("echo"));
-  await client.closeWrite();
-  assertEquals(await textOf(client), "echo");
-  await told.promise;
-  assertEquals(errors, []);
+  for (const text of ["echo", "", "again"]) {
+    using client = await connect(server);
+    await client.write(bytes(text));
+    await client.closeWrite();
+    assertEquals(await textOf(client), text);
+  }
+  await server.shutdown();
+  assertEquals(errors, [failure]);
 });
 
 Deno.test("serve() closes the connection even if the error's getter throws", {
