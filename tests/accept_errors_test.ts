@@ -1,7 +1,7 @@
 import { assertEquals } from "@std/assert";
 import { type AcceptErrorKind, acceptErrorKind } from "../net/accept_errors.ts";
 
-Deno.test("acceptErrorKind() goes by the code", async (t) => {
+Deno.test("acceptErrorKind() classifies errors by their code", async (t) => {
   const codes: Record<AcceptErrorKind, string[]> = {
     // accept(2): "errors already pending on the new socket", and trio's list.
     peer: [
@@ -36,7 +36,7 @@ Deno.test("acceptErrorKind() goes by the code", async (t) => {
   }
 });
 
-Deno.test("acceptErrorKind() goes by the class where there is no code", async (t) => {
+Deno.test("acceptErrorKind() classifies errors without a code by their class", async (t) => {
   const { errors } = Deno;
   const rows: [string, unknown, AcceptErrorKind][] = [
     ["BadResource", new errors.BadResource("Bad resource ID"), "closed"],
@@ -52,8 +52,8 @@ Deno.test("acceptErrorKind() goes by the class where there is no code", async (t
     ["PermissionDenied", new errors.PermissionDenied("denied"), "fatal"],
     ["a plain Error", new Error("surprise"), "fatal"],
     ["a TypeError", new TypeError("bug"), "fatal"],
-    ["no error at all", "reset", "fatal"],
-    ["nothing", undefined, "fatal"],
+    ["a string", "reset", "fatal"],
+    ["undefined", undefined, "fatal"],
   ];
   for (const [name, error, kind] of rows) {
     await t.step(`${name} is ${kind}`, () => {
@@ -62,7 +62,7 @@ Deno.test("acceptErrorKind() goes by the class where there is no code", async (t
   }
 });
 
-Deno.test("acceptErrorKind() takes EINVAL for a peer's on macOS alone", () => {
+Deno.test("acceptErrorKind() counts EINVAL as a peer's error on macOS only", () => {
   const error = Object.assign(new TypeError("Invalid argument (os error 22)"), {
     code: "EINVAL",
   });
@@ -71,9 +71,9 @@ Deno.test("acceptErrorKind() takes EINVAL for a peer's on macOS alone", () => {
   assertEquals(acceptErrorKind(error, "windows"), "fatal");
 });
 
-Deno.test("acceptErrorKind() lets a code overrule the class", () => {
+Deno.test("acceptErrorKind() prefers the code to the class", () => {
   const error = Object.assign(new Deno.errors.PermissionDenied("accept"), {
-    code: "EPERM", // of a firewall (accept(2)), not of the sandbox
+    code: "EPERM", // from a firewall (accept(2)), not the sandbox
   });
   assertEquals(acceptErrorKind(error), "peer");
 });

@@ -1,4 +1,4 @@
-/** The parts of an address: literals of IP, numbers and names of ports. */
+/** The parts of an address: IP literals, port numbers and service names. */
 import {
   assert,
   assertEquals,
@@ -10,7 +10,7 @@ import { AddrError } from "../net/errors.ts";
 import { isWildcard, parseIp, platformHost } from "../net/ip.ts";
 import { SERVICES } from "../net/services.ts";
 
-/** `addr` may be empty, and is then left out of the message. */
+/** Checks an AddrError; an empty `addr` is not in its message. */
 function assertAddrError(fn: () => unknown, reason: string, addr: string) {
   const error = assertThrows(fn, AddrError, reason);
   assertEquals([error.reason, error.addr], [reason, addr]);
@@ -103,12 +103,12 @@ const UNKNOWN_PORTS = [
   "http\0",
   "a".repeat(25),
   "a".repeat(26),
-  // What an object in place of a table would know.
+  // What a plain object used as a table would inherit.
   "constructor",
   "__proto__",
 ];
 
-Deno.test("lookupPort() knows no other names", async (t) => {
+Deno.test("lookupPort() refuses all other names", async (t) => {
   for (const service of UNKNOWN_PORTS) {
     await t.step(JSON.stringify(service), () => {
       assertAddrError(
@@ -120,8 +120,8 @@ Deno.test("lookupPort() knows no other names", async (t) => {
   }
 });
 
-Deno.test("lookupPort() keeps the networks' names apart", async (t) => {
-  await t.step("mdns is no TCP service", () => {
+Deno.test("lookupPort() keeps TCP and UDP service names apart", async (t) => {
+  await t.step("mdns is not a TCP service", () => {
     assertEquals(lookupPort("udp", "mdns"), 5353);
     assertAddrError(
       () => lookupPort("tcp6", "mdns"),
@@ -129,7 +129,7 @@ Deno.test("lookupPort() keeps the networks' names apart", async (t) => {
       "tcp/mdns",
     );
   });
-  await t.step("ssh is no UDP service", () => {
+  await t.step("ssh is not a UDP service", () => {
     assertAddrError(() => lookupPort("udp", "ssh"), "unknown port", "udp/ssh");
   });
   for (const network of ["unix", "tcp5", "TCP", "ip", "foo", ""]) {
@@ -143,8 +143,8 @@ Deno.test("lookupPort() keeps the networks' names apart", async (t) => {
   }
 });
 
-// What a Debian machine has in /etc/services, for names that programs use,
-// and Go's built-in few.
+// From Debian's /etc/services, the names that programs use, and the few that
+// are built into Go.
 const TCP: { [name: string]: number } = {
   "amqp": 5672,
   "amqps": 5671,
@@ -249,7 +249,7 @@ Deno.test("lookupPort() knows the usual UDP services", async (t) => {
   }
 });
 
-Deno.test("SERVICES has only entries that can be found", () => {
+Deno.test("SERVICES has only valid ports and valid, lower-case names", () => {
   assert(SERVICES.tcp.size >= 60, `${SERVICES.tcp.size} TCP services`);
   for (const table of [SERVICES.tcp, SERVICES.udp]) {
     for (const [name, port] of table) {
@@ -261,7 +261,7 @@ Deno.test("SERVICES has only entries that can be found", () => {
   }
 });
 
-Deno.test("parseIp() takes four decimal numbers for IPv4", async (t) => {
+Deno.test("parseIp() reads four decimal numbers as IPv4", async (t) => {
   for (
     const text of [
       "0.0.0.0",
@@ -276,7 +276,7 @@ Deno.test("parseIp() takes four decimal numbers for IPv4", async (t) => {
   }
 });
 
-// RFC 4291, section 2.2, in; RFC 5952, section 4, out.
+// Input as in RFC 4291, section 2.2; output as in RFC 5952, section 4.
 const IPV6: { [text: string]: string } = {
   "::": "::",
   "::1": "::1",
@@ -287,16 +287,16 @@ const IPV6: { [text: string]: string } = {
   "2001:DB8::ABCD": "2001:db8::abcd",
   "2001:0db8:0000:0000:0008:0800:200c:417a": "2001:db8::8:800:200c:417a",
   "ff01:0:0:0:0:0:0:101": "ff01::101",
-  // 4.2.2: one group of zeros is not shortened, whoever wrote it that way.
+  // 4.2.2: a single group of zeros is written out, even if the input was not.
   "2001:db8:0:1:1:1:1:1": "2001:db8:0:1:1:1:1:1",
   "2001:db8::1:1:1:1:1": "2001:db8:0:1:1:1:1:1",
   "1:2:3:4:5:6:7::": "1:2:3:4:5:6:7:0",
   "::2:3:4:5:6:7:8": "0:2:3:4:5:6:7:8",
-  // 4.2.3: the longest gap, the first one of two.
+  // 4.2.3: the longest run of zeros is shortened; of equal ones, the first.
   "2001:0:0:1:0:0:0:1": "2001:0:0:1::1",
   "2001:db8:0:0:1:0:0:1": "2001:db8::1:0:0:1",
   "1:0:0:2:3:4:0:0": "1::2:3:4:0:0",
-  // Dotted IPv4 at the end that is not the mapped kind.
+  // Dotted IPv4 at the end, but not an IPv4-mapped address.
   "::1.2.3.4": "::102:304",
   "64:ff9b::192.0.2.33": "64:ff9b::c000:221",
   "1:2:3:4:5:6:255.255.255.255": "1:2:3:4:5:6:ffff:ffff",
@@ -338,7 +338,7 @@ const FOR_PLATFORM: { [text: string]: string } = {
   "febf:ffff::1%2": "febf:ffff::1%2",
   "fe80::1": "fe80::1",
   "fec0::1%lo": "fec0::1",
-  "fe8::1%lo": "fe8::1", // 0fe8, far away
+  "fe8::1%lo": "fe8::1", // 0fe8::1, not link-local
   "::1%lo": "::1",
 };
 
@@ -359,7 +359,7 @@ const MAPPED: { [text: string]: string } = {
   "0:0:0:0:0:ffff:ffff:ffff": "255.255.255.255",
 };
 
-Deno.test("parseIp() shows an IPv4-mapped address as IPv4", async (t) => {
+Deno.test("parseIp() turns an IPv4-mapped address into IPv4", async (t) => {
   for (const [input, text] of Object.entries(MAPPED)) {
     await t.step(`${input} is ${text}`, () => {
       assertEquals(parseIp(input), { family: 4, text, zone: "" });
@@ -380,7 +380,13 @@ const NO_IPS: { [why: string]: string[] } = {
   ],
   "an octet out of range": ["256.0.0.1", "1.2.3.999", "1.2.3.-4", "1.2.3.+4"],
   "a wrong number of octets": ["1.2.3", "1.2.3.4.5", "1..2.3", ".1.2.3.4"],
-  "space around": [" 127.0.0.1", "127.0.0.1 ", "127.0.0.1\n", "::1 ", " ::1"],
+  "space at an end": [
+    " 127.0.0.1",
+    "127.0.0.1 ",
+    "127.0.0.1\n",
+    "::1 ",
+    " ::1",
+  ],
   "brackets": ["[::1]", "[127.0.0.1]", "[::1"],
   "a port": ["127.0.0.1:80", "[::1]:80"],
   "a wrong number of groups": [
@@ -390,25 +396,25 @@ const NO_IPS: { [why: string]: string[] } = {
     "::1:2:3:4:5:6:7:8",
     "1:2:3:4::5:6:7:8",
   ],
-  "more than one gap": ["1::2::3", ":::", "::::", "1:::2"],
-  "a colon too many": [":1:2:3:4:5:6:7", "1:2:3:4:5:6:7:", "::1:", ":1::"],
+  "more than one double colon": ["1::2::3", ":::", "::::", "1:::2"],
+  "one colon too many": [":1:2:3:4:5:6:7", "1:2:3:4:5:6:7:", "::1:", ":1::"],
   "a group of more than four digits": ["::00001", "::12345", "0ffff::"],
-  "a group that is no hexadecimal": ["::0x1", "::-1", "::+1", "::1_0", ":: 1"],
+  "a group that is not hexadecimal": ["::0x1", "::-1", "::+1", "::1_0", ":: 1"],
   "IPv4 anywhere but at the end": [
     "1.2.3.4::",
     "::1.2.3.4:5",
     "1.2.3.4:1:2:3:4:5:6",
   ],
   "IPv4 with no room for it": ["1:2:3:4:5:6:7:1.2.3.4"],
-  "IPv4 with a fault": ["::ffff:127.1", "::ffff:010.0.0.1", "::1.2.3.256"],
+  "invalid IPv4 tail": ["::ffff:127.1", "::ffff:010.0.0.1", "::1.2.3.256"],
   "a prefix length": ["::1/128", "10.0.0.0/8"],
   "a zone on IPv4": ["127.0.0.1%lo", "::ffff:127.0.0.1%lo", "::ffff:1.2.3.4%"],
   "two zones": ["::1%lo%eth0", "::1%%"],
-  "digits of other scripts": ["１２７.0.0.1", "127.0.0.١", "::１"],
+  "digits from other scripts": ["１２７.0.0.1", "127.0.0.١", "::１"],
   "other full stops": ["127。0。0。1", "127．0．0．1"],
 };
 
-Deno.test("parseIp() takes nothing else", async (t) => {
+Deno.test("parseIp() returns null for everything else", async (t) => {
   for (const [why, texts] of Object.entries(NO_IPS)) {
     for (const text of texts) {
       await t.step(`${why}: ${JSON.stringify(text)}`, () => {
@@ -421,8 +427,8 @@ Deno.test("parseIp() takes nothing else", async (t) => {
 Deno.test("parseIp() agrees with URL on random addresses", () => {
   const random = (below: number) => Math.floor(Math.random() * below);
   for (let i = 0; i < 1_000; i++) {
-    // Half of the groups are zero, so that there are gaps of every length; none
-    // is ffff, so that none is IPv4-mapped.
+    // Half of the groups are zero, which gives runs of zeros of every length;
+    // none is ffff, so no address is IPv4-mapped.
     const groups = Array.from(
       { length: 8 },
       () => (random(2) * random(0xffff)).toString(16),
@@ -433,7 +439,7 @@ Deno.test("parseIp() agrees with URL on random addresses", () => {
   }
 });
 
-Deno.test("isWildcard() tells the addresses that mean all", async (t) => {
+Deno.test("isWildcard() is true for unspecified addresses only", async (t) => {
   for (const text of ["0.0.0.0", "::", "0:0::0:0", "::ffff:0.0.0.0"]) {
     await t.step(text, () => assert(isWildcard(parseIp(text)!)));
   }

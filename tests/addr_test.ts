@@ -19,7 +19,7 @@ import {
 } from "../net/addr.ts";
 import { AddrError, DnsError, UnknownNetworkError } from "../net/errors.ts";
 
-/** Checks both what an AddrError says and what it carries. */
+/** Checks an AddrError's message and its fields. */
 function assertAddrError(fn: () => unknown, reason: string, addr: string) {
   const error = assertThrows(fn, AddrError);
   const message = addr === "" ? reason : `address ${addr}: ${reason}`;
@@ -52,7 +52,7 @@ const SPLIT: { [address: string]: [host: string, port: string] } = {
   "unix:/tmp/x": ["unix", "/tmp/x"],
 };
 
-Deno.test("splitHostPort() splits and checks neither part", async (t) => {
+Deno.test("splitHostPort() splits without checking either part", async (t) => {
   for (const [address, [host, port]] of Object.entries(SPLIT)) {
     await t.step(JSON.stringify(address), () => {
       assertEquals(splitHostPort(address), { host, port });
@@ -123,7 +123,7 @@ Deno.test("joinHostPort() puts a host with a colon in brackets", async (t) => {
   }
 });
 
-Deno.test("splitHostPort() gives back what joinHostPort() was given", async (t) => {
+Deno.test("splitHostPort() undoes joinHostPort()", async (t) => {
   for (const [host, port] of Object.values(SPLIT)) {
     const joined = joinHostPort(host, port);
     await t.step(JSON.stringify(joined), () => {
@@ -132,7 +132,8 @@ Deno.test("splitHostPort() gives back what joinHostPort() was given", async (t) 
   }
 });
 
-// As net.Listen and net.Dial take them; the empty address is theirs to treat.
+// As net.Listen and net.Dial take them, except for the empty address, which
+// each of them treats in its own way.
 const PARSED: {
   [call: string]: [host: string, port: number, ip: string | null];
 } = {
@@ -166,12 +167,12 @@ const PARSED: {
   "tcp [localhost]:1": ["localhost", 1, null],
   "tcp bücher.example:1": ["bücher.example", 1, null],
   "tcp _sip.example:1": ["_sip.example", 1, null],
-  // Quirk: a lone :: has an IPv4 side.
+  // A quirk of Go: a lone `::` includes IPv4.
   "tcp4 [::]:0": ["::", 0, "::"],
   "tcp6 [::]:0": ["::", 0, "::"],
 };
 
-/** The words of `tcp 127.0.0.1:80`, of which both may be empty. */
+/** The two parts of `tcp 127.0.0.1:80`; either may be empty. */
 function words(call: string): [network: string, address: string] {
   const space = call.indexOf(" ");
   return [call.slice(0, space), call.slice(space + 1)];
@@ -239,7 +240,7 @@ Deno.test("parseAddress() refuses what Go refuses", async (t) => {
   }
 });
 
-Deno.test("parseAddress() knows networks by their exact names", async (t) => {
+Deno.test("parseAddress() accepts only exact network names", async (t) => {
   for (const network of ["ip", "TCP", "tcp5", "tcp ", "Unix", "foo", ""]) {
     await t.step(JSON.stringify(network), () => {
       const error = assertThrows(
@@ -251,15 +252,15 @@ Deno.test("parseAddress() knows networks by their exact names", async (t) => {
   }
 });
 
-// Each of these would reach getaddrinfo, which takes many of them for
-// addresses, or Deno's permission parser, which throws URIError.
+// If they were not refused, they would reach getaddrinfo, which takes many of
+// them for addresses, or Deno's permission parser, which throws URIError.
 const NO_HOSTS: { [why: string]: string[] } = {
   "inet_aton's shorthand": ["127.1", "127.0.1", "2130706433", "0"],
   "inet_aton's octal": ["010.0.0.1", "127.0.0.01", "017700000001"],
   "inet_aton's hexadecimal": ["0x7f.1", "0X7F000001", "1.0x", "0x7f.0.0.0x1"],
   "an octet out of range": ["256.256.256.256", "1.2.3.4.5", "a.256"],
   "with a root dot": ["127.1.", "127.0.0.1.", "0x7f."],
-  "in digits of other scripts": [
+  "in digits from other scripts": [
     "１２７.１",
     "127.0.0.１",
     "①②⑦.0.0.1",
@@ -272,7 +273,7 @@ const NO_HOSTS: { [why: string]: string[] } = {
   "two zones": ["::1%lo%eth0"],
   "a zone on IPv4": ["127.0.0.1%lo", "::ffff:127.0.0.1%lo"],
   "a zone on a name": ["localhost%lo"],
-  "a colon that is no IPv6": ["::g", "1:2", ":::"],
+  "a colon, but not IPv6": ["::g", "1:2", ":::"],
   "punctuation": ["a/b", "a\\b", "a?b", "a#b", "a@b", "*", "a,b", "a;b", "a=b"],
   "fullwidth punctuation": ["ａ／ｂ", "a％b", "a＠b"],
   "control characters": ["a\0b", "a\x7fb", "\x1b"],
@@ -281,7 +282,7 @@ const NO_HOSTS: { [why: string]: string[] } = {
   "more than 253 bytes": [`${"a23456789.".repeat(25)}test`],
 };
 
-Deno.test("parseAddress() sends no impossible name to a resolver", async (t) => {
+Deno.test("parseAddress() refuses impossible host names as not found", async (t) => {
   for (const [why, hosts] of Object.entries(NO_HOSTS)) {
     for (const host of hosts) {
       await t.step(`${why}: ${JSON.stringify(host)}`, () => {
@@ -298,7 +299,7 @@ Deno.test("parseAddress() sends no impossible name to a resolver", async (t) => 
 });
 
 Deno.test({
-  name: "node:dns takes some of them for addresses: why they are refused here",
+  name: "node:dns takes some of the refused names for IPv4 addresses",
   ignore: Deno.build.os !== "linux",
   async fn(t) {
     for (const host of ["127.1", "0x7f.1", "2130706433", "１２７.１"]) {
@@ -331,13 +332,13 @@ const HOSTS = [
   `${"a".repeat(63)}.`.repeat(3) + "a".repeat(61) + ".",
 ];
 
-Deno.test("isHostName() lets through what can be looked up", async (t) => {
+Deno.test("isHostName() accepts names that can be looked up", async (t) => {
   for (const host of HOSTS) {
     await t.step(host, () => assert(isHostName(host)));
   }
 });
 
-Deno.test("parseAddress() checks network, colons, port, host, family in this order", async (t) => {
+Deno.test("parseAddress() checks network, colons, port, host and family in this order", async (t) => {
   await t.step("network before colons", () => {
     assertThrows(() => parseAddress("foo", "8080"), UnknownNetworkError);
   });
@@ -417,7 +418,7 @@ Deno.test("UnixAddr prints a path, or nothing", async (t) => {
   }
 });
 
-Deno.test("platformPath() is what UnixAddr undoes", async (t) => {
+Deno.test("platformPath() is undone by UnixAddr", async (t) => {
   for (const path of ["/run/x.sock", "@name", "", "a@b"]) {
     await t.step(JSON.stringify(path), () => {
       assertEquals(String(new UnixAddr(platformPath(path))), path);
@@ -428,7 +429,7 @@ Deno.test("platformPath() is what UnixAddr undoes", async (t) => {
   });
 });
 
-Deno.test("addresses are Deno's own, and plain JSON", async (t) => {
+Deno.test("addresses are Deno.Addr objects, and plain JSON", async (t) => {
   // That these lines compile is half of the test.
   const tcp: Deno.NetAddr = new TcpAddr("::1", 80);
   const unix: Deno.UnixAddr = new UnixAddr("/run/x.sock");
@@ -436,7 +437,7 @@ Deno.test("addresses are Deno's own, and plain JSON", async (t) => {
     new TcpAddr("::1", 80),
     new UnixAddr("/run/x.sock"),
   ];
-  await t.step("transport tells which", () => {
+  await t.step("transport tells TCP from unix", () => {
     const shown = addrs.map((addr) =>
       addr.transport === "tcp" ? addr.hostname : addr.path
     );
@@ -450,8 +451,8 @@ Deno.test("addresses are Deno's own, and plain JSON", async (t) => {
   });
 });
 
-Deno.test("toAddr() makes the platform's addresses ours", async (t) => {
-  await t.step("TCP, the mapped kind unmapped", () => {
+Deno.test("toAddr() converts the platform's addresses", async (t) => {
+  await t.step("TCP, IPv4-mapped addresses as IPv4", () => {
     const addr = toAddr({
       transport: "tcp",
       hostname: "::ffff:127.0.0.1",
@@ -476,7 +477,7 @@ Deno.test("toAddr() makes the platform's addresses ours", async (t) => {
   }
 });
 
-Deno.test("toAddr() shows a real listener's address as it can be dialled", async () => {
+Deno.test("toAddr() turns a real listener's address into one that can be dialled", async () => {
   using listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
   const parsed = parseAddress("tcp", String(toAddr(listener.addr)));
   assert(parsed.kind === "tcp" && parsed.ip !== null);

@@ -28,7 +28,7 @@ function portOf({ addr }: Listener): number {
   return (addr as Deno.NetAddr).port;
 }
 
-/** A limit of the kernel's. Deno itself wants all permissions to read one. */
+/** A kernel setting. To read it, Deno itself would need all permissions. */
 async function sysctl(name: string): Promise<number> {
   const { stdout } = await new Deno.Command("cat", {
     args: [`/proc/sys/${name}`],
@@ -49,7 +49,7 @@ async function refusal(
   return error;
 }
 
-Deno.test("listen() binds where Go would", async (t) => {
+Deno.test("listen() binds the address that Go would bind", async (t) => {
   const rows: [Network, string, string][] = [
     ["tcp", "", "::"],
     ["tcp", ":", "::"],
@@ -90,8 +90,8 @@ Deno.test("listen() binds where Go would", async (t) => {
   }
 });
 
-Deno.test("listen() takes a service for the port", async () => {
-  // Port 80 may be ours or not; what matters is that 80 is meant.
+Deno.test("listen() takes a service name for the port", async () => {
+  // Port 80 may be ours or not; either way the address shows it.
   const addr = await listen("tcp", "127.0.0.1:http").then(
     async (listener) => {
       await listener.close();
@@ -102,7 +102,7 @@ Deno.test("listen() takes a service for the port", async () => {
   assertEquals(String(addr), "127.0.0.1:80");
 });
 
-Deno.test("listen() refuses addresses in Go's words, and asks nobody", async (t) => {
+Deno.test("listen() refuses bad addresses with Go's messages, without a lookup", async (t) => {
   type Cause = abstract new (...args: never[]) => Error;
   const rows: [string, string, Cause, string][] = [
     ["ip", ":0", UnknownNetworkError, "listen ip: unknown network ip"],
@@ -204,7 +204,7 @@ Deno.test("listen() refuses addresses in Go's words, and asks nobody", async (t)
   }
 });
 
-Deno.test("listen() wants texts for network and address", async () => {
+Deno.test("listen() refuses a network or an address that is not a string", async () => {
   for (const [network, address] of [[undefined, ":0"], ["tcp", 80]]) {
     await assertRejects(
       () => listen(network as Network, address as string),
@@ -218,7 +218,7 @@ Deno.test("listen() checks options before addresses", async () => {
   await assertRejects(() => listen("tcp", "bad", { backlog: 0 }), RangeError);
 });
 
-Deno.test("listen(): what a class's getters give counts", async () => {
+Deno.test("listen() accepts options from a class's getters", async () => {
   const controller = new AbortController();
   class Config {
     get signal() {
@@ -230,7 +230,7 @@ Deno.test("listen(): what a class's getters give counts", async () => {
   assert(isClosed(await listener.accept().catch((error) => error)));
 });
 
-Deno.test("listen() takes its options at the call", async () => {
+Deno.test("listen() reads its options when it is called", async () => {
   const controllers = [new AbortController(), new AbortController()] as const;
   const options = { signal: controllers[0].signal };
   const first = listen("tcp", "127.0.0.1:0", options);
@@ -243,7 +243,7 @@ Deno.test("listen() takes its options at the call", async () => {
   assert(isClosed(await listener.accept().catch((error) => error)));
 });
 
-Deno.test("listen() says which address the kernel refuses", async (t) => {
+Deno.test("listen() reports the address that the kernel refuses, and why", async (t) => {
   await t.step("in use", async () => {
     await using first = await listen("tcp", "127.0.0.1:0");
     const error = await refusal("tcp", String(first.addr));
@@ -254,7 +254,7 @@ Deno.test("listen() says which address the kernel refuses", async (t) => {
     assertEquals(error.code, "EADDRINUSE");
     assertInstanceOf(error.cause, Deno.errors.AddrInUse);
   });
-  await t.step("not of this host", async () => {
+  await t.step("not an address of this host", async () => {
     const error = await refusal("tcp", "192.0.2.1:0");
     assertEquals(
       error.message,
@@ -267,7 +267,7 @@ Deno.test("listen() says which address the kernel refuses", async (t) => {
     assertEquals(error.message, "listen tcp [fe80::1]:0: invalid argument");
     assertEquals(error.code, "EINVAL");
   });
-  await t.step("with a zone that is none", async () => {
+  await t.step("with a zone that does not exist", async () => {
     const error = await refusal("tcp", "[fe80::1%nosuch0]:0");
     assertEquals(
       [error.code, error.message],
@@ -277,7 +277,7 @@ Deno.test("listen() says which address the kernel refuses", async (t) => {
 });
 
 Deno.test({
-  name: "listen() is told when a port is reserved (EACCES)",
+  name: "listen() fails with EACCES on a privileged port",
   // With capabilities dropped, root is like anybody else.
   ignore: !linux || !installed("setpriv"),
   fn: async () => {
@@ -314,7 +314,7 @@ Deno.test({
   },
 });
 
-Deno.test("listen() on all addresses serves both families, in plain addresses", async (t) => {
+Deno.test("listen() on all addresses serves both families, and shows IPv4 as IPv4", async (t) => {
   for (const address of ["", ":0", "0.0.0.0:0", "[::]:0"]) {
     await t.step(`"${address}"`, async () => {
       await using listener = await listen("tcp", address);
@@ -330,7 +330,7 @@ Deno.test("listen() on all addresses serves both families, in plain addresses", 
   }
 });
 
-Deno.test("a tcp4 listener on all addresses is not there for IPv6", async () => {
+Deno.test("a tcp4 listener on all addresses cannot be reached over IPv6", async () => {
   await using listener = await listen("tcp4", ":0");
   await assertRejects(
     () => dialIp("::1", portOf(listener)),
@@ -338,7 +338,7 @@ Deno.test("a tcp4 listener on all addresses is not there for IPv6", async () => 
   );
 });
 
-Deno.test("a tcp6 listener on all addresses closes IPv4 peers unseen", async () => {
+Deno.test("a tcp6 listener on all addresses closes IPv4 connections by itself", async () => {
   const events: unknown[] = [];
   await using listener = await listen("tcp6", ":0", {
     onAcceptError: (event) => events.push(event),
@@ -352,7 +352,7 @@ Deno.test("a tcp6 listener on all addresses closes IPv4 peers unseen", async () 
   assertEquals(events, []);
 });
 
-Deno.test("wildcards of one port exclude each other", async (t) => {
+Deno.test("two wildcard listeners cannot share a port", async (t) => {
   const wildcards = ["", "0.0.0.0", "[::]"];
   for (const first of wildcards) {
     for (const second of wildcards) {
@@ -365,12 +365,12 @@ Deno.test("wildcards of one port exclude each other", async (t) => {
   }
 });
 
-Deno.test("two loopback addresses share a port", async () => {
+Deno.test("two loopback addresses can share a port", async () => {
   for (;;) {
     await using four = await listen("tcp", "127.0.0.1:0");
     const address = `[::1]:${portOf(four)}`;
     const six = await listen("tcp", address).catch((error) => {
-      assertEquals(error.code, "EADDRINUSE"); // somebody else's
+      assertEquals(error.code, "EADDRINUSE"); // it is taken: try another
     });
     if (!six) continue;
     await six.close();
@@ -379,8 +379,9 @@ Deno.test("two loopback addresses share a port", async () => {
 });
 
 Deno.test({
-  name: "listen() on a name binds its first IPv4 address, else its first",
-  // A hosts file of our own, where nobody else sees it.
+  name:
+    "listen() on a name binds its first IPv4 address, or else its first address",
+  // The child has its own /etc/hosts, in its own mount namespace.
   ignore: !linux || !installed("unshare"),
   fn: async (t) => {
     const hosts = await Deno.makeTempFile({ prefix: "hosts" });
@@ -412,7 +413,7 @@ Deno.test({
         ],
       ],
       "--allow-net=both.test,127.0.0.2,[::1]": named,
-      // It is getaddrinfo's first that the runtime binds then.
+      // Then the runtime does the lookup, and binds getaddrinfo's first.
       "--allow-net=both.test": [
         ["tcp", "both.test", "::1"],
         ["tcp6", "both.test", "::1"],
@@ -506,11 +507,11 @@ Deno.test("a signal ends the lookup of a name", async () => {
   controller.abort(new Error("enough"));
   const error = await listening.then(() => null, (error) => error);
   assertStrictEquals(error, controller.signal.reason);
-  // The lookup itself cannot be called off; this one shares it.
+  // The lookup itself cannot be cancelled; this call shares it.
   await using _ = await listen("tcp", "localhost:0");
 });
 
-/** Listens in a child; each time the address without its port, or the error. */
+/** Listens in a child; returns each address without its port, or the error. */
 async function listenInChild(
   asked: [network: Network, address: string][],
   options: Parameters<typeof runChild>[1],
@@ -537,7 +538,7 @@ async function listenInChild(
 }
 
 Deno.test({
-  name: "listen() on a relative path removes what has it at the close under -A",
+  name: "listen() on a relative path under -A: close() resolves the path anew",
   ignore: Deno.build.os === "windows",
   fn: async () => {
     const source = `
@@ -563,23 +564,23 @@ Deno.test({
   },
 });
 
-Deno.test("listen() needs no grant but for what it binds", async (t) => {
+Deno.test("listen() needs a grant only for what it binds", async (t) => {
   type Row = [name: string, network: Network, address: string, found: string];
   const granted: [flags: string[], rows: Row[]][] = [
     [["--allow-net=0.0.0.0"], [
-      ["only IPv4's wildcard: that is bound", "tcp", ":0", "0.0.0.0"],
+      ["only the IPv4 wildcard, which is bound", "tcp", ":0", "0.0.0.0"],
     ]],
     [["--allow-net=0.0.0.0:0"], [
-      ["a port of IPv4's wildcard", "tcp", ":0", "0.0.0.0"],
+      ["one port of the IPv4 wildcard", "tcp", ":0", "0.0.0.0"],
     ]],
     [["--allow-net=[::]:0"], [
-      ["IPv6's wildcard", "tcp", ":0", "[::]"],
+      ["the IPv6 wildcard", "tcp", ":0", "[::]"],
     ]],
     [["--allow-net=0.0.0.0,[::]"], [
       ["both wildcards", "tcp", ":0", "[::]"],
     ]],
     [["--allow-net", "--deny-net=[::]"], [
-      ["all but IPv6's wildcard", "tcp", ":0", "0.0.0.0"],
+      ["all but the IPv6 wildcard", "tcp", ":0", "0.0.0.0"],
     ]],
     [["--allow-net=localhost"], [
       ["a name", "tcp", "localhost:0", "127.0.0.1"],
@@ -633,12 +634,12 @@ Deno.test("listen() needs no grant but for what it binds", async (t) => {
       ],
     ]],
   ];
-  if (linux) { // where the kernel finds a name
+  if (linux) { // where the kernel makes up a name
     granted.push([["--allow-net", "--allow-read", "--allow-write"], [
-      ["all but -A, a unix socket without a name", "unix", "", "@"],
+      ["all but -A, a unix socket without a path", "unix", "", "@"],
     ]]);
   }
-  // Together: each child takes a tenth of a second to start.
+  // In parallel: each child takes a tenth of a second to start.
   const outputs = await Promise.all(
     granted.map(([flags, rows]) =>
       listenInChild(rows.map(([, network, address]) => [network, address]), {
@@ -657,8 +658,9 @@ Deno.test("listen() needs no grant but for what it binds", async (t) => {
 });
 
 Deno.test({
-  name: "listen() keeps the zone of a link-local address, for dial()",
-  // Where fe80::1 is on the loopback interface.
+  name:
+    "listen() keeps the zone of a link-local address, so that it can be dialled",
+  // In a network namespace with fe80::1 on the loopback interface.
   ignore: !canUnshare() || !installed("ip"),
   fn: async () => {
     const setUp = "ip link set lo up && ip addr add fe80::1/64 dev lo";
@@ -678,7 +680,7 @@ Deno.test({
   },
 });
 
-Deno.test("listen() says of a lookup of the runtime's what dial() says", async (t) => {
+Deno.test("listen() reports the runtime's failed lookup as dial() does", async (t) => {
   const { stdout, stderr } = await runChild(
     `
     import { dial, listen } from "./mod.ts";
@@ -710,7 +712,7 @@ Deno.test("listen() says of a lookup of the runtime's what dial() says", async (
 
 Deno.test({
   name: "listen() falls back to IPv4 where there is no IPv6",
-  // A C library whose socket() knows no AF_INET6.
+  // With a preloaded C library whose socket() refuses AF_INET6.
   ignore: !linux || !installed("cc"),
   fn: async () => {
     await using library = await preload(`
@@ -750,15 +752,15 @@ Deno.test({
 });
 
 Deno.test({
-  name: "a backlog is how many clients the kernel keeps waiting",
+  name: "backlog is how many clients the kernel queues",
   ignore: !linux || !installed("ss"),
   fn: async (t) => {
     const somaxconn = await sysctl("net/core/somaxconn");
     const rows: [string, number | undefined, number][] = [
       ["default: the kernel's limit", undefined, somaxconn],
-      ["bound: 1", 1, 1],
-      ["some", 5, 5],
-      ["beyond the kernel's limit", 2 ** 40, somaxconn],
+      ["the minimum: 1", 1, 1],
+      ["below the kernel's limit", 5, 5],
+      ["above the kernel's limit", 2 ** 40, somaxconn],
     ];
     for (const [name, backlog, expected] of rows) {
       await t.step(name, async () => {
@@ -770,7 +772,7 @@ Deno.test({
         const { stdout } = await new Deno.Command("ss", {
           args: ["-Hltn", `sport = :${portOf(listener)}`],
         }).output();
-        // State, Recv-Q, Send-Q: the backlog of a listening socket.
+        // State, Recv-Q, Send-Q; of a listening socket, Send-Q is the backlog.
         const [, , sendQueue] = new TextDecoder().decode(stdout).split(/\s+/);
         assertEquals(Number(sendQueue), expected);
       });
@@ -778,7 +780,7 @@ Deno.test({
   },
 });
 
-Deno.test("a backlog may be larger than 65,535 (needs ss, unshare)", {
+Deno.test("backlog may be larger than 65,535 (needs ss, unshare)", {
   ignore: !canUnshare() || !installed("ss"),
 }, async () => {
   const raise = "ip link set lo up; " +
@@ -801,7 +803,7 @@ Deno.test("a backlog may be larger than 65,535 (needs ss, unshare)", {
   assertEquals(stdout, "200000\n100000\n", stderr);
 });
 
-Deno.test("reusePort without --unstable-net is an error, not the end", async () => {
+Deno.test("reusePort without --unstable-net is an error, not the end of the process", async () => {
   const dying = runChild(
     `
     try {
@@ -829,7 +831,7 @@ Deno.test("reusePort without --unstable-net is an error, not the end", async () 
     { flags: ["--allow-net"] },
   );
   const [raw, ours] = await Promise.all([dying, mending]);
-  assertEquals([raw.code, raw.stdout], [70, ""], "the hazard");
+  assertEquals([raw.code, raw.stdout], [70, ""], "plain Deno ends the process");
   assertEquals(
     [ours.code, ours.stdout],
     [

@@ -1,4 +1,4 @@
-/** Two listeners as one: what Windows needs for all addresses of a host. */
+/** Two listeners as one: what Windows needs to listen on all addresses. */
 import { assert, assertEquals, assertRejects } from "@std/assert";
 import { Listener } from "../listener.ts";
 import { bothFamilies } from "../net/both_families.ts";
@@ -15,7 +15,7 @@ import {
   turn,
 } from "./support.ts";
 
-/** One on each address. */
+/** One platform listener on each address, and ours around both. */
 function listenBoth(
   addrs = [{ hostname: "::1", port: 0 }, { hostname: "127.0.0.1", port: 0 }],
 ): { sides: Deno.TcpListener[]; listener: Listener } {
@@ -23,7 +23,7 @@ function listenBoth(
   return { sides, listener: new Listener(bothFamilies(sides[0]!, sides[1]!)) };
 }
 
-Deno.test("bothFamilies() brings the clients of both", {
+Deno.test("bothFamilies() accepts the clients of both listeners", {
   timeout: STUCK_MS,
 }, async () => {
   const { sides, listener } = listenBoth();
@@ -52,28 +52,28 @@ Deno.test("bothFamilies() frees both ports when it is closed", async (t) => {
       (await listenAnew(() => Deno.listen(addr))).close();
     }
   };
-  await t.step("while somebody waits", async () => {
+  await t.step("while an accept waits", async () => {
     const { listener } = listenBoth(addrs);
     const waiting = assertRejects(() => listener.accept());
     await listener.close();
     await waiting;
     await free();
   });
-  await t.step("while the slower one is asked still", async () => {
+  await t.step("while the slower one's accept is under way", async () => {
     const { sides, listener } = listenBoth(addrs);
     using _client = await connect({ addr: sides[1]!.addr });
     (await listener.accept()).close();
     await listener.close();
     await free();
   });
-  await t.step("when nobody has asked", async () => {
+  await t.step("before the first accept", async () => {
     const { listener } = listenBoth(addrs);
     await listener.close();
     await free();
   });
 });
 
-Deno.test("bothFamilies() gives what the slower one brings to the next", async () => {
+Deno.test("bothFamilies() keeps the slower listener's client for the next accept", async () => {
   const [six, four] = [new FakeListener(), new FakeListener()];
   const both = bothFamilies(six.inner, four.inner);
   const first = both.accept();
@@ -82,18 +82,18 @@ Deno.test("bothFamilies() gives what the slower one brings to the next", async (
   assertEquals(await first, b as unknown as Deno.Conn);
   await six.settle(a);
   assertEquals(await both.accept(), a as unknown as Deno.Conn);
-  assertEquals([six.accepts, four.accepts], [1, 1], "nobody asks ahead");
+  assertEquals([six.accepts, four.accepts], [1, 1], "no accept ahead of time");
   both.close();
   for (const { calls } of [six, four]) assertEquals(calls.at(-1), "close");
 });
 
-Deno.test("bothFamilies() passes a failure on, and goes on", async () => {
+Deno.test("bothFamilies() passes a failure on, and goes on accepting", async () => {
   const [six, four] = [new FakeListener(), new FakeListener()];
   const both = bothFamilies(six.inner, four.inner);
   const failing = assertRejects(() => both.accept(), Error, "EMFILE");
   await six.settle(errno("EMFILE"));
   await failing;
-  await four.settle(errno("EMFILE")); // for the next
+  await four.settle(errno("EMFILE")); // for the next accept
   await assertRejects(() => both.accept(), Error, "EMFILE");
   const accepted = both.accept();
   assertEquals([six.accepts, four.accepts], [2, 2]);
@@ -102,7 +102,7 @@ Deno.test("bothFamilies() passes a failure on, and goes on", async () => {
   assertEquals(await accepted, conn as unknown as Deno.Conn);
 });
 
-Deno.test("bothFamilies() leaves nothing open", async () => {
+Deno.test("bothFamilies() closes a connection that nobody has accepted", async () => {
   const [six, four] = [new FakeListener(), new FakeListener()];
   const both = bothFamilies(six.inner, four.inner);
   const [taken, kept] = [new FakeConn(), new FakeConn()];
@@ -116,7 +116,7 @@ Deno.test("bothFamilies() leaves nothing open", async () => {
   await assertRejects(() => both.accept(), Deno.errors.BadResource);
 });
 
-Deno.test("bothFamilies() serves who comes as it is closed, one caller one client", async () => {
+Deno.test("bothFamilies() gives a pending accept one client that comes during close(), and closes the other", async () => {
   for (const others of [closedInner, new FakeConn()]) {
     const [six, four] = [new FakeListener(), new FakeListener()];
     const both = bothFamilies(six.inner, four.inner);
@@ -140,7 +140,7 @@ Deno.test("bothFamilies() serves who comes as it is closed, one caller one clien
   assert(isClosed(await failing));
 });
 
-Deno.test("bothFamilies() holds the process as one listener does", async () => {
+Deno.test("bothFamilies() keeps the process alive just as one listener does", async () => {
   const [six, four] = [new FakeListener(), new FakeListener()];
   const both = bothFamilies(six.inner, four.inner);
   const refs = () => [six, four].map(({ calls }) => calls.at(-1));
@@ -159,9 +159,10 @@ Deno.test("bothFamilies() holds the process as one listener does", async () => {
 });
 
 Deno.test({
-  name: "all addresses are two sockets where one is for IPv6 alone",
-  // A C library that does what Windows does: [::] is IPV6_V6ONLY. And the
-  // first $CLASHES sockets of IPv4 fail with $ERRNO.
+  name:
+    "bind() to all addresses opens two sockets where [::] is for IPv6 alone",
+  // A preloaded C library does what Windows does: [::] is IPV6_V6ONLY. And the
+  // first $CLASHES binds of IPv4 fail with $ERRNO.
   ignore: Deno.build.os !== "linux" || !installed("cc"),
   fn: async () => {
     await using library = await preload(`
@@ -226,7 +227,7 @@ Deno.test({
       ["tcp", "windows", "::1 127.0.0.1"],
       ["tcp4", "windows", "127.0.0.1"],
       ["tcp6", "windows", "::1"],
-      ["tcp", "linux", "::1"], // as it would be without
+      ["tcp", "linux", "::1"], // as with one socket
     ];
     const found = await inChild(
       `
@@ -239,7 +240,8 @@ Deno.test({
     );
     assertEquals(found, rows);
 
-    // The system's choice may be taken on the other side: another one, then.
+    // The port that the system chose for IPv6 may be taken for IPv4: then it
+    // tries another one.
     const answers = `
       const found = await answers("tcp", "windows").catch(({ code }) => code);
       console.log(JSON.stringify(found));
@@ -247,16 +249,16 @@ Deno.test({
     assertEquals(await inChild(answers, { clashes: 8 }), "::1 127.0.0.1");
     assertEquals(await inChild(answers, { clashes: 9 }), "EADDRINUSE");
 
-    // There is no IPv4 here (EADDRNOTAVAIL): IPv6 will do.
+    // Without IPv4 (EADDRNOTAVAIL) it listens on IPv6 alone.
     assertEquals(await inChild(answers, { clashes: 9, errno: 99 }), "::1");
 
-    // Nobody is asked for 0.0.0.0 where [::] alone is granted.
+    // Where [::] alone is granted, it does not ask for 0.0.0.0.
     assertEquals(
       await inChild(answers, { flag: "--allow-net=[::],[::1],127.0.0.1" }),
       "::1",
     );
 
-    // Somebody has the IPv4 port already: nothing is left of the other.
+    // If the IPv4 port is taken, the IPv6 socket is closed again.
     assertEquals(
       await inChild(
         `

@@ -1,4 +1,4 @@
-/** Where time comes from: the system's clock, alarms, and the fake one. */
+/** The system's clock, alarms, the fake clock, and patience with peers. */
 import {
   assert,
   assertEquals,
@@ -14,7 +14,7 @@ import { turn } from "./support.ts";
 
 const MAX_TIMEOUT = 2 ** 31 - 1;
 
-/** Records how long each timer is, and which ones are let go. */
+/** Records how long each timer is, and counts those that are unref'd. */
 class RecordingClock extends FakeClock {
   readonly set: number[] = [];
   unrefd = 0;
@@ -46,7 +46,7 @@ function setUp(keepAlive = false): {
   return { clock, alarm, rung };
 }
 
-/** A clock whose hands somebody sets. */
+/** A clock that is set ahead or back, as a system's may be. */
 class SteppedClock extends RecordingClock {
   step = 0;
 
@@ -56,7 +56,7 @@ class SteppedClock extends RecordingClock {
 }
 
 for (const step of [3_600_000, -3_600_000]) {
-  Deno.test(`a clock that is set by ${step} ms moves no span of time`, async () => {
+  Deno.test(`Alarm.setIn() is not moved when the clock is set by ${step} ms`, async () => {
     const clock = new SteppedClock();
     const due: [number, number][] = [];
     const ring = (at: number) => due.push([at, clock.monotonic()]);
@@ -73,7 +73,7 @@ for (const step of [3_600_000, -3_600_000]) {
   });
 }
 
-Deno.test("Alarm moved later rings in time although the clock was set ahead", async () => {
+Deno.test("Alarm that is moved later rings on time although the clock was set ahead", async () => {
   const clock = new SteppedClock();
   let rung = false;
   const alarm = new Alarm(clock, () => rung = true, false, "now");
@@ -116,7 +116,7 @@ Deno.test("Alarm.setIn() counts from now; Infinity is never", async () => {
   assertEquals(rung.length, 2);
 });
 
-Deno.test("Alarm that is moved later keeps its timer; earlier, it needs a new one", async () => {
+Deno.test("Alarm that is moved later keeps its timer; one moved earlier sets a new one", async () => {
   const { clock, alarm, rung } = setUp();
   alarm.set(1100);
   for (let at = 1101; at <= 1200; at++) alarm.set(at);
@@ -130,7 +130,7 @@ Deno.test("Alarm that is moved later keeps its timer; earlier, it needs a new on
   assertEquals(clock.pending, 0);
 });
 
-Deno.test("Alarm that is cleared, or set to a time gone by", async () => {
+Deno.test("Alarm that is cleared never rings; one set to a past time rings at once", async () => {
   const { clock, alarm, rung } = setUp();
   alarm.clear();
   alarm.set(1100);
@@ -146,7 +146,7 @@ Deno.test("Alarm that is cleared, or set to a time gone by", async () => {
   assertEquals(rung, [1000, 1000]);
 });
 
-Deno.test("Alarm that is set again when it rings", async () => {
+Deno.test("Alarm can be set again when it rings", async () => {
   const clock = new RecordingClock();
   const rung: number[] = [];
   const alarm: Alarm = new Alarm(clock, () => {
@@ -159,7 +159,7 @@ Deno.test("Alarm that is set again when it rings", async () => {
   assertEquals(clock.pending, 0);
 });
 
-Deno.test("Alarm beyond 2^31 ms takes as many timers as it needs", async () => {
+Deno.test("Alarm beyond 2^31 ms uses as many timers as it needs", async () => {
   for (const ms of [MAX_TIMEOUT, MAX_TIMEOUT + 1, 3 * MAX_TIMEOUT]) {
     const { clock, alarm, rung } = setUp();
     alarm.setIn(ms);
@@ -172,7 +172,7 @@ Deno.test("Alarm beyond 2^31 ms takes as many timers as it needs", async () => {
   }
 });
 
-Deno.test("Alarm holds the process only if it is told to", () => {
+Deno.test("Alarm keeps the process alive only if it is told to", () => {
   for (const [keepAlive, unrefd] of [[true, 0], [false, 1]] as const) {
     const { clock, alarm } = setUp(keepAlive);
     alarm.setIn(10);
@@ -189,7 +189,7 @@ Deno.test("Alarm between two milliseconds never rings early", async () => {
   assertEquals(rung, [1001]);
 });
 
-Deno.test("Alarm sets no timer of no time for what is left of a rounded sum", async () => {
+Deno.test("Alarm waits 1 ms, not 0, for the tiny rest of a rounded sum", async () => {
   const { clock, alarm, rung } = setUp();
   alarm.set(1000 + 1e-9);
   assertEquals(clock.set, [1]);
@@ -199,7 +199,7 @@ Deno.test("Alarm sets no timer of no time for what is left of a rounded sum", as
   assertEquals(clock.set, [1, 0]);
 });
 
-Deno.test("Alarm rounds up what is left, not how a sum was rounded", () => {
+Deno.test("Alarm does not turn a rounding error into another millisecond", () => {
   let now = 0;
   const clock = new class extends RecordingClock {
     override monotonic(): number {
@@ -215,7 +215,7 @@ Deno.test("Alarm rounds up what is left, not how a sum was rounded", () => {
   assertEquals(new Set(clock.set), new Set([250]));
 });
 
-Deno.test("systemClock is the system's", async () => {
+Deno.test("systemClock tells the system's time and sets its timers", async () => {
   assert(Math.abs(systemClock.now() - Date.now()) < 1000);
   const start = systemClock.monotonic();
   await new Promise<void>((resolve) => systemClock.setTimeout(resolve, 2));
@@ -226,7 +226,7 @@ Deno.test("systemClock is the system's", async () => {
   systemClock.clearTimeout(never); // a fired or cleared one is no error
 });
 
-Deno.test("a timer is cleared by the kind that set it, whatever a test has faked meanwhile", async () => {
+Deno.test("systemClock clears a timer with the clearTimeout() of when it was set, whatever is faked now", async () => {
   const real = { setTimeout, clearTimeout };
   let ids = 0;
   const cleared: unknown[] = [];
@@ -234,7 +234,7 @@ Deno.test("a timer is cleared by the kind that set it, whatever a test has faked
     setTimeout: () => ++ids,
     clearTimeout: (id: unknown) => {
       cleared.push(id);
-      throw new TypeError("no fake time"); // as one that was restored does
+      throw new TypeError("no fake time"); // as an uninstalled fake does
     },
   };
   const users = new Promise<void>((resolve) => setTimeout(resolve, 20));
@@ -249,10 +249,10 @@ Deno.test("a timer is cleared by the kind that set it, whatever a test has faked
     Object.assign(globalThis, real);
   }
   assertEquals(cleared, [1]);
-  await users; // and `before`, which was to come first, has not come
+  await users; // `before` was due earlier, and has not fired
 });
 
-Deno.test("FakeClock starts at Date.now(), or where it is told to", () => {
+Deno.test("FakeClock starts at Date.now(), or at the given time", () => {
   const before = Date.now();
   const now = new FakeClock().now();
   assert(before <= now && now <= Date.now());
@@ -288,7 +288,7 @@ Deno.test("FakeClock.advance() fires timers in order, each at its time", async (
   assertEquals([clock.now(), clock.monotonic(), clock.pending], [40, 40, 1]);
 });
 
-Deno.test("FakeClock.advance() fires what is set on the way", async () => {
+Deno.test("FakeClock.advance() fires timers that are set on the way", async () => {
   const clock = new FakeClock(0);
   const times: number[] = [];
   const tick = () => {
@@ -300,7 +300,7 @@ Deno.test("FakeClock.advance() fires what is set on the way", async () => {
   assertEquals(times, [10, 20, 30]);
 });
 
-Deno.test("FakeClock.advance() lets all happen that needs no time", async () => {
+Deno.test("FakeClock.advance() lets everything happen that needs no time", async () => {
   const clock = new FakeClock(0);
   const seen: string[] = [];
   const after = async (name: string, ms: number) => {
@@ -321,10 +321,10 @@ Deno.test("FakeClock.advance() lets all happen that needs no time", async () => 
   await done;
 });
 
-Deno.test("FakeClock.advance() waits for all that needs no time, however much", async () => {
+Deno.test("FakeClock.advance() waits for everything that needs no time, however much", async () => {
   const clock = new FakeClock();
   const [client, server] = pipe({ clock });
-  const rounds = 2_500; // every thousandth operation of a connection waits
+  const rounds = 2_500; // every thousandth operation waits a turn
   let answers = 0;
   const p = new Uint8Array(1);
   const asking = (async () => {
@@ -343,7 +343,7 @@ Deno.test("FakeClock.advance() waits for all that needs no time, however much", 
   await Promise.all([asking, answering]);
 });
 
-Deno.test("FakeClock.advance() ends although peers answer each other for ever", async () => {
+Deno.test("FakeClock.advance() ends although two peers never stop answering each other", async () => {
   const clock = new FakeClock(0);
   const [client, server] = pipe({ clock });
   const pingPong = async (conn: Conn) => {
@@ -359,7 +359,7 @@ Deno.test("FakeClock.advance() ends although peers answer each other for ever", 
   await playing;
 });
 
-Deno.test("FakeClock.advance(0) fires what is due", async () => {
+Deno.test("FakeClock.advance(0) fires timers that are due", async () => {
   const clock = new FakeClock();
   let fired = false;
   clock.setTimeout(() => fired = true, 0);
@@ -367,7 +367,7 @@ Deno.test("FakeClock.advance(0) fires what is due", async () => {
   assert(fired);
 });
 
-Deno.test("FakeClock.advance() calls follow one another", async () => {
+Deno.test("FakeClock.advance() calls run one after another", async () => {
   const clock = new FakeClock(0);
   const times: number[] = [];
   clock.setTimeout(() => times.push(clock.now()), 15);
@@ -377,7 +377,7 @@ Deno.test("FakeClock.advance() calls follow one another", async () => {
   assertEquals(times, [10, 15, 20]);
 });
 
-Deno.test("FakeClock.advance() tells what a callback throws", async () => {
+Deno.test("FakeClock.advance() rejects with what a callback throws", async () => {
   const clock = new FakeClock(0);
   clock.setTimeout(() => {
     throw new Error("boom");
@@ -388,7 +388,7 @@ Deno.test("FakeClock.advance() tells what a callback throws", async () => {
   assertEquals(clock.now(), 10);
 });
 
-Deno.test("FakeClock refuses times that are none", async () => {
+Deno.test("FakeClock refuses invalid times", async () => {
   const clock = new FakeClock();
   for (const ms of [-1, NaN, Infinity]) {
     await assertRejects(() => clock.advance(ms), RangeError, "not a duration");
@@ -400,7 +400,7 @@ Deno.test("FakeClock refuses times that are none", async () => {
   assertEquals(clock.pending, 0);
 });
 
-Deno.test("FakeClock forgets a cleared timer; once more is no error", async () => {
+Deno.test("FakeClock forgets a cleared timer; clearing it again is no error", async () => {
   const clock = new FakeClock();
   let fired = 0;
   const id = clock.setTimeout(() => fired++, 1);
@@ -415,7 +415,7 @@ Deno.test("FakeClock forgets a cleared timer; once more is no error", async () =
   assertEquals([fired, clock.pending], [1, 0]);
 });
 
-Deno.test("FakeClock says who has set a timer", () => {
+Deno.test("FakeClock says where a timer was set", () => {
   const limit = Error.stackTraceLimit;
   Error.stackTraceLimit = 7;
   const clock = new FakeClock();
@@ -425,14 +425,14 @@ Deno.test("FakeClock says who has set a timer", () => {
   const [line] = clock.timers;
   assertStringIncludes(line!, "timer due in 700 ms, set at ");
   assertStringIncludes(line!, import.meta.url);
-  assertEquals(Error.stackTraceLimit, 7, "the program's own");
+  assertEquals(Error.stackTraceLimit, 7, "the program's own limit");
   Error.stackTraceLimit = limit;
   client.close();
   server.close();
   assertEquals(clock.timers, []);
 });
 
-Deno.test("FakeClock carries alarms over more than 2^31 ms", async () => {
+Deno.test("FakeClock rings alarms after more than 2^31 ms", async () => {
   const clock = new FakeClock(0);
   const year = 365 * 24 * 60 * 60_000;
   let rang = NaN;
@@ -444,7 +444,7 @@ Deno.test("FakeClock carries alarms over more than 2^31 ms", async () => {
   assertEquals(rang, year);
 });
 
-Deno.test("Patience waits until all can have been read when it is over late", async () => {
+Deno.test("Patience that runs out late waits until all connections can have been read", async () => {
   const ended: number[] = [];
   const all = Array.from(
     { length: 1_600 },
@@ -452,18 +452,22 @@ Deno.test("Patience waits until all can have been read when it is over late", as
   );
   const end = performance.now() + 10;
   while (performance.now() < end);
-  // As Deno does it: 128 operations in a turn, of which a message takes four.
+  // As Deno does it: 128 operations in a turn, four for each message.
   for (let read = 1; read < all.length; read += 32) {
     await turn();
     for (const patience of all.slice(read, read + 32)) patience.clear();
   }
   assertEquals(ended, []);
   for (let turns = 0; ended.length === 0 && turns < 10; turns++) await turn();
-  assertEquals(ended, [0], "who was not read is not waited for for ever");
+  assertEquals(
+    ended,
+    [0],
+    "a peer that stays silent is not waited for forever",
+  );
   all[0]!.clear();
 });
 
-Deno.test("Patience that is cleared while it waits for its turns never ends", async () => {
+Deno.test("Patience that is cleared during its extra turns never runs out", async () => {
   let ended = 0;
   const patience = new Patience(systemClock, 10, () => ended++);
   const rung = turn(); // a timer that is set before the alarm is due
