@@ -52,7 +52,7 @@ Deno.test("a deadline fires at its time, to the millisecond", async () => {
   conn.close();
 });
 
-Deno.test("a Conn around a Conn has that one's time", async () => {
+Deno.test("a Conn around a Conn uses the inner one's clock", async () => {
   const clock = new FakeClock();
   const conn = new Conn(new Conn(new InnerConn(), { clock }));
   conn.setReadDeadline(clock.now() + 50);
@@ -62,7 +62,7 @@ Deno.test("a Conn around a Conn has that one's time", async () => {
   conn.close();
 });
 
-Deno.test("a deadline that nobody waits for sets no timer", async () => {
+Deno.test("a deadline sets no timer while no call waits", async () => {
   const { inner, conn, clock } = setUp();
   conn.setDeadline(clock.now() + 1000);
   assertEquals(clock.count, 0);
@@ -78,7 +78,7 @@ Deno.test("a deadline that nobody waits for sets no timer", async () => {
   conn.close();
 });
 
-Deno.test("a deadline in the past fails calls that wait without a timer", async () => {
+Deno.test("a deadline in the past fails pending calls, and needs no timer", async () => {
   const { conn, clock } = setUp();
   const reading = failure(conn.read(new Uint8Array(1)));
   const writing = failure(conn.write(new Uint8Array(1)));
@@ -88,7 +88,7 @@ Deno.test("a deadline in the past fails calls that wait without a timer", async 
   conn.close();
 });
 
-Deno.test("no deadline, no timer", async () => {
+Deno.test("no timer is set without a deadline", async () => {
   const { inner, conn, clock } = setUp();
   for (let i = 0; i < 10; i++) await readOnce(conn, inner);
   const writing = conn.write(bytes("x"));
@@ -110,7 +110,7 @@ Deno.test("a deadline that is moved before every read sets one timer, not one pe
     if (i % 10 === 0) await clock.advance(1);
   }
   assertEquals(clock.count, 1);
-  // It finds out when it fires, and then waits for the rest only.
+  // When it fires, it is set again for the rest of the time only.
   const reading = failure(conn.read(new Uint8Array(1)));
   await clock.advance(59_999);
   assertEquals(clock.count, 2);
@@ -121,7 +121,7 @@ Deno.test("a deadline that is moved before every read sets one timer, not one pe
   conn.close();
 });
 
-Deno.test("a deadline's timer never holds the process", () => {
+Deno.test("a deadline's timer never keeps the process alive", () => {
   const { conn, clock } = setUp();
   conn.setReadDeadline(clock.now() + 1000);
   conn.read(new Uint8Array(1)).catch(() => {});
@@ -129,7 +129,7 @@ Deno.test("a deadline's timer never holds the process", () => {
   conn.close();
 });
 
-Deno.test("no timer is left after close(), a timeout, or a cleared deadline", async (t) => {
+Deno.test("no timer is left after close(), a cleared deadline, or a finished call", async (t) => {
   await t.step("close()", async () => {
     const { conn, clock } = setUp();
     conn.setDeadline(clock.now() + 1000);
@@ -143,7 +143,7 @@ Deno.test("no timer is left after close(), a timeout, or a cleared deadline", as
     await Promise.all(calls);
   });
 
-  await t.step("a cleared deadline, the call goes on", async () => {
+  await t.step("a cleared deadline: the call goes on", async () => {
     const { inner, conn, clock } = setUp();
     conn.setDeadline(clock.now() + 1000);
     const reading = conn.read(new Uint8Array(8));
@@ -156,7 +156,7 @@ Deno.test("no timer is left after close(), a timeout, or a cleared deadline", as
   });
 
   await t.step(
-    "the one that a finished call has left fires for nobody",
+    "a finished call: its timer fires once, and fails no later call",
     async () => {
       const { inner, conn, clock } = setUp();
       conn.setReadDeadline(clock.now() + 1000);
@@ -173,7 +173,7 @@ Deno.test("no timer is left after close(), a timeout, or a cleared deadline", as
   );
 });
 
-Deno.test("a deadline of more than 2^31 ms takes several timers, and fires once", async () => {
+Deno.test("a deadline of more than 2^31 ms uses several timers, and fires once", async () => {
   const { conn, clock } = setUp();
   const year = 365 * 24 * 3_600_000;
   conn.setReadDeadline(clock.now() + year);
@@ -187,7 +187,7 @@ Deno.test("a deadline of more than 2^31 ms takes several timers, and fires once"
   conn.close();
 });
 
-Deno.test("a deadline that is over fails a call although the timer has not fired", async () => {
+Deno.test("a deadline that has passed fails a call although the timer has not fired", async () => {
   let now = 1000;
   const timers: (() => void)[] = [];
   const inner = new InnerConn();
@@ -205,8 +205,8 @@ Deno.test("a deadline that is over fails a call although the timer has not fired
   now = 1010;
   assert(isTimeout(await failure(conn.read(new Uint8Array(1)))));
 
-  // A timer that comes early, or a system clock that steps back, is no
-  // reason: the time of the deadline is.
+  // A timer that fires early, or a system clock that steps back, fails no call
+  // before its deadline.
   now = 1009;
   timers.shift()!();
   assert(!await settlesAtOnce(waiting));
@@ -218,7 +218,7 @@ Deno.test("a deadline that is over fails a call although the timer has not fired
   conn.close();
 });
 
-Deno.test("a deadline that is moved when it has just fired counts for the next call", async () => {
+Deno.test("a deadline that is moved when it has just fired applies to the next call", async () => {
   const { inner, conn, clock } = setUp();
   let second: Promise<number | null> | null = null;
   conn.setReadDeadline(clock.now() + 10);
@@ -236,7 +236,7 @@ Deno.test("a deadline that is moved when it has just fired counts for the next c
   conn.close();
 });
 
-Deno.test("a write deadline that is moved from one write's failure spares the next write", async () => {
+Deno.test("a write deadline that is moved when one write has failed spares the next", async () => {
   const { inner, conn, clock } = setUp();
   conn.setWriteDeadline(clock.now() + 10);
   const first = conn.write(bytes("first")).catch((error: OpError) => {
@@ -253,7 +253,7 @@ Deno.test("a write deadline that is moved from one write's failure spares the ne
   conn.close();
 });
 
-Deno.test("a deadline's two directions have a timer each, and no more", async () => {
+Deno.test("a deadline has one timer for each direction, however many calls wait", async () => {
   const { conn, clock } = setUp();
   const reads = [1, 2, 3].map(() => failure(conn.read(new Uint8Array(1))));
   const writes = [1, 2, 3].map(() => failure(conn.write(new Uint8Array(1))));

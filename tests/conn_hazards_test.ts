@@ -1,7 +1,7 @@
 /**
  * What the platform's connections do, and what ours do instead. Each hazard is
- * shown on a raw connection first: should Deno mend its ways, the test says
- * that a precaution may go.
+ * shown on a raw connection first: once Deno has mended it, that fails, and our
+ * precaution may go.
  */
 import {
   assert,
@@ -37,7 +37,7 @@ async function rawPair(): Promise<[Deno.TcpConn, Deno.TcpConn]> {
   }
 }
 
-/** A call that is raced against a timer, as one does without deadlines. */
+/** Races a call against a timer, as one does without deadlines. */
 async function raced<T>(promise: Promise<T>, ms: number): Promise<T | "late"> {
   let timer;
   const late = new Promise<"late">((resolve) => {
@@ -48,8 +48,8 @@ async function raced<T>(promise: Promise<T>, ms: number): Promise<T | "late"> {
   return result;
 }
 
-Deno.test("a read that times out eats no bytes", async (t) => {
-  await t.step("raw: nobody sees them", async () => {
+Deno.test("a read that times out loses no bytes", async (t) => {
+  await t.step("raw: nobody gets them", async () => {
     const [a, b] = await rawPair();
     const gone = new Uint8Array(8);
     const eaten = b.read(gone);
@@ -57,8 +57,8 @@ Deno.test("a read that times out eats no bytes", async (t) => {
     await a.write(bytes("lost"));
     a.closeWrite();
     const p = new Uint8Array(8);
-    assertEquals(await b.read(p), null, "EOF, and no word of the bytes");
-    assertEquals(text(gone), "lost\0\0\0\0", "here they are, in an old array");
+    assertEquals(await b.read(p), null, "EOF, and no sign of the bytes");
+    assertEquals(text(gone), "lost\0\0\0\0", "they are in the abandoned array");
     await eaten;
     a.close();
     b.close();
@@ -78,16 +78,16 @@ Deno.test("a read that times out eats no bytes", async (t) => {
   });
 });
 
-Deno.test("a write that times out sends nothing of what its array holds later", async (t) => {
-  const size = 8 * 1024 * 1024; // twice what the kernel holds
+Deno.test("a write that times out sends nothing that its array holds later", async (t) => {
+  const size = 8 * 1024 * 1024; // twice what the kernel buffers
 
   await t.step("raw: it does", async () => {
     const [a, b] = await rawPair();
-    // Fill what the kernel holds, so that a small write gets stuck.
+    // Fill the kernel's buffers, until a write gets stuck.
     const fill = ones(size);
     let sent = 0, n: number | "late";
     while ((n = await raced(a.write(fill), 20)) !== "late") sent += n;
-    // This last one was given up. It goes on, from the array:
+    // This last write was given up. It goes on, from the array:
     fill.fill(2);
     const p = new Uint8Array(64 * 1024);
     let twos = 0;
@@ -131,7 +131,7 @@ Deno.test("write() is never short", async (t) => {
     b.close();
   });
 
-  await t.step("ours: all of it", async () => {
+  await t.step("ours: it writes everything", async () => {
     const [a, b] = await pair();
     const writing = a.write(zeros(size)).then(() => a.close());
     assertEquals((await new Response(b.readable).bytes()).length, size);
@@ -179,8 +179,8 @@ Deno.test("concurrent writes never interleave", async (t) => {
   });
 });
 
-Deno.test("close() twice is once", async (t) => {
-  await t.step("raw: it throws", async () => {
+Deno.test("close() can be called twice", async (t) => {
+  await t.step("raw: the second call throws", async () => {
     const [a, b] = await rawPair();
     a.close();
     assertThrows(() => a.close(), Deno.errors.BadResource);
@@ -188,7 +188,7 @@ Deno.test("close() twice is once", async (t) => {
   });
 
   await t.step(
-    "ours, also if the platform's own was closed first",
+    "ours: it can, even if the platform's connection was closed first",
     async () => {
       const [a, b] = await rawPair();
       const [ours, theirs] = [new Conn(a), new Conn(b)];
@@ -200,15 +200,15 @@ Deno.test("close() twice is once", async (t) => {
   );
 });
 
-Deno.test("zero bytes after close() fail like any others", async (t) => {
-  await t.step("raw: a read of none succeeds", async () => {
+Deno.test("a read of zero bytes fails after close(), like any other", async (t) => {
+  await t.step("raw: it succeeds", async () => {
     const [a, b] = await rawPair();
     a.close();
     assertEquals(await a.read(new Uint8Array(0)), 0);
     b.close();
   });
 
-  await t.step("ours: closed is closed", async () => {
+  await t.step("ours: it fails as closed", async () => {
     const [a, b] = await pair();
     a.close();
     assertClosed(await failure(a.read(new Uint8Array(0))), "read", a);
@@ -216,7 +216,7 @@ Deno.test("zero bytes after close() fail like any others", async (t) => {
   });
 });
 
-Deno.test("EOF on readable, and closing writable, end their own half only", async (t) => {
+Deno.test("EOF on readable, and closing writable, end only their own half", async (t) => {
   await t.step("raw: EOF closes both", async () => {
     const [a, b] = await rawPair();
     await a.closeWrite();
@@ -232,7 +232,7 @@ Deno.test("EOF on readable, and closing writable, end their own half only", asyn
     b.close();
   });
 
-  await t.step("ours: the conversation goes on", async () => {
+  await t.step("ours: the other half goes on", async () => {
     const [a, b] = await pair();
     await a.writable.close();
     assertEquals(await textOf(b), "");
@@ -244,7 +244,7 @@ Deno.test("EOF on readable, and closing writable, end their own half only", asyn
   });
 });
 
-Deno.test("closing with unread bytes: the peer reads EOF, and learns more by writing", async () => {
+Deno.test("close() with unread bytes: the peer reads EOF, and its writes fail", async () => {
   const [a, b] = await pair();
   await a.write(new Uint8Array(1000));
   await b.write(bytes("last words"));
@@ -252,7 +252,7 @@ Deno.test("closing with unread bytes: the peer reads EOF, and learns more by wri
   await b.read(p); // what is left of the 1000 is in our memory
   await a.write(new Uint8Array(1000)); // and this is in the kernel's
   b.close();
-  // Deno sends FIN before the kernel sends RST: no ECONNRESET, as Go has it.
+  // Deno sends FIN before the kernel sends RST: no ECONNRESET, unlike Go.
   assertEquals(await textOf(a), "last words");
   const error = await failure((async () => {
     for (;;) {
@@ -265,7 +265,7 @@ Deno.test("closing with unread bytes: the peer reads EOF, and learns more by wri
   a.close();
 });
 
-Deno.test("a reset after data gives the data first, then ECONNRESET, then what comes", async () => {
+Deno.test("read() after a reset gives the data first, then ECONNRESET, then EOF", async () => {
   const listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
   const socket = new Socket();
   const connected = new Promise<void>((resolve) => {
@@ -276,7 +276,7 @@ Deno.test("a reset after data gives the data first, then ECONNRESET, then what c
   listener.close();
   await new Promise((resolve) => socket.write("data before", resolve));
   const p = new Uint8Array(4);
-  assertEquals(await conn.read(p), 4); // so it is here, and half of it unread
+  assertEquals(await conn.read(p), 4); // all has arrived; 7 are unread
   const closed = new Promise((resolve) => socket.once("close", resolve));
   socket.resetAndDestroy();
   await closed;
@@ -285,7 +285,7 @@ Deno.test("a reset after data gives the data first, then ECONNRESET, then what c
   while (error === undefined) {
     try {
       const n = await conn.read(p);
-      assert(n !== null, "the reset came first");
+      assert(n !== null, "EOF instead of the reset");
       got += text(p.subarray(0, n));
     } catch (e) {
       error = e;
@@ -302,13 +302,13 @@ Deno.test("a reset after data gives the data first, then ECONNRESET, then what c
     error.message,
     `read tcp ${conn.localAddr}->${conn.remoteAddr}: connection reset by peer`,
   );
-  assertEquals(await conn.read(p), null, "as the kernel says, and Go");
+  assertEquals(await conn.read(p), null, "EOF, as from the kernel, and in Go");
   const write = await failure(conn.write(bytes("x"))) as OpError;
   assertEquals(write.code, "EPIPE");
   conn.close();
 });
 
-Deno.test("a reset that only a write was told of is no clean end", async () => {
+Deno.test("a reset that only a write has seen is not a clean EOF", async () => {
   const listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
   const hazard = async () => {
     const socket = new Socket();
@@ -326,7 +326,7 @@ Deno.test("a reset that only a write was told of is no clean end", async () => {
     for (;;) await raw.write(p);
   })());
   assertEquals(await raw.read(p), null, "the hazard: it looks like a FIN");
-  await raw.closeWrite(); // and this as if the peer had everything
+  await raw.closeWrite(); // succeeds, as if the peer had got everything
   raw.close();
 
   const conn = new Conn(await hazard());
@@ -346,8 +346,8 @@ Deno.test("a reset that only a write was told of is no clean end", async () => {
   listener.close();
 });
 
-Deno.test("a pipe that nobody awaits, and a reset in the middle of it", async (t) => {
-  /** What is an unhandled rejection then. */
+Deno.test("a pipe that nobody awaits survives a reset", async (t) => {
+  /** The unhandled rejections when a pipe's connection is reset. */
   async function unhandledOf(
     take: (conn: Deno.Conn) => Deno.Conn,
   ): Promise<unknown[]> {
@@ -367,14 +367,14 @@ Deno.test("a pipe that nobody awaits, and a reset in the middle of it", async (t
     });
   }
 
-  await t.step("raw: ends the process", async () => {
+  await t.step("raw: the rejection ends the process", async () => {
     const [reset, ...others] = await unhandledOf((conn) => conn);
     assertInstanceOf(reset, Deno.errors.ConnectionReset);
     assertEquals(others, []);
   });
 
   await t.step(
-    "ours: what leaves the connection open is still told",
+    "ours: a failure that leaves the connection open is still unhandled",
     async () => {
       const [a, b] = await pair();
       const writer = a.writable.getWriter();
@@ -397,15 +397,15 @@ Deno.test("a pipe that nobody awaits, and a reset in the middle of it", async (t
     },
   );
 
-  await t.step("ours: ends its connection", async () => {
+  await t.step("ours: only the connection is closed", async () => {
     let ours: Conn | undefined;
     assertEquals(await unhandledOf((conn) => ours = new Conn(conn)), []);
     assertClosed(await failure(ours!.read(new Uint8Array(1))), "read", ours!);
   });
 });
 
-Deno.test("a small write does not wait for the last one's acknowledgement", {
-  ignore: Deno.build.os !== "linux", // which delays one by 40 ms at least
+Deno.test("a small write does not wait for an acknowledgement", {
+  ignore: Deno.build.os !== "linux", // which delays it by at least 40 ms
 }, async (t) => {
   /** Milliseconds for ten questions, each answered by two writes. */
   async function tenAnswers(asks: Deno.Conn, answers: Deno.Conn) {
@@ -446,7 +446,7 @@ Deno.test("a small write does not wait for the last one's acknowledgement", {
   for (const side of ["accepted", "dialled"]) {
     await t.step(`ours, ${side}: it does not`, async () => {
       const times: number[] = [];
-      // The machine may be busy, but not each time.
+      // The machine may be busy, but not every time.
       for (let i = 0; i < 3; i++) {
         const [client, server] = await dialled();
         times.push(
@@ -460,8 +460,8 @@ Deno.test("a small write does not wait for the last one's acknowledgement", {
   }
 });
 
-Deno.test("a read that waits holds no 64 KiB", async (t) => {
-  await t.step("raw: a stream's does", async () => {
+Deno.test("a pending read holds 1 KiB of memory, not 64 KiB", async (t) => {
+  await t.step("raw: a stream's read holds 64 KiB", async () => {
     const [a, b] = await rawPair();
     const reader = b.readable.getReader();
     const reading = reader.read();
@@ -471,7 +471,7 @@ Deno.test("a read that waits holds no 64 KiB", async (t) => {
     await reader.cancel();
   });
 
-  await t.step("ours: 1 KiB, whatever the caller's array", async () => {
+  await t.step("ours: 1 KiB, however large the caller's array is", async () => {
     const [a, b] = await rawPair();
     const sizes: number[] = [];
     const read = b.read.bind(b);
@@ -497,11 +497,11 @@ const canEnter = Deno.build.os === "linux" &&
   await enterNamespace({ temporary: "", files: {}, network: true }, [])
     .then(() => true, () => false);
 
-Deno.test("a dial that fails tells of every address (needs unshare)", {
+Deno.test("a dial that fails reports every address (needs unshare)", {
   ignore: !canEnter,
 }, async (t) => {
   const temporary = await Deno.makeTempDir();
-  // Nobody listens at the one, and there is no route to the other.
+  // Nobody listens on the first, and there is no route to the second.
   const files = { "/etc/hosts": "127.0.0.1 db.test\n192.0.2.1 db.test\n" };
   const { stdout, stderr } = await runChild(
     `
@@ -519,10 +519,10 @@ Deno.test("a dial that fails tells of every address (needs unshare)", {
   ).finally(() => Deno.remove(temporary, { recursive: true }));
   assertEquals(stderr, "");
   const [raw, ours] = JSON.parse(stdout);
-  await t.step("raw: of the last failure, and no address", () => {
+  await t.step("raw: it reports the last failure, without an address", () => {
     assertEquals(raw, "Network is unreachable (os error 101)");
   });
-  await t.step("ours: of each", () => {
+  await t.step("ours: it reports each address and its failure", () => {
     assertEquals(
       ours,
       "dial tcp db.test:5432: all 2 addresses failed: 127.0.0.1:5432 " +
@@ -531,7 +531,7 @@ Deno.test("a dial that fails tells of every address (needs unshare)", {
   });
 });
 
-Deno.test("a unix peer without a name has an empty one", {
+Deno.test("a unix peer without a name has an empty address", {
   ignore: Deno.build.os === "windows",
 }, async () => {
   const path = await Deno.makeTempFile({ suffix: ".sock" });

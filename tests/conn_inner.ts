@@ -1,6 +1,6 @@
 /**
  * A `Deno.Conn` that does nothing by itself: each operation waits until the
- * test ends it, and everything that was asked of it is on record.
+ * test ends it, and every operation is recorded.
  *
  * @module
  */
@@ -9,7 +9,7 @@ import { assertEquals } from "@std/assert";
 
 /** A read under way. */
 export interface InnerRead {
-  /** Where the bytes are to go: the very memory. */
+  /** Where the bytes go: the memory itself, not a copy. */
   p: Uint8Array;
   resolve(n: number | null): void;
   reject(error: unknown): void;
@@ -17,7 +17,7 @@ export interface InnerRead {
 
 /** A write under way. */
 export interface InnerWrite {
-  /** What is to go out: the very memory. */
+  /** What goes out: the memory itself, not a copy. */
   p: Uint8Array;
   resolve(n: number): void;
   reject(error: unknown): void;

@@ -25,7 +25,7 @@ const _asAddr = (conn: Conn): Deno.Addr => conn.remoteAddr;
 const _asIterable = (conn: Conn): AsyncIterable<Uint8Array> => conn;
 const _asDisposable = (conn: Conn): AsyncDisposable & Disposable => conn;
 
-Deno.test("Conn is a Deno.Conn for code that takes one, Conn included", async () => {
+Deno.test("Conn works wherever a Deno.Conn does, also inside another Conn", async () => {
   const [client, server] = await pair();
   const greet = async (conn: Deno.Conn) => {
     const addr = conn.remoteAddr as Deno.NetAddr;
@@ -41,7 +41,7 @@ Deno.test("Conn is a Deno.Conn for code that takes one, Conn included", async ()
   client.close();
 });
 
-Deno.test("new Conn() needs no more than Deno.Conn promises", async () => {
+Deno.test("new Conn() needs nothing beyond the Deno.Conn interface", async () => {
   const inner = new InnerConn();
   assert(!("setNoDelay" in inner) && !("setKeepAlive" in inner));
   const conn = new Conn(inner);
@@ -61,7 +61,7 @@ Deno.test("new Conn() needs no more than Deno.Conn promises", async () => {
   assertEquals(inner.readSizes.length, 1);
 });
 
-Deno.test("new Conn() keeps the addresses that an adapter has no more after a reset", async () => {
+Deno.test("new Conn() keeps the addresses that an adapter loses in a reset", async () => {
   const inner = new InnerConn();
   let { localAddr, remoteAddr } = inner;
   const conn = new Conn(
@@ -72,7 +72,7 @@ Deno.test("new Conn() keeps the addresses that an adapter has no more after a re
   );
   const reading = conn.read(new Uint8Array(1));
   const gone = { transport: "tcp", hostname: undefined, port: undefined };
-  localAddr = remoteAddr = gone as unknown as Deno.NetAddr; // as node:net has it
+  localAddr = remoteAddr = gone as unknown as Deno.NetAddr; // as node:net does
   await inner.failRead(new Deno.errors.ConnectionReset("reset"));
   const error = await reading.catch((e) => e);
   assertInstanceOf(error, OpError);
@@ -81,7 +81,7 @@ Deno.test("new Conn() keeps the addresses that an adapter has no more after a re
   assertThrows(() => new Conn(inner), Deno.errors.NotConnected, "no address");
 });
 
-Deno.test("Conn fails a call whose Deno.Conn gives an impossible count", async (t) => {
+Deno.test("Conn fails a call if its Deno.Conn returns an impossible count", async (t) => {
   for (const n of [0, -1, NaN, undefined, 1_000_000, "1"]) {
     await t.step(`${Deno.inspect(n)}`, async () => {
       const inner = new InnerConn();
@@ -99,7 +99,7 @@ Deno.test("Conn fails a call whose Deno.Conn gives an impossible count", async (
   }
 });
 
-Deno.test("Conn.write() fails if more has gone than was left of a piece", async () => {
+Deno.test("Conn.write() fails if its Deno.Conn reports more bytes than were left", async () => {
   const inner = new InnerConn();
   const conn = new Conn(inner);
   const error = conn.write(new Uint8Array(10)).catch((e) => e);
@@ -110,7 +110,7 @@ Deno.test("Conn.write() fails if more has gone than was left of a piece", async 
   conn.close();
 });
 
-Deno.test("Conn.close() of a Deno.Conn whose own is async and fails ends no process", async () => {
+Deno.test("Conn.close() tolerates a Deno.Conn's close() that returns a rejected promise", async () => {
   const inner = new InnerConn();
   let closed = false;
   inner.close = () => {
@@ -123,7 +123,7 @@ Deno.test("Conn.close() of a Deno.Conn whose own is async and fails ends no proc
   assert(closed);
 });
 
-Deno.test("Conn does without ref() and unref() where a Deno.Conn has none", async () => {
+Deno.test("Conn works with a Deno.Conn that has no ref() and unref()", async () => {
   const inner = Object.assign(new InnerConn(), {
     ref: undefined as unknown as () => void,
     unref: undefined as unknown as () => void,
@@ -155,7 +155,7 @@ Deno.test("new Conn() refuses what is neither TCP nor unix", () => {
   assertEquals(inner.closes, 0, "it is still the caller's");
 });
 
-Deno.test("new Conn() takes what Deno.startTls() gives: no transport", () => {
+Deno.test("new Conn() takes Deno.startTls()'s addresses, which have no transport", () => {
   const hostname = "127.0.0.1";
   const inner = Object.assign(new InnerConn(), {
     localAddr: { hostname, port: 3 },
@@ -169,7 +169,7 @@ Deno.test("new Conn() takes what Deno.startTls() gives: no transport", () => {
   conn.close();
 });
 
-Deno.test("Conn passes socket options on, and says what failed", () => {
+Deno.test("Conn passes socket options on, and reports which call failed", () => {
   const calls: unknown[] = [];
   const inner = Object.assign(new InnerConn(), {
     setNoDelay: (on: boolean) => calls.push("noDelay", on),
@@ -196,7 +196,7 @@ Deno.test("Conn passes socket options on, and says what failed", () => {
   conn.close();
 });
 
-Deno.test("Conn.close() passes on what it cannot explain, once, and is closed", async () => {
+Deno.test("Conn.close() throws an unexpected error once, and is closed all the same", async () => {
   const broken = new Error("broken");
   const inner = Object.assign(new InnerConn(), {
     close: () => {
@@ -208,11 +208,11 @@ Deno.test("Conn.close() passes on what it cannot explain, once, and is closed", 
   assertStrictEquals(assertThrows(() => conn.close()), broken);
   conn.close();
   assert(isClosed(await reading));
-  await inner.deliver(bytes("too late")); // and of no interest to anybody
+  await inner.deliver(bytes("too late")); // nobody waits for it
   assert(isClosed(await failure(conn.read(new Uint8Array(1)))));
 });
 
-Deno.test("Conn's iterator can be iterated on, also after a break", async () => {
+Deno.test("Conn's iterator can be used again after a break", async () => {
   const [client, server] = await pair();
   await client.write(bytes("one"));
   const chunks = server[Symbol.asyncIterator]();
@@ -244,7 +244,7 @@ Deno.test("Conn options: clock and dialTrace", () => {
   conn.close();
 });
 
-/** Runs a script with a connected pair `a`, `b`; what it printed, how it ended. */
+/** Runs a script on a connected pair `a`, `b`: its exit code and output. */
 async function run(script: string): Promise<{ code: number; out: string }> {
   const { code, stdout, stderr } = await runChild(
     `
@@ -265,9 +265,9 @@ async function run(script: string): Promise<{ code: number; out: string }> {
   return { code, out: stdout.trim() };
 }
 
-Deno.test("Conn and the end of the process", async (t) => {
+Deno.test("Conn keeps the process alive while a call waits, and never ends it", async (t) => {
   const cases: Record<string, { script: string; out: string }> = {
-    "a read that was given up does not hold it": {
+    "a read that was given up does not keep it alive": {
       script: `
         a.setReadDeadline(Date.now() + 5);
         await a.read(p).catch((e) => console.log(e.timeout));
@@ -278,7 +278,7 @@ Deno.test("Conn and the end of the process", async (t) => {
         await reading.catch((e) => console.log(e.name));`,
       out: "true\nAbortError\nend of script",
     },
-    "a read that waits holds it, also if it took an abandoned one over": {
+    "a pending read keeps it alive, also one that took over an abandoned one": {
       script: `
         a.setReadDeadline(Date.now() + 5);
         await a.read(p).catch(() => {});
@@ -287,7 +287,7 @@ Deno.test("Conn and the end of the process", async (t) => {
         setTimeout(() => b.write(p.subarray(0, 3)).then(() => b.close()), 20);`,
       out: "end of script\nread 3",
     },
-    "a read after unref() does not hold it": {
+    "a read after unref() does not keep it alive": {
       script: `
         a.unref();
         a.read(p);
@@ -295,7 +295,7 @@ Deno.test("Conn and the end of the process", async (t) => {
         b.unref();`,
       out: "end of script",
     },
-    "a deadline alone does not hold it": {
+    "a deadline alone does not keep it alive": {
       script: `
         a.unref();
         a.setDeadline(Date.now() + 3_600_000);
@@ -303,7 +303,7 @@ Deno.test("Conn and the end of the process", async (t) => {
         await a.write(p);`,
       out: "end of script",
     },
-    "a write that nobody awaits and that fails does not end it": {
+    "a failed write that nobody awaits does not end it": {
       script: `
         b.close();
         for (let i = 0; i < 20; i++) {
@@ -340,7 +340,7 @@ function setUp(): { inner: InnerConn; conn: Conn; clock: FakeClock } {
   return { inner, clock, conn: new Conn(inner, { clock }) };
 }
 
-Deno.test("readable asks for one read per pull, never ahead", async () => {
+Deno.test("readable makes one read per pull, never ahead", async () => {
   const { inner, conn } = setUp();
   const reader = conn.readable.getReader();
   await jobs();
@@ -355,7 +355,7 @@ Deno.test("readable asks for one read per pull, never ahead", async () => {
   conn.close();
 });
 
-Deno.test("readable reads into the caller's own array", async () => {
+Deno.test("readable fills a BYOB reader's array", async () => {
   const { inner, conn } = setUp();
   const reader = conn.readable.getReader({ mode: "byob" });
   const reading = reader.read(new Uint8Array(4));
@@ -372,7 +372,7 @@ Deno.test("readable reads into the caller's own array", async () => {
   conn.close();
 });
 
-Deno.test("readable keeps what comes for a reader that has let go", async () => {
+Deno.test("readable leaves what a released reader asked for to the next reader", async () => {
   const { inner, conn } = setUp();
   const first = conn.readable.getReader();
   const gone = failure(first.read());
@@ -385,7 +385,7 @@ Deno.test("readable keeps what comes for a reader that has let go", async () => 
   conn.close();
 });
 
-/** A BYOB reader lets go of the stream, with a read of `size` under way. */
+/** Releases a BYOB reader while a read of `size` bytes is under way. */
 async function letGo({ readable }: Conn, size: number): Promise<void> {
   const reader = readable.getReader({ mode: "byob" });
   const released = failure(reader.read(new Uint8Array(size)));
@@ -394,7 +394,7 @@ async function letGo({ readable }: Conn, size: number): Promise<void> {
   assert(await released instanceof TypeError);
 }
 
-/** Ways to wait at the stream, and to let go of it. */
+/** Ways to wait for the stream, and then to release it. */
 const LETTING_GO: Record<string, (conn: Conn) => Promise<unknown>> = {
   "a reader": async ({ readable }) => {
     const reader = readable.getReader();
@@ -424,7 +424,7 @@ const LETTING_GO: Record<string, (conn: Conn) => Promise<unknown>> = {
   },
 };
 
-Deno.test("readable leaves what comes to others once it is let go of", async (t) => {
+Deno.test("readable leaves what comes to others once it is released", async (t) => {
   for (const [name, way] of Object.entries(LETTING_GO)) {
     await t.step(name, async () => {
       const { inner, conn } = setUp();
@@ -443,7 +443,7 @@ Deno.test("readable leaves what comes to others once it is let go of", async (t)
   }
 });
 
-Deno.test("readable serves whoever takes the place of those that let go", async (t) => {
+Deno.test("readable serves new readers after others were released", async (t) => {
   const names = Object.keys(LETTING_GO);
   for (const one of names) {
     for (const two of names) {
@@ -467,7 +467,7 @@ Deno.test("readable serves whoever takes the place of those that let go", async 
   }
 });
 
-Deno.test("readable keeps no bytes that a small view after a large one has no room for", async () => {
+Deno.test("readable keeps no bytes that do not fit in a small view after a large one", async () => {
   const { inner, conn } = setUp();
   await letGo(conn, 1000);
   const small = conn.readable.getReader({ mode: "byob" });
@@ -486,7 +486,7 @@ Deno.test("readable keeps no bytes that a small view after a large one has no ro
   conn.close();
 });
 
-Deno.test("readable gives a BYOB reader all there is, however small the next view", async () => {
+Deno.test("readable gives a BYOB reader all there is, even if its next view is smaller", async () => {
   const { inner, conn } = setUp();
   await LETTING_GO["a BYOB reader"]!(conn);
   const reader = conn.readable.getReader({ mode: "byob" });
@@ -504,8 +504,8 @@ Deno.test("readable does not read for a call that is refused", async (t) => {
   };
   const REFUSED: Record<string, (conn: Conn) => Promise<unknown>> = {
     "no view": ({ readable }) => refused(readable, "x" as never),
-    "an empty one": ({ readable }) => refused(readable, new Uint8Array(0)),
-    "one of a reader that has let go": ({ readable }) => {
+    "an empty view": ({ readable }) => refused(readable, new Uint8Array(0)),
+    "a reader that was released": ({ readable }) => {
       const former = readable.getReader({ mode: "byob" });
       former.releaseLock();
       const reader = readable.getReader({ mode: "byob" });
@@ -530,7 +530,7 @@ Deno.test("readable does not read for a call that is refused", async (t) => {
   }
 });
 
-Deno.test("readable goes on for who waits when a former reader lets go again", async () => {
+Deno.test("readable goes on for a reader when a former one is released again", async () => {
   const { inner, conn } = setUp();
   const former = conn.readable.getReader();
   former.releaseLock();
@@ -542,7 +542,7 @@ Deno.test("readable goes on for who waits when a former reader lets go again", a
   conn.close();
 });
 
-Deno.test("readable goes on for who takes a pipe's place at once", async () => {
+Deno.test("readable goes on for a reader that takes an aborted pipe's place at once", async () => {
   const { inner, conn } = setUp();
   const controller = new AbortController();
   const { signal } = controller;
@@ -561,18 +561,18 @@ Deno.test("readable goes on for who takes a pipe's place at once", async () => {
   conn.close();
 });
 
-Deno.test("readable serves a BYOB reader after one that never waited, or was served", async (t) => {
+Deno.test("readable serves a BYOB reader after one that did not wait, or was served", async (t) => {
   const WAYS: Record<
     string,
     (setUp: { inner: InnerConn; conn: Conn }) => Promise<void>
   > = {
-    "let go in the tick in which the stream was made": async ({ conn }) => {
+    "released in the tick in which the stream was made": async ({ conn }) => {
       const reader = conn.readable.getReader({ mode: "byob" });
       const gone = failure(reader.read(new Uint8Array(4)));
       reader.releaseLock();
       await gone;
     },
-    "let go when the first of two was answered": async ({ conn, inner }) => {
+    "released when the first of two was answered": async ({ conn, inner }) => {
       const reader = conn.readable.getReader({ mode: "byob" });
       const first = reader.read(new Uint8Array(4));
       const gone = failure(reader.read(new Uint8Array(4)));
@@ -595,7 +595,7 @@ Deno.test("readable serves a BYOB reader after one that never waited, or was ser
   }
 });
 
-Deno.test("readable that fails takes no bytes any more for who comes next", async (t) => {
+Deno.test("readable that fails takes no more bytes, even if a new reader waits", async (t) => {
   for (const when of ["while it waits", "at once"]) {
     await t.step(when, async () => {
       const { inner, conn, clock } = setUp();
@@ -603,7 +603,7 @@ Deno.test("readable that fails takes no bytes any more for who comes next", asyn
       await jobs();
       conn.setReadDeadline(when === "at once" ? 0 : clock.now() + 10);
       const gone = failure(former.read(new Uint8Array(8)));
-      conn.setReadDeadline(0); // it fails, and the stream will
+      conn.setReadDeadline(0); // the read fails, and the stream will
       former.releaseLock();
       conn.setReadDeadline(null);
       const reader = conn.readable.getReader({ mode: "byob" });
@@ -618,7 +618,7 @@ Deno.test("readable that fails takes no bytes any more for who comes next", asyn
   }
 });
 
-Deno.test("readable reads for nobody after a BYOB reader has let go", async (t) => {
+Deno.test("readable reads no more than is asked for after a BYOB reader was released", async (t) => {
   /** Ways to read two bytes. */
   const WAYS: Record<string, (conn: Conn) => Promise<unknown>[]> = {
     "a reader": ({ readable }) => [readable.getReader().read()],
@@ -653,7 +653,7 @@ Deno.test("readable reads for nobody after a BYOB reader has let go", async (t) 
   }
 });
 
-Deno.test("readable fails for a BYOB reader that took another's place", async () => {
+Deno.test("readable fails at the deadline for a BYOB reader that took another's place", async () => {
   const { conn, clock } = setUp();
   await LETTING_GO["a BYOB reader"]!(conn);
   conn.setReadDeadline(clock.now());
@@ -663,7 +663,7 @@ Deno.test("readable fails for a BYOB reader that took another's place", async ()
   conn.close();
 });
 
-Deno.test("readable that has ended cannot close the connection any more", async () => {
+Deno.test("readable that has ended can no longer close the connection", async () => {
   const { inner, conn } = setUp();
   const reader = conn.readable.getReader();
   const reading = reader.read();
@@ -675,7 +675,7 @@ Deno.test("readable that has ended cannot close the connection any more", async 
   conn.close();
 });
 
-Deno.test("readable fails as the read did, and stays failed; the connection does not", async () => {
+Deno.test("readable fails as its read did, and stays failed; the connection is usable", async () => {
   const { inner, conn, clock } = setUp();
   conn.setReadDeadline(clock.now() + 10);
   const reader = conn.readable.getReader();
@@ -724,7 +724,7 @@ Deno.test("writable that fails does not close the connection", async () => {
   conn.close();
 });
 
-Deno.test("writable ends a pipe that waits at its source", async () => {
+Deno.test("writable ends a pipe that waits for its source when the connection closes", async () => {
   const [from, to] = [setUp(), setUp()];
   const piping = failure(from.conn.readable.pipeTo(to.conn.writable));
   await turn();
@@ -739,7 +739,7 @@ Deno.test("writable ends a pipe that waits at its source", async () => {
   assertEquals(unhandled, []);
 });
 
-Deno.test("writable ends a pipe that begins after the end", async () => {
+Deno.test("writable ends a pipe that begins after the connection has closed", async () => {
   const [from, to] = [setUp(), setUp()];
   to.conn.close();
   const piping = from.conn.readable.pipeTo(to.conn.writable);
@@ -747,7 +747,7 @@ Deno.test("writable ends a pipe that begins after the end", async () => {
   assertEquals(from.inner.closes, 1);
 });
 
-Deno.test("writable ends a pipe with preventCancel, and the second one, too", async () => {
+Deno.test("writable ends a pipe with preventCancel, also one that follows another", async () => {
   const [from, to] = [setUp(), setUp()];
   const options = { preventCancel: true, preventAbort: true };
   const controller = new AbortController();
@@ -757,7 +757,7 @@ Deno.test("writable ends a pipe with preventCancel, and the second one, too", as
   );
   await jobs();
   controller.abort();
-  while (to.conn.writable.locked) await null; // its end is not told yet
+  while (to.conn.writable.locked) await null; // its end is not reported yet
   const second = failure(
     from.conn.readable.pipeTo(to.conn.writable, options),
   );
@@ -784,7 +784,7 @@ Deno.test("a call on writable after an idle timeout need not be awaited", async 
   to.conn.close();
 });
 
-Deno.test("a call on writable after the end need not be awaited", async () => {
+Deno.test("a call on writable after close() need not be awaited", async () => {
   const { conn, inner } = setUp();
   inner.closeWrite = () => Promise.resolve();
   const writer = conn.writable.getWriter();
@@ -797,7 +797,7 @@ Deno.test("a call on writable after the end need not be awaited", async () => {
   assertEquals(unhandled, []);
 });
 
-Deno.test("writable ends no other stream's pipe that nobody awaits", async () => {
+Deno.test("writable does not end a pipe from a stream that is not ours", async () => {
   const [{ conn }, from] = [setUp(), setUp()];
   const piped = from.conn.readable.pipeTo(conn.writable, {
     preventClose: true,
@@ -815,7 +815,7 @@ Deno.test("writable ends no other stream's pipe that nobody awaits", async () =>
   assertEquals([unhandled, cancelled], [[], false]);
 });
 
-Deno.test("writable takes bytes only", async () => {
+Deno.test("writable takes only bytes", async () => {
   const { inner, conn } = setUp();
   const writer = conn.writable.getWriter();
   const closed = failure(writer.closed);
@@ -838,20 +838,20 @@ Deno.test("calls on the streams need not be awaited", async (t) => {
       conn.close();
       conn.writable.close();
     },
-    "close behind a write that failed": async ({ writable }) => {
+    "close after a write that failed": async ({ writable }) => {
       const writer = writable.getWriter();
       writer.write(bytes("x"));
       await turn();
       writer.close();
     },
-    "close of the stream behind a write that failed": async ({ writable }) => {
+    "close of the stream after a write that failed": async ({ writable }) => {
       const writer = writable.getWriter();
       writer.write(bytes("x"));
       await turn();
       writer.releaseLock();
       writable.close();
     },
-    "close behind a close that failed": async (conn) => {
+    "close after a close that failed": async (conn) => {
       conn.setDeadline(null);
       conn.write(bytes("x")); // stuck
       const writer = conn.writable.getWriter();
@@ -861,11 +861,11 @@ Deno.test("calls on the streams need not be awaited", async (t) => {
       await turn();
       writer.close();
     },
-    "write behind an abort for a TypeError": ({ writable }) => {
+    "write after an abort for a TypeError": ({ writable }) => {
       writable.abort(new TypeError("no text"));
       writable.getWriter().write(bytes("x"));
     },
-    "abort behind a close that waits": async (conn) => {
+    "abort after a close that waits": async (conn) => {
       conn.setDeadline(null);
       conn.write(bytes("x")); // stuck
       const writer = conn.writable.getWriter();
@@ -898,17 +898,17 @@ Deno.test("calls on the streams need not be awaited", async (t) => {
   }
 
   const wrong: Record<string, (conn: Conn) => unknown> = {
-    "a text": ({ writable }) =>
+    "a string": ({ writable }) =>
       writable.getWriter().write("text" as unknown as Uint8Array),
-    "a pipe to what is no stream": ({ readable }) =>
+    "a pipe to something that is not a stream": ({ readable }) =>
       readable.pipeTo({} as WritableStream),
-    "a pipe from a stream that is being read": ({ readable }) => {
+    "a pipe from a stream that has a reader": ({ readable }) => {
       readable.getReader();
       readable.pipeTo(new WritableStream());
     },
   };
   for (const [name, way] of Object.entries(wrong)) {
-    await t.step(`what is no failure of the connection: ${name}`, async () => {
+    await t.step(`except wrong use: ${name}`, async () => {
       const { conn } = setUp();
       const unhandled = await unhandledIn(() => void way(conn));
       assertInstanceOf(unhandled[0], TypeError);
@@ -917,7 +917,7 @@ Deno.test("calls on the streams need not be awaited", async (t) => {
   }
 });
 
-Deno.test("an end in the middle of an element is the peer's doing", async () => {
+Deno.test("a read that meets EOF in the middle of an element need not be awaited", async () => {
   const { inner, conn } = setUp();
   const unhandled = await unhandledIn(async () => {
     const reader = conn.readable.getReader({ mode: "byob" });
@@ -933,7 +933,7 @@ Deno.test("an end in the middle of an element is the peer's doing", async () => 
   conn.close();
 });
 
-Deno.test("a default reader gets what a BYOB reader has let go of", async () => {
+Deno.test("a default reader gets what a released BYOB reader had asked for", async () => {
   const { inner, conn } = setUp();
   await letGo(conn, 100);
   const reader = conn.readable.getReader();
@@ -945,7 +945,7 @@ Deno.test("a default reader gets what a BYOB reader has let go of", async () => 
   conn.close();
 });
 
-Deno.test("writable.abort() is no uncaught error if the connection cannot be closed", async () => {
+Deno.test("writable.abort() causes no uncaught error if the connection cannot be closed", async () => {
   const { inner, conn } = setUp();
   inner.close = () => {
     throw new Error("will not close");
@@ -956,7 +956,7 @@ Deno.test("writable.abort() is no uncaught error if the connection cannot be clo
   assertEquals(await closed, "enough");
 });
 
-Deno.test("writable.abort() closes at once, and ends the write that is stuck", async () => {
+Deno.test("writable.abort() closes at once, and ends a stuck write", async () => {
   const { inner, conn } = setUp();
   const writer = conn.writable.getWriter();
   const closed = failure(writer.closed);

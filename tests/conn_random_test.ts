@@ -1,7 +1,7 @@
 /**
- * Random calls against what must hold whatever happens: bytes come once and in
- * order, writes are whole or a prefix, nothing is read or sent from memory
- * that is somebody else's. A failure names its seed.
+ * Random calls, and what must hold whatever happens: bytes come once and in
+ * order, writes go out whole or as a prefix, and no memory is touched that
+ * belongs to somebody else. A failure names its seed.
  */
 import { assert, assertEquals } from "@std/assert";
 import { Conn } from "../net/conn.ts";
@@ -13,7 +13,7 @@ import { same } from "./suites/conn_suite_kit.ts";
 
 const PIECE = 64 * 1024;
 
-/** A generator (mulberry32) of numbers from 0 to below `n`. */
+/** Makes random integers below `n` (mulberry32). */
 function randomOf(seed: number): (n: number) => number {
   return (n) => {
     seed = (seed + 0x6d2b79f5) | 0;
@@ -47,7 +47,7 @@ async function readRandomly(seed: number): Promise<void> {
   let copying: AbortController | null = null;
   const aborters: AbortController[] = [];
   const calls: Promise<void>[] = [];
-  /** Bytes that a caller has got: the next ones of the stream, all of them. */
+  /** Checks that a caller has got the next bytes of the stream. */
   const take = (p: Uint8Array) => {
     for (const byte of p) {
       const next = byteAt(got++);
@@ -131,7 +131,7 @@ async function readRandomly(seed: number): Promise<void> {
     assert(inner.reads.length <= 1 && sink.writes.length <= 1);
     await jobs();
     if (random(20) === 0) await clock.advance(random(10));
-    // A copy that is under way is next in the stream: let it out at once.
+    // What a copy has under way is next in the stream: let it out at once.
     while (sink.writes.length > 0) {
       takeFromSink();
       await jobs();
@@ -140,7 +140,7 @@ async function readRandomly(seed: number): Promise<void> {
   conn.setReadDeadline(null);
   (copying as AbortController | null)?.abort("aborted");
   await jobs();
-  // All that was sent is got, and then EOF.
+  // Everything that was sent arrives, and then EOF.
   while (calls.length > 0) {
     const settled = Promise.allSettled(calls.splice(0));
     let done = false;
@@ -173,13 +173,13 @@ async function writeRandomly(seed: number): Promise<void> {
   const clock = new FakeClock(1000);
   const conn = new Conn(inner, { clock });
   const aborters: AbortController[] = [];
-  /** What became of each write: at least so many bytes are out, at most. */
+  /** For each write, how many bytes can be out: at least, and at most. */
   const fates: { least: number; most: number }[] = [];
   const calls: Promise<void>[] = [];
   const out = new Uint8Array(8 * 1024 * 1024);
   let at = 0;
   const write = (size: number, signal?: AbortSignal) => {
-    // Each write has a value of its own, changed when it is the caller's again.
+    // Each write has its own value, and overwrites its array once it settles.
     const value = 1 + fates.length % 250;
     const p = new Uint8Array(size).fill(value);
     const fate = { least: 0, most: size };
@@ -211,7 +211,7 @@ async function writeRandomly(seed: number): Promise<void> {
     },
     () => aborters.pop()?.abort("aborted"),
     () => aborters.shift()?.abort("aborted"),
-    () => { // what is under way in place must not meet a deadline
+    () => { // no deadline for a write in place: it would close the connection
       if (inner.writes.some(({ p }) => p.length > PIECE)) return;
       conn.setWriteDeadline(clock.now() + random(20) - 3);
       armed = true;
@@ -245,7 +245,7 @@ async function writeRandomly(seed: number): Promise<void> {
     takeSome();
     await jobs();
   }
-  // One run per write at most, in the order of the calls.
+  // At most one run per write, in the order of the calls.
   let position = 0;
   for (const [i, { least, most }] of fates.entries()) {
     const value = 1 + i % 250;
@@ -263,13 +263,13 @@ async function writeRandomly(seed: number): Promise<void> {
   assertEquals(clock.pending, 0);
 }
 
-Deno.test("Conn keeps its word under random reads", async (t) => {
+Deno.test("Conn loses no byte, and repeats none, under random reads", async (t) => {
   for (let seed = 1; seed <= 10; seed++) {
     await t.step(`seed ${seed}`, () => readRandomly(seed));
   }
 });
 
-Deno.test("Conn keeps its word under random writes", async (t) => {
+Deno.test("Conn sends writes in order, whole or as a prefix, under random writes", async (t) => {
   for (let seed = 1; seed <= 10; seed++) {
     await t.step(`seed ${seed}`, () => writeRandomly(seed));
   }

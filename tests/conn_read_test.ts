@@ -29,7 +29,7 @@ Deno.test("Conn reads nothing before somebody asks", async () => {
   conn.close();
 });
 
-Deno.test("Conn.read() makes one operation, however many wait", async () => {
+Deno.test("Conn.read() starts one operation, however many callers wait", async () => {
   const { inner, conn } = setUp();
   const reads = [readText(conn, 2), readText(conn, 2), readText(conn, 9)];
   await jobs();
@@ -39,7 +39,7 @@ Deno.test("Conn.read() makes one operation, however many wait", async () => {
   assertEquals(inner.readSizes.length, 1, "nobody waits, nothing is read");
 });
 
-Deno.test("Conn.read() inherits the operation of a read that was given up", async () => {
+Deno.test("Conn.read() takes over the operation of a read that was given up", async () => {
   const { inner, conn, clock } = setUp();
   conn.setReadDeadline(clock.now() + 10);
   const gone = new Uint8Array(8);
@@ -105,7 +105,7 @@ Deno.test("Conn.read() hands a failure that nobody waited for to the next caller
   ]);
   const next = readText(conn);
   await inner.deliver(null);
-  assertEquals(await next, null, "what the kernel says then");
+  assertEquals(await next, null, "EOF, as from the kernel");
 });
 
 Deno.test("Conn.read() fails one caller per failure; the others ask again", async () => {
@@ -119,7 +119,7 @@ Deno.test("Conn.read() fails one caller per failure; the others ask again", asyn
   assertEquals(inner.readSizes.length, 2);
 });
 
-Deno.test("Conn.read() outlives a Deno.Conn that throws where it should reject", async () => {
+Deno.test("Conn.read() survives a Deno.Conn that throws instead of rejecting", async () => {
   const { inner, conn } = setUp();
   const cause = new Error("odd");
   const { read } = inner;
@@ -134,7 +134,7 @@ Deno.test("Conn.read() outlives a Deno.Conn that throws where it should reject",
   assertEquals(await next, "b");
 });
 
-Deno.test("Conn.read() that fails is told before those behind it see the end", async () => {
+Deno.test("Conn.read() that fails settles before the reads behind it see EOF", async () => {
   const { inner, conn } = setUp();
   const order: unknown[] = [];
   const calls = [1, 2, 3].map((name) =>
@@ -149,7 +149,7 @@ Deno.test("Conn.read() that fails is told before those behind it see the end", a
   assertEquals(order, [[1, "ECONNRESET"], [2, null], [3, null]]);
 });
 
-Deno.test("Conn.read() outlives a Deno.Conn that returns no promise", async () => {
+Deno.test("Conn.read() survives a Deno.Conn that returns no promise", async () => {
   const { inner, conn } = setUp();
   const { read } = inner;
   inner.read = () => {
@@ -164,7 +164,7 @@ Deno.test("Conn.read() outlives a Deno.Conn that returns no promise", async () =
   assertEquals(await next, "b");
 });
 
-Deno.test("Conn.read() into an array that was given away fails, and loses no byte", async () => {
+Deno.test("Conn.read() into a transferred array fails, and loses no byte", async () => {
   const { inner, conn } = setUp();
   const gone = new Uint8Array(8);
   const first = failure(conn.read(gone));
@@ -175,7 +175,7 @@ Deno.test("Conn.read() into an array that was given away fails, and loses no byt
   assertEquals(await second, "safe");
 });
 
-Deno.test("Conn reads with memory that follows the traffic: 1 KiB to 256 KiB", async () => {
+Deno.test("Conn adapts the memory for its reads to the traffic: 1 KiB to 256 KiB", async () => {
   const { inner, conn } = setUp();
   const p = new Uint8Array(256 * 1024);
   const step = async (n: number) => {
@@ -186,7 +186,7 @@ Deno.test("Conn reads with memory that follows the traffic: 1 KiB to 256 KiB", a
   const KiB = 1024;
   // Full reads ask for four times as much, and no more at 256 KiB.
   for (const size of [1, 4, 16, 64, 256, 256]) await step(size * KiB);
-  // One that leaves room keeps the size …
+  // A read that leaves room keeps the size …
   await step(100 * KiB);
   await step(32 * KiB);
   // … one that uses less than an eighth gives some back, down to 1 KiB.
@@ -198,7 +198,7 @@ Deno.test("Conn reads with memory that follows the traffic: 1 KiB to 256 KiB", a
   conn.close();
 });
 
-Deno.test("Conn yields chunks with no room for what others have read", async () => {
+Deno.test("Conn yields chunks whose memory shows nothing that others have read", async () => {
   const secret = bytes("secret".repeat(200).slice(0, 1024));
   // The pool takes back memory full of secrets …
   for (let i = 0; i < 3; i++) {
@@ -224,7 +224,7 @@ Deno.test("Conn yields chunks with no room for what others have read", async () 
   conn.close();
 });
 
-Deno.test("Conn gives full memory away whole, and never uses it again", async () => {
+Deno.test("Conn gives a full chunk away without a copy, and never reuses its memory", async () => {
   const { inner, conn } = setUp();
   const iterator = conn[Symbol.asyncIterator]();
   const step = iterator.next();
@@ -257,7 +257,7 @@ Deno.test("Conn.close() keeps memory until the operation is over", async () => {
   await inner.failRead(new Deno.errors.Interrupted("operation canceled"));
 });
 
-Deno.test("Conn does not let an operation that nobody waits for hold the process", async () => {
+Deno.test("Conn does not keep the process alive for a read that nobody waits for", async () => {
   const { inner, conn, clock } = setUp();
   const abandoned = async () => {
     conn.setReadDeadline(clock.now() + 5);
@@ -277,7 +277,7 @@ Deno.test("Conn does not let an operation that nobody waits for hold the process
   await inner.deliver(bytes("kept"));
   assertEquals(await readText(conn), "kept");
   const fresh = readText(conn);
-  assertEquals(inner.refs.at(-1), "ref", "a new operation holds it");
+  assertEquals(inner.refs.at(-1), "ref", "a new operation keeps it alive");
   await inner.deliver(bytes("y"));
   await fresh;
 
@@ -289,13 +289,13 @@ Deno.test("Conn does not let an operation that nobody waits for hold the process
   const before = inner.refs.length;
   controller.abort();
   await two[0];
-  assertEquals(inner.refs.length, before, "one of two has gone");
+  assertEquals(inner.refs.length, before, "one of two still waits");
   await inner.deliver(bytes("z"));
   assertEquals(await two[1], "z");
   conn.close();
 });
 
-Deno.test("Conn.unref() is remembered, whoever waits", async () => {
+Deno.test("Conn.unref() also applies to later reads", async () => {
   const { inner, conn, clock } = setUp();
   conn.unref();
   conn.setReadDeadline(clock.now() + 5);
@@ -312,7 +312,7 @@ Deno.test("Conn.unref() is remembered, whoever waits", async () => {
   conn.close();
 });
 
-Deno.test("Conn.ref() while an abandoned operation is pending waits for a caller", async () => {
+Deno.test("Conn.ref() during an abandoned operation takes effect with the next caller", async () => {
   const { inner, conn, clock } = setUp();
   conn.setReadDeadline(clock.now() + 5);
   const late = failure(conn.read(new Uint8Array(1)));
@@ -332,7 +332,7 @@ Deno.test("Conn.ref() while an abandoned operation is pending waits for a caller
 Deno.test("Conn lends memory to two copies, and reads into it only when both are done", async () => {
   const { inner, conn } = setUp();
   const [one, two] = [setUp(), setUp()];
-  one.conn.setWriteDeadline(one.clock.now() + 1000); // a small loan
+  one.conn.setWriteDeadline(one.clock.now() + 1000); // so it gets 64 KiB
   // Let the memory grow to 256 KiB.
   for (const size of [1, 4, 16, 64]) {
     const reading = conn.read(new Uint8Array(size * 1024));

@@ -42,7 +42,7 @@ Deno.test("Conn.write() gathers the small writes of one tick in one operation", 
   assertEquals(inner.writes, []);
 });
 
-Deno.test("Conn.write() gathers what comes while an operation is under way", async () => {
+Deno.test("Conn.write() gathers writes that come while an operation is under way", async () => {
   const { inner, conn } = setUp();
   const first = conn.write(bytes("a"));
   await jobs();
@@ -55,7 +55,7 @@ Deno.test("Conn.write() gathers what comes while an operation is under way", asy
   assertEquals(await Promise.all(rest), [1, 1, 1]);
 });
 
-Deno.test("Conn.write() gathers 64 KiB at most", async () => {
+Deno.test("Conn.write() gathers at most 64 KiB", async () => {
   const { inner, conn } = setUp();
   const writes = Array.from(
     { length: 10 },
@@ -117,7 +117,7 @@ Deno.test("Conn.write() sends more than 64 KiB in place, in one operation", asyn
   });
 
   await t.step(
-    "behind a small write the small one is filled up first",
+    "behind a small write, it first fills up that one's piece",
     async () => {
       const { inner, conn } = setUp();
       const p = new Uint8Array(200_000).fill(2);
@@ -132,7 +132,7 @@ Deno.test("Conn.write() sends more than 64 KiB in place, in one operation", asyn
   );
 });
 
-Deno.test("Conn.write() sends pieces of its own memory if it may be abandoned", async (t) => {
+Deno.test("Conn.write() that may be abandoned sends copies, 64 KiB at a time", async (t) => {
   const cases = {
     "a signal": (conn: Conn, p: Uint8Array) =>
       conn.write(p, { signal: new AbortController().signal }),
@@ -159,7 +159,7 @@ Deno.test("Conn.write() sends pieces of its own memory if it may be abandoned", 
   }
 });
 
-Deno.test("Conn.write() that is aborted sends one piece more at most", async () => {
+Deno.test("Conn.write() that is aborted sends at most one more piece", async () => {
   const { inner, conn } = setUp();
   const { controller, signal, listeners } = countedSignal();
   const p = new Uint8Array(1024 * 1024).fill(1);
@@ -225,7 +225,7 @@ Deno.test("Conn.write() keeps its piece until the operation is over", async () =
   const { p: stuck } = inner.writes[0]!;
   await clock.advance(10);
   assert((await writing).timeout);
-  // Other connections that use such memory must not get this one.
+  // Other connections must not get this memory.
   const other = setUp();
   other.conn.write(new Uint8Array(500).fill(2));
   other.conn.read(new Uint8Array(1)).catch(() => {});
@@ -237,7 +237,7 @@ Deno.test("Conn.write() keeps its piece until the operation is over", async () =
   conn.close();
 });
 
-Deno.test("Conn.write() that is aborted leaves the others their own count", async () => {
+Deno.test("Conn.write() that is aborted does not change the counts of other writes", async () => {
   const { inner, conn } = setUp();
   const controller = new AbortController();
   const { signal } = controller;
@@ -257,7 +257,7 @@ Deno.test("Conn.write() that is aborted leaves the others their own count", asyn
   conn.close();
 });
 
-Deno.test("Conn.write() uses the memory of a piece again", async () => {
+Deno.test("Conn.write() reuses the memory of a piece", async () => {
   const { inner, conn } = setUp();
   const buffers = new Set<ArrayBufferLike>();
   for (let i = 0; i < 5; i++) {
@@ -271,7 +271,7 @@ Deno.test("Conn.write() uses the memory of a piece again", async () => {
   conn.close();
 });
 
-Deno.test("Conn.write() tells each caller how much of theirs is out", async () => {
+Deno.test("Conn.write() tells each caller how much of its own data is out", async () => {
   const { inner, conn } = setUp();
   const [a, b, c] = ["aaaaaaaaaa", "bbbbbbbbbb", "cccccccccc"].map((text) =>
     conn.write(bytes(text))
@@ -279,14 +279,14 @@ Deno.test("Conn.write() tells each caller how much of theirs is out", async () =
   await jobs();
   const errors = [opError(b), opError(c)];
   assertEquals(await inner.take(15), bytes("aaaaaaaaaabbbbb"));
-  assertEquals(await a, 10, "told at once, though the piece goes on");
+  assertEquals(await a, 10, "settled at once, though the piece goes on");
   const later = conn.write(bytes("later"));
   await inner.failWrite(new Deno.errors.ConnectionReset("reset"));
   const [forB, forC] = await Promise.all(errors);
   assertEquals([forB!.code, forB!.bytesWritten], ["ECONNRESET", 5]);
   assertEquals([forC!.code, forC!.bytesWritten], ["ECONNRESET", 0]);
   await jobs();
-  // It was not under way, so it asks for itself.
+  // It was not under way, so it gets its own try.
   assertEquals(await inner.take(), bytes("later"));
   assertEquals(await later, 5);
 });
@@ -303,7 +303,7 @@ Deno.test("Conn.write() that times out says how much is out", async () => {
   conn.close();
 });
 
-Deno.test("Conn.write() that nobody awaits fails in silence; the next caller is told", async () => {
+Deno.test("Conn.write() that nobody awaits fails silently; the next one rejects", async () => {
   const { inner, conn } = setUp();
   conn.write(bytes("x"));
   await jobs();
@@ -330,7 +330,7 @@ Deno.test("socket options wait for a write that is under way", async () => {
   conn.setKeepAlive();
   conn.setNoDelay();
   conn.write(bytes("y"));
-  assertEquals(set, [], "it has the socket for itself");
+  assertEquals(set, [], "the write has the socket to itself");
   await inner.take();
   assertEquals(set, ["delay false", "probe true"], "the last of each kind");
   conn.setKeepAlive(false); // while the next is under way
@@ -347,7 +347,7 @@ Deno.test("socket options wait for a write that is under way", async () => {
   assertEquals(set.length, 4, "closed: nothing to set");
 });
 
-Deno.test("a socket option that cannot be set any more harms nobody", async () => {
+Deno.test("a socket option that can no longer be set does no harm", async () => {
   const { inner, conn } = setUp();
   Object.assign(inner, {
     setNoDelay: () => {
@@ -364,16 +364,16 @@ Deno.test("a socket option that cannot be set any more harms nobody", async () =
   await inner.take();
   await inner.take();
   assertEquals([await first, await second], [1, 1]);
-  assertEquals(probes, [true], "nor the other option");
+  assertEquals(probes, [true], "the other option is still set");
   assertEquals(
     (assertThrows(() => conn.setNoDelay(), OpError)).code,
     "EINVAL",
-    "who asks now is told",
+    "a call now reports it",
   );
   conn.close();
 });
 
-Deno.test("a loss that a write was told of is no EOF, once", async (t) => {
+Deno.test("a read fails once, instead of EOF, after a write found the connection lost", async (t) => {
   const { BrokenPipe, ConnectionReset, TimedOut } = Deno.errors;
   const hostUnreachable = Object.assign(new Error("no route"), {
     code: "EHOSTUNREACH",
@@ -382,7 +382,7 @@ Deno.test("a loss that a write was told of is no EOF, once", async (t) => {
     [new ConnectionReset("reset"), "ECONNRESET"],
     [new TimedOut("gone"), "ETIMEDOUT"],
     [hostUnreachable, "EHOSTUNREACH"],
-    // ICMP's word for it, when the kernel gives up (icmp(7)).
+    // ICMP's last reason, when the kernel gives up (icmp(7)).
     [new Error("Host is down (os error 112)"), "EHOSTDOWN"],
     [new Error("Protocol error (os error 71)"), "EPROTO"],
     ...[
@@ -403,7 +403,7 @@ Deno.test("a loss that a write was told of is no EOF, once", async (t) => {
   ];
   for (const [cause, told] of cases) {
     for (const when of ["before the write", "after it"]) {
-      await t.step(`${cause.message}, a read from ${when}`, async () => {
+      await t.step(`${cause.message}, a read that began ${when}`, async () => {
         const { inner, conn } = setUp();
         const read = () => conn.read(new Uint8Array(8)).catch((e) => e);
         let reading = when === "after it" ? undefined : read();
@@ -413,7 +413,7 @@ Deno.test("a loss that a write was told of is no EOF, once", async (t) => {
         reading ??= read();
         await inner.deliver(bytes("came before"));
         assertEquals(await reading, 8);
-        assertEquals(await read(), 3, "what has come comes first");
+        assertEquals(await read(), 3, "bytes that have arrived come first");
         reading = read();
         await inner.deliver(null);
         const end = await reading;
@@ -423,7 +423,7 @@ Deno.test("a loss that a write was told of is no EOF, once", async (t) => {
           assertStrictEquals(end.cause, cause);
           reading = read();
           await inner.deliver(null);
-          assertEquals(await reading, null, "as the kernel says");
+          assertEquals(await reading, null, "EOF, as from the kernel");
         }
         conn.close();
       });
@@ -431,7 +431,7 @@ Deno.test("a loss that a write was told of is no EOF, once", async (t) => {
   }
 });
 
-Deno.test("a loss that a write was told of is no cut end over TLS", async () => {
+Deno.test("a read over TLS fails with the loss that a write found, not with a cut", async () => {
   const { inner, conn } = setUp();
   const read = () => conn.read(new Uint8Array(8)).catch((e) => e);
   const cut = new Deno.errors.UnexpectedEof("without close_notify");
@@ -443,11 +443,11 @@ Deno.test("a loss that a write was told of is no cut end over TLS", async () => 
   assertEquals((await reading).code, "ECONNRESET");
   reading = read();
   await inner.failRead(cut);
-  assertStrictEquals((await reading).cause, cut, "once");
+  assertStrictEquals((await reading).cause, cut, "only once");
   conn.close();
 });
 
-Deno.test("Conn.closeWrite() fails behind a write that has lost the connection", async (t) => {
+Deno.test("Conn.closeWrite() fails after a write that found the connection lost", async (t) => {
   const { BrokenPipe, ConnectionReset } = Deno.errors;
   const cases: [cause: Error, code: string][] = [
     [new ConnectionReset("reset"), "ECONNRESET"],
@@ -466,14 +466,14 @@ Deno.test("Conn.closeWrite() fails behind a write that has lost the connection",
         assertEquals([error.op, error.code], ["close", code]);
         assertStrictEquals(error.cause, cause);
         assertEquals((await opError(conn.closeWrite())).code, code);
-        assertEquals(inner.fins.length, 0, "Deno would say that it is sent");
+        assertEquals(inner.fins.length, 0, "Deno would report success");
         conn.close();
       });
     }
   }
 });
 
-Deno.test("Conn.closeWrite() fails after a read that was told of a loss", async () => {
+Deno.test("Conn.closeWrite() fails after a read that found the connection lost", async () => {
   const { inner, conn } = setUp();
   const read = opError(conn.read(new Uint8Array(8)));
   await inner.failRead(new Deno.errors.ConnectionReset("reset"));
@@ -484,7 +484,7 @@ Deno.test("Conn.closeWrite() fails after a read that was told of a loss", async 
   conn.close();
 });
 
-Deno.test("Conn.closeWrite() sends FIN after a read that has failed otherwise", async () => {
+Deno.test("Conn.closeWrite() sends FIN after a read that failed for another reason", async () => {
   const { inner, conn } = setUp();
   const read = opError(conn.read(new Uint8Array(8)));
   await inner.failRead(new Deno.errors.InvalidData("TLS"));
@@ -495,7 +495,7 @@ Deno.test("Conn.closeWrite() sends FIN after a read that has failed otherwise", 
   conn.close();
 });
 
-Deno.test("Conn.closeWrite() sends FIN behind a write that has failed otherwise", async () => {
+Deno.test("Conn.closeWrite() sends FIN after a write that failed for another reason", async () => {
   const { inner, conn } = setUp();
   conn.write(bytes("x"));
   const fin = conn.closeWrite();
@@ -507,7 +507,7 @@ Deno.test("Conn.closeWrite() sends FIN behind a write that has failed otherwise"
   conn.close();
 });
 
-Deno.test("a loss that a read was told of as well is told once", async () => {
+Deno.test("a read gets EOF after a write and a read have found the connection lost", async () => {
   const { inner, conn } = setUp();
   const reset = new Deno.errors.ConnectionReset("reset");
   conn.write(bytes("x"));
@@ -523,7 +523,7 @@ Deno.test("a loss that a read was told of as well is told once", async () => {
   conn.close();
 });
 
-Deno.test("Conn.write() in place ends the connection if a later deadline passes", async () => {
+Deno.test("Conn.write() in place: a deadline set later closes the connection", async () => {
   const { inner, conn, clock } = setUp();
   const error = opError(conn.write(new Uint8Array(PIECE + 1)));
   const reading = opError(conn.read(new Uint8Array(1)));
@@ -538,12 +538,12 @@ Deno.test("Conn.write() in place ends the connection if a later deadline passes"
   assertEquals(clock.pending, 0);
 });
 
-Deno.test("Conn.write() in place: a deadline that comes between two parts takes effect", async () => {
+Deno.test("Conn.write() in place: after a short write a deadline closes nothing", async () => {
   const { inner, conn, clock } = setUp();
   const p = new Uint8Array(3 * PIECE).fill(1);
   const error = opError(conn.write(p));
   conn.setWriteDeadline(clock.now() + 10);
-  await inner.take(PIECE); // short: from here on it goes in copies
+  await inner.take(PIECE); // short: from here on it sends copies
   assertNotStrictEquals(inner.writes[0]!.p.buffer, p.buffer);
   assertEquals(inner.writes[0]!.p.length, PIECE);
   await clock.advance(10);
@@ -552,7 +552,7 @@ Deno.test("Conn.write() in place: a deadline that comes between two parts takes 
   conn.close();
 });
 
-Deno.test("Conn.write() in place: what is left of less than 64 KiB goes in a copy", async () => {
+Deno.test("Conn.write() in place: a rest of less than 64 KiB is sent from a copy", async () => {
   const { inner, conn, clock } = setUp();
   const p = new Uint8Array(PIECE + 10).fill(1);
   const error = opError(conn.write(p));
@@ -560,13 +560,13 @@ Deno.test("Conn.write() in place: what is left of less than 64 KiB goes in a cop
   conn.setWriteDeadline(clock.now() + 10);
   await clock.advance(10);
   assertEquals((await error).bytesWritten, PIECE);
-  p.fill(2); // it is its caller's again
+  p.fill(2); // it is the caller's again
   assertEquals(await inner.take(), new Uint8Array(10).fill(1));
   assertEquals(inner.closes, 0);
   conn.close();
 });
 
-Deno.test("Conn.write() of an array that was given away fails, and only that one", async () => {
+Deno.test("Conn.write() of a transferred array fails, and no other write does", async () => {
   const { inner, conn } = setUp();
   const gone = new Uint8Array(10);
   const large = new Uint8Array(PIECE + 1);
@@ -591,7 +591,7 @@ Deno.test("Conn.write() of an array that was given away fails, and only that one
   assert(second instanceof TypeError, `${second}`);
 });
 
-Deno.test("Conn.write() outlives a Deno.Conn that throws where it should reject", async () => {
+Deno.test("Conn.write() survives a Deno.Conn that throws instead of rejecting", async () => {
   const { inner, conn } = setUp();
   const cause = new Error("odd");
   const { write } = inner;
@@ -607,7 +607,7 @@ Deno.test("Conn.write() outlives a Deno.Conn that throws where it should reject"
   assertEquals(await next, 1);
 });
 
-Deno.test("Conn.write() outlives a Deno.Conn that returns no promise", async () => {
+Deno.test("Conn.write() survives a Deno.Conn that returns no promise", async () => {
   const { inner, conn } = setUp();
   const other = setUp();
   const { write } = inner;
@@ -626,7 +626,7 @@ Deno.test("Conn.write() outlives a Deno.Conn that returns no promise", async () 
   assertEquals(await next, 1);
 });
 
-Deno.test("Conn.closeWrite() outlives a Deno.Conn that throws where it should reject", async () => {
+Deno.test("Conn.closeWrite() survives a Deno.Conn that throws instead of rejecting", async () => {
   const cause = new Error("odd");
   for (const before of [0, 1]) {
     const { inner, conn } = setUp();
@@ -646,7 +646,7 @@ Deno.test("Conn.closeWrite() outlives a Deno.Conn that throws where it should re
   }
 });
 
-Deno.test("Conn.write() need not be awaited, whatever becomes of it", async (t) => {
+Deno.test("Conn.write() need not be awaited, however it fails", async (t) => {
   const ways: Record<string, (conn: Conn) => void> = {
     "closed": (conn) => {
       conn.close();
@@ -674,7 +674,7 @@ Deno.test("Conn.write() need not be awaited, whatever becomes of it", async (t) 
   }
 });
 
-Deno.test("Conn.write() with a signal that is none rejects", async () => {
+Deno.test("Conn.write() and read() reject an invalid signal", async () => {
   const { conn } = setUp();
   for (const signal of [1, "x", {}]) {
     const options = { signal: signal as unknown as AbortSignal };
@@ -684,7 +684,7 @@ Deno.test("Conn.write() with a signal that is none rejects", async () => {
   conn.close();
 });
 
-Deno.test("Conn.write() takes thousands of small writes out of the line when they time out", async () => {
+Deno.test("Conn.write() takes thousands of small writes out of the queue on a timeout", async () => {
   const { inner, conn, clock } = setUp();
   conn.setWriteDeadline(clock.now() + 10);
   const p = new Uint8Array(64);
@@ -702,7 +702,7 @@ Deno.test("Conn.write() takes thousands of small writes out of the line when the
   conn.close();
 });
 
-Deno.test("Conn.closeWrite() waits behind the writes, and is one", async () => {
+Deno.test("Conn.closeWrite() waits for earlier writes; two calls are one", async () => {
   const { inner, conn } = setUp();
   const writing = conn.write(bytes("x"));
   const closing = [conn.closeWrite(), conn.closeWrite()];
@@ -716,7 +716,7 @@ Deno.test("Conn.closeWrite() waits behind the writes, and is one", async () => {
   await Promise.all(closing);
 });
 
-Deno.test("Conn.closeWrite() that fails says so, and can be tried again", async () => {
+Deno.test("Conn.closeWrite() that fails rejects, and can be tried again", async () => {
   const { inner, conn } = setUp();
   const error = opError(conn.closeWrite());
   inner.fins[0]!.reject(new Deno.errors.NotConnected("not connected"));
@@ -731,14 +731,14 @@ Deno.test("Conn.closeWrite() that fails says so, and can be tried again", async 
   assertEquals((await opError(conn.write(bytes("x")))).code, "EPIPE");
 });
 
-Deno.test("Conn.closeWrite() that the platform cannot end times out", async () => {
+Deno.test("Conn.closeWrite() that the platform does not finish times out", async () => {
   const { inner, conn, clock } = setUp();
   conn.setWriteDeadline(clock.now() + 10);
-  const error = opError(conn.closeWrite()); // TLS: the peer takes nothing
+  const error = opError(conn.closeWrite()); // TLS: the peer reads nothing
   await clock.advance(10);
   assert(isTimeout(await error));
   conn.setWriteDeadline(null);
-  // It still goes out, so that nothing can be written behind it.
+  // FIN still goes out, so nothing can be written after it.
   assertEquals((await opError(conn.write(bytes("x")))).code, "EPIPE");
   inner.fins[0]!.resolve();
   await jobs();
@@ -748,7 +748,7 @@ Deno.test("Conn.closeWrite() that the platform cannot end times out", async () =
   conn.close();
 });
 
-Deno.test("Conn.close() with a write under way waits for nothing, and starts nothing", async () => {
+Deno.test("Conn.close() during a write waits for nothing, and starts nothing", async () => {
   const { inner, conn } = setUp();
   const writing = opError(conn.write(bytes("x")));
   await jobs();
@@ -759,11 +759,11 @@ Deno.test("Conn.close() with a write under way waits for nothing, and starts not
   assertEquals([inner.writeSizes.length, inner.closes], [1, 1]);
 });
 
-Deno.test("what a first write was told of the loss, closeWrite() tells", async () => {
+Deno.test("Conn.closeWrite() fails with the first write's error, not a later one's", async () => {
   const { inner, conn } = setUp();
   const told = [];
   const { BrokenPipe, ConnectionReset } = Deno.errors;
-  // As the kernel does it, one after the other.
+  // The kernel reports them in this order.
   for (const error of [new ConnectionReset(), new BrokenPipe()]) {
     const writing = opError(conn.write(bytes("x")));
     await jobs();
@@ -773,7 +773,7 @@ Deno.test("what a first write was told of the loss, closeWrite() tells", async (
   assertEquals(told, ["ECONNRESET", "EPIPE"]);
   const finishing = opError(conn.closeWrite());
   await jobs();
-  inner.fins[0]?.resolve(); // the kernel has nothing against it
+  inner.fins[0]?.resolve(); // the kernel would not object
   assertEquals((await finishing).code, "ECONNRESET");
   conn.close();
 });
@@ -788,7 +788,7 @@ Deno.test("Conn.close() tells a write how much of it is out", async () => {
   await inner.failWrite(new Deno.errors.Interrupted("operation canceled"));
 });
 
-Deno.test("Conn.close() before the tick is over starts nothing", async () => {
+Deno.test("Conn.close() in the tick of a write starts nothing", async () => {
   const { inner, conn } = setUp();
   const writing = opError(conn.write(bytes("x")));
   conn.close();
