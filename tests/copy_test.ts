@@ -28,7 +28,7 @@ import {
 } from "./suites/conn_suite_kit.ts";
 
 const PIECE = 64 * 1024;
-/** More than the kernel holds between two ends that do not read. */
+/** More than the kernel buffers between two ends that do not read. */
 const FLOOD = 16 * 1024 * 1024;
 
 function setUp(): { inner: InnerConn; conn: Conn; clock: FakeClock } {
@@ -37,7 +37,7 @@ function setUp(): { inner: InnerConn; conn: Conn; clock: FakeClock } {
   return { inner, clock, conn: new Conn(inner, { clock }) };
 }
 
-/** Lets the memory for reads grow until it has `size` bytes. */
+/** Makes the memory for reads grow to `size` bytes. */
 async function grow(
   { conn, inner }: { conn: Conn; inner: InnerConn },
   size: number,
@@ -64,7 +64,7 @@ async function proxied(): Promise<{
   return { client, a, b, upstream, closeAll };
 }
 
-Deno.test("what is no Conn is refused, and the other lives on", {
+Deno.test("both copy functions refuse what is not a Conn, and close nothing", {
   timeout: STUCK_MS,
 }, async () => {
   const [a, b] = await pair();
@@ -103,7 +103,7 @@ Deno.test("copy() moves all bytes until EOF, and counts them", async () => {
   closeAll();
 });
 
-Deno.test("copy() of nothing is 0", async () => {
+Deno.test("copy() at EOF returns 0", async () => {
   const [client, server] = await pair();
   await client.closeWrite();
   assertEquals(await copy(server, server), 0);
@@ -141,7 +141,7 @@ Deno.test("copy() writes from the memory that it reads into", async () => {
   assertEquals(await copied, 5);
 });
 
-Deno.test("copy() writes on what the kernel takes in parts", async () => {
+Deno.test("copy() goes on writing when the kernel takes only a part", async () => {
   const [from, to] = [setUp(), setUp()];
   const copied = copy(from.conn, to.conn);
   await from.inner.deliver(bytes("abcdefgh"));
@@ -173,10 +173,10 @@ Deno.test("copy() has backpressure: a receiver that does not read stops it", asy
 });
 
 Deno.test(
-  "copy() fails with the side that failed",
+  "copy() fails with the error of the side that failed",
   { timeout: STUCK_MS },
   async (t) => {
-    await t.step("read: the deadline of from", async () => {
+    await t.step("the read deadline of `from`", async () => {
       const { client, a, b, upstream, closeAll } = await proxied();
       const copied = failure(copy(a, b));
       a.setReadDeadline(Date.now() + 5);
@@ -192,7 +192,7 @@ Deno.test(
       closeAll();
     });
 
-    await t.step("write: the deadline of to", async () => {
+    await t.step("the write deadline of `to`", async () => {
       const { client, a, b, closeAll } = await proxied();
       const copied = failure(copy(a, b));
       b.setWriteDeadline(Date.now() + 50);
@@ -206,7 +206,7 @@ Deno.test(
     });
 
     await t.step(
-      "write: a deadline that is set late ends the connection",
+      "a write deadline that is set late closes the connection",
       async () => {
         const clock = new FakeClock();
         const bufferSize = 1024 * 1024;
@@ -227,7 +227,7 @@ Deno.test(
       },
     );
 
-    await t.step("a past deadline: at once, the bytes stay", async () => {
+    await t.step("a past deadline: at once, and the bytes stay", async () => {
       const { client, a, b, closeAll } = await proxied();
       await client.write(bytes("unread"));
       a.setReadDeadline(0);
@@ -239,7 +239,7 @@ Deno.test(
       closeAll();
     });
 
-    await t.step("closed: from, to, both", async () => {
+    await t.step("a closed `from`, and a closed `to`", async () => {
       const { a, b, upstream, closeAll } = await proxied();
       const copied = failure(copy(a, b));
       a.close();
@@ -253,7 +253,7 @@ Deno.test(
       closeAll();
     });
 
-    await t.step("closeWrite() of to: EPIPE, the bytes stay", async () => {
+    await t.step("closeWrite() of `to`: EPIPE, the bytes stay", async () => {
       const { client, a, b, closeAll } = await proxied();
       await b.closeWrite();
       const copied = failure(copy(a, b));
@@ -263,7 +263,7 @@ Deno.test(
       closeAll();
     });
 
-    await t.step("what is no connection", async () => {
+    await t.step("an argument that is not a connection", async () => {
       const [a, b] = await pair();
       for (const [from, to] of [[a, {}], [{}, b], [null, b]]) {
         await assertRejects(() => copy(from as Conn, to as Conn), TypeError);
@@ -274,7 +274,7 @@ Deno.test(
   },
 );
 
-Deno.test("copy() whose write waits in line and is given up puts the bytes back", async () => {
+Deno.test("copy() puts the bytes back if its queued write is given up", async () => {
   const [from, to] = [setUp(), setUp()];
   to.conn.setWriteDeadline(to.clock.now() + 10);
   const stuck = failure(to.conn.write(bytes("stuck")));
@@ -289,7 +289,7 @@ Deno.test("copy() whose write waits in line and is given up puts the bytes back"
   to.conn.close();
 });
 
-Deno.test("copy() whose write is given up halfway puts the rest back", async () => {
+Deno.test("copy() puts the rest back if its write is given up halfway", async () => {
   const [from, to] = [setUp(), setUp()];
   const size = 256 * 1024;
   await grow(from, size);
@@ -305,13 +305,13 @@ Deno.test("copy() whose write is given up halfway puts the rest back", async () 
   const rest = new Uint8Array(size);
   assertEquals(await from.conn.read(rest), size - 1000 - PIECE);
   assertEquals(rest.subarray(0, 9), data.subarray(1000 + PIECE).slice(0, 9));
-  // Under way is still what it was.
+  // What is under way has not changed.
   assertEquals(await to.inner.take(), data.slice(1000, 1000 + PIECE));
   from.conn.close();
   to.conn.close();
 });
 
-Deno.test("copy() that is given up gives nothing again to who has read on", async () => {
+Deno.test("copy() that is given up puts nothing back once somebody has read on", async () => {
   const [from, to] = [setUp(), setUp()];
   const size = 256 * 1024;
   await grow(from, size);
@@ -334,7 +334,7 @@ Deno.test("copy() that is given up gives nothing again to who has read on", asyn
   await stuck;
 });
 
-Deno.test("copy() never touches what it has given to a write that was abandoned", async () => {
+Deno.test("copy() never reuses the memory of an abandoned write", async () => {
   const [from, to] = [setUp(), setUp()];
   to.conn.setWriteDeadline(to.clock.now() + 10);
   const copied = failure(copy(from.conn, to.conn));
@@ -342,7 +342,7 @@ Deno.test("copy() never touches what it has given to a write that was abandoned"
   const { p } = to.inner.writes[0]!;
   await to.clock.advance(10);
   assert(isTimeout(await copied));
-  assertEquals(to.inner.closes, 0, "a piece as small as that may go out");
+  assertEquals(to.inner.closes, 0, "a piece that small may go out");
   // The operation still reads from that memory, so nobody may write to it.
   const reading = from.conn.read(new Uint8Array(64));
   await from.inner.deliver(bytes("something else"));
@@ -358,7 +358,7 @@ Deno.test("copy() never touches what it has given to a write that was abandoned"
   to.conn.close();
 });
 
-Deno.test("copy() and a close of `from` while its bytes are under way", async () => {
+Deno.test("copy() sends the bytes under way unchanged when `from` is closed", async () => {
   const [from, to] = [setUp(), setUp()];
   const copied = failure(copy(from.conn, to.conn));
   await from.inner.deliver(bytes("last words"));
@@ -375,7 +375,7 @@ Deno.test("copy() and a close of `from` while its bytes are under way", async ()
   to.conn.close();
 });
 
-Deno.test("copyBidirectional() closes both on an abort, although one cannot be", async () => {
+Deno.test("copyBidirectional() closes one on an abort even if the other cannot be closed", async () => {
   const [a, b] = [new InnerConn(), new InnerConn()];
   a.close = () => {
     throw new Error("will not close");
@@ -383,13 +383,13 @@ Deno.test("copyBidirectional() closes both on an abort, although one cannot be",
   const controller = new AbortController();
   const { signal } = controller;
   const copied = copyBidirectional(new Conn(a), new Conn(b), { signal });
-  controller.abort("enough"); // nothing is thrown at whoever aborts
+  controller.abort("enough"); // and does not throw
   assertEquals(await failure(copied), "enough");
   assertEquals(b.closes, 1);
 });
 
-Deno.test("copy() with a signal", { timeout: STUCK_MS }, async (t) => {
-  await t.step("aborted before: touches nothing", async () => {
+Deno.test("copy() ends at an abort", { timeout: STUCK_MS }, async (t) => {
+  await t.step("aborted before: it touches nothing", async () => {
     const { client, a, b, closeAll } = await proxied();
     await client.write(bytes("stays"));
     const reason = new Error("mine");
@@ -412,7 +412,7 @@ Deno.test("copy() with a signal", { timeout: STUCK_MS }, async (t) => {
     closeAll();
   });
 
-  await t.step("aborted while it reads on: no byte is lost", async () => {
+  await t.step("aborted while it reads again: no byte is lost", async () => {
     const [from, to] = [setUp(), setUp()];
     const { controller, signal, listeners } = countedSignal();
     const copied = failure(copy(from.conn, to.conn, { signal }));
@@ -451,7 +451,7 @@ Deno.test("copy() with a signal", { timeout: STUCK_MS }, async (t) => {
     },
   );
 
-  await t.step("aborted while its piece waits in line", async () => {
+  await t.step("aborted while its piece waits in the queue", async () => {
     const [from, to] = [setUp(), setUp()];
     const { controller, signal, listeners } = countedSignal();
     const writing = to.conn.write(bytes("others'"));
@@ -483,7 +483,7 @@ Deno.test("copy() with a signal", { timeout: STUCK_MS }, async (t) => {
   });
 });
 
-Deno.test("copy() ends when the connection is closed that it does not wait at", async (t) => {
+Deno.test("copy() ends when the connection that it is not waiting for is closed", async (t) => {
   await t.step("the destination, while it reads", async () => {
     const [from, to] = [setUp(), setUp()];
     const copied = failure(copy(from.conn, to.conn));
@@ -514,7 +514,7 @@ Deno.test("copy() ends when the connection is closed that it does not wait at", 
     assertEquals(await written, 1);
   });
 
-  await t.step("which was closed before", async () => {
+  await t.step("one that was closed before", async () => {
     const [from, to] = [setUp(), setUp()];
     to.conn.close();
     const error = await failure(copy(from.conn, to.conn)) as OpError;
@@ -523,7 +523,7 @@ Deno.test("copy() ends when the connection is closed that it does not wait at", 
     assertEquals(from.inner.reads, []);
   });
 
-  await t.step("which is inside of the one that it was given", async () => {
+  await t.step("one inside the Conn that it was given", async () => {
     const [from, to] = [setUp(), setUp()];
     const copied = failure(copy(from.conn, new Conn(to.conn)));
     to.conn.close();
@@ -543,7 +543,7 @@ Deno.test("copy() ends when the connection is closed that it does not wait at", 
     assertEquals(unhandled, []);
   });
 
-  await t.step("not when it has ended before", async () => {
+  await t.step("after its end a close has no effect", async () => {
     const [from, to] = [setUp(), setUp()];
     const copied = copy(from.conn, to.conn);
     await from.inner.deliver(null);
@@ -613,11 +613,11 @@ Deno.test("copyBidirectional() closes both if anything fails", async (t) => {
     closeAll();
   });
 
-  await t.step("a connection that is closed when it has sent FIN", async () => {
+  await t.step("a connection that is closed after its EOF", async () => {
     const { client, a, b, upstream, closeAll } = await proxied();
     const copied = failure(copyBidirectional(a, b));
     await client.closeWrite();
-    assertEquals(await textOf(upstream), ""); // what is left waits for upstream
+    assertEquals(await textOf(upstream), ""); // now only upstream can send
     a.close();
     assert(isClosed(await copied));
     await assertBothClosed(a, b);
@@ -625,7 +625,7 @@ Deno.test("copyBidirectional() closes both if anything fails", async (t) => {
   });
 
   await t.step(
-    "a connection that is closed when the other is full",
+    "a connection that is closed when the other cannot take more",
     async () => {
       const { client, a, b, upstream, closeAll } = await proxied();
       const copied = failure(copyBidirectional(a, b));
@@ -664,7 +664,7 @@ Deno.test("copyBidirectional() closes both if anything fails", async (t) => {
   });
 });
 
-Deno.test("copyBidirectional() with a signal closes both", async (t) => {
+Deno.test("copyBidirectional() closes both at an abort", async (t) => {
   await t.step("aborted before", async () => {
     const { client, a, b, closeAll } = await proxied();
     const reason = new Error("mine");
@@ -692,7 +692,7 @@ Deno.test("copyBidirectional() with a signal closes both", async (t) => {
   });
 
   await t.step(
-    "aborted while it writes: in place, as both are closed",
+    "aborted while it writes in place",
     async () => {
       const [from, to] = [setUp(), setUp()];
       const { controller, signal } = countedSignal();
@@ -718,7 +718,7 @@ Deno.test("copyBidirectional() with a signal closes both", async (t) => {
     await to.inner.deliver(null);
     from.inner.fins[0]!.resolve();
     await from.inner.deliver(null);
-    assertEquals(to.inner.fins.length, 1); // TLS: the peer takes nothing
+    assertEquals(to.inner.fins.length, 1); // TLS: the peer reads nothing
     controller.abort(new Error("mine"));
     assertStrictEquals(await copied, signal.reason);
     assertEquals(listeners(), 0);
