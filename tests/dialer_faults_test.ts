@@ -1,4 +1,4 @@
-/** Resolvers, connectors and callers that do what nobody should. */
+/** Resolvers, connectors and callers that misbehave. */
 import {
   assert,
   assertEquals,
@@ -53,7 +53,7 @@ function failureOf(options: DialOptions, address = "db.test:1") {
   );
 }
 
-Deno.test("a resolver that rejects with nothing is no proof that there is no such name", async () => {
+Deno.test("a resolver that rejects with undefined is not reported as name not found", async () => {
   const error = await failureOf({
     resolve: () => Promise.reject(undefined),
     connect: refuse,
@@ -65,13 +65,13 @@ Deno.test("a resolver that rejects with nothing is no proof that there is no suc
   assertEquals((error.cause as DnsError).notFound, false);
 });
 
-Deno.test("what a resolver gives instead of addresses is told", async (t) => {
+Deno.test("dial() reports what a resolver gives instead of addresses", async (t) => {
   const cases: Record<string, [resolve: unknown, gave: string]> = {
     "nothing": [() => undefined, "undefined"],
     "null": [() => null, "null"],
     "a promise of nothing": [() => Promise.resolve(), "undefined"],
     "a name": [() => Promise.resolve(["other.test"]), '"other.test"'],
-    "half an address": [() => Promise.resolve(["127.1"]), '"127.1"'],
+    "a shortened address": [() => Promise.resolve(["127.1"]), '"127.1"'],
     "numbers": [() => Promise.resolve([2130706433n]), "2130706433n"],
     "records": [
       () => Promise.resolve([{ address: "10.0.0.1" }]),
@@ -92,7 +92,7 @@ Deno.test("what a resolver gives instead of addresses is told", async (t) => {
       );
     });
   }
-  await t.step("addresses among it are dialled all the same", async () => {
+  await t.step("valid addresses among it are still dialled", async () => {
     const { conn } = counted();
     const tried: string[] = [];
     using _conn = await dial("tcp", "db.test:1", {
@@ -104,14 +104,14 @@ Deno.test("what a resolver gives instead of addresses is told", async (t) => {
     });
     assertEquals(tried, ["10.0.0.1:1"]);
   });
-  await t.step("one address without its list is taken", async () => {
+  await t.step("one address without a list is accepted", async () => {
     const resolve = () => Promise.resolve("10.0.0.1" as unknown as string[]);
     const error = await failureOf({ resolve, connect: refuse });
     assertEquals(error.message, "dial tcp 10.0.0.1:1: connection refused");
   });
 });
 
-Deno.test("a lookup that breaks off is told beside what it gave", async (t) => {
+Deno.test("dial() reports a lookup that broke off, and the addresses that failed", async (t) => {
   const breaking = (batch: string[], reason: unknown): Resolver =>
     async function* () {
       yield batch;
@@ -119,17 +119,17 @@ Deno.test("a lookup that breaks off is told beside what it gave", async (t) => {
     };
   const boom = new DnsError({ hostname: "db.test", reason: "boom" });
   const cases: Record<string, [resolve: Resolver, words: string]> = {
-    "by one address": [
+    "after one address": [
       breaking(["10.0.0.1"], boom),
       "lookup broke off after 1 failed: 10.0.0.1:1 connection refused; " +
       "lookup db.test: boom",
     ],
-    "by several": [
+    "after several": [
       breaking(["10.0.0.1", "10.0.0.2"], new Error("boom")),
       "lookup broke off after 2 failed: 10.0.0.1:1 connection refused; " +
       "10.0.0.2:1 connection refused; lookup db.test: boom",
     ],
-    "with what is no address": [
+    "with something that is not an address": [
       () => Promise.resolve(["nonsense", "10.0.0.1"]),
       "lookup broke off after 1 failed: 10.0.0.1:1 connection refused; " +
       'lookup db.test: the resolver gave "nonsense", no IP address',
@@ -146,7 +146,7 @@ Deno.test("a lookup that breaks off is told beside what it gave", async (t) => {
   }
 });
 
-/** Batches of which `return()` is a nuisance. */
+/** Batches that never end, with a `return()` of the test's own. */
 function batches(
   list: unknown[],
   onReturn: () => Promise<IteratorResult<string[]>>,
@@ -164,7 +164,7 @@ function batches(
   });
 }
 
-Deno.test("a resolver that does not end holds no dial up", async (t) => {
+Deno.test("a resolver that does not end does not hold a dial up", async (t) => {
   const hangs = () => new Promise<never>(() => {});
   const rejects = () => Promise.reject(new Error("return() failed"));
   for (const [name, onReturn] of Object.entries({ hangs, rejects })) {
@@ -177,7 +177,7 @@ Deno.test("a resolver that does not end holds no dial up", async (t) => {
       won.close();
       assertEquals(closed(), 1);
     });
-    await t.step(`return() ${name} after nonsense`, async () => {
+    await t.step(`return() ${name} after an invalid address`, async () => {
       const clock = new FakeClock(0);
       const dialling = failureOf({
         clock,
@@ -190,7 +190,7 @@ Deno.test("a resolver that does not end holds no dial up", async (t) => {
       assertEquals(clock.pending, 0);
     });
   }
-  await t.step("it delivers when all is over", async () => {
+  await t.step("it answers after the dial is over", async () => {
     const clock = new FakeClock(0);
     const later = Promise.withResolvers<string[]>();
     const tried: string[] = [];
@@ -209,7 +209,7 @@ Deno.test("a resolver that does not end holds no dial up", async (t) => {
     await clock.advance(50);
     assertEquals([tried, clock.pending], [[], 0]);
   });
-  await t.step("it fails when all is over", async () => {
+  await t.step("it fails after the dial is over", async () => {
     const clock = new FakeClock(0);
     const later = Promise.withResolvers<string[]>();
     const resolve = () => later.promise;
@@ -230,7 +230,7 @@ Deno.test("a resolver that does not end holds no dial up", async (t) => {
   });
 });
 
-Deno.test("time is up in the lookup after the first addresses have failed", async () => {
+Deno.test("a timeout during the lookup is reported with the addresses that failed", async () => {
   const clock = new FakeClock(0);
   const dialling = failureOf({
     clock,
@@ -251,7 +251,7 @@ Deno.test("time is up in the lookup after the first addresses have failed", asyn
   assertEquals(error.errors.map((e) => e.timeout), [false, false]);
 });
 
-Deno.test("what had no turn failed of the timeout, not of another's failure", async () => {
+Deno.test("an address that was not tried fails with the timeout, not another's error", async () => {
   const { error } = await new Scenario({
     "10.0.0.1": [0, "hang"],
     "10.0.0.2": [2, "refused"],
@@ -266,14 +266,14 @@ Deno.test("what had no turn failed of the timeout, not of another's failure", as
   assertInstanceOf(error.errors[2]!.cause, DeadlineExceededError);
 });
 
-Deno.test("what a connector does instead of connecting fails its address", async (t) => {
+Deno.test("a connector that misbehaves fails its address", async (t) => {
   const cases: Record<string, unknown> = {
     "throws": () => {
       throw new Error("boom");
     },
     "gives nothing": () => undefined,
     "gives a promise of nothing": () => Promise.resolve(),
-    "gives what is no connection": () => Promise.resolve({}),
+    "gives what is not a connection": () => Promise.resolve({}),
     "gives what has one address": () =>
       Promise.resolve({ localAddr: { transport: "tcp" } }),
     "rejects with nothing": () => Promise.reject(),
@@ -299,7 +299,7 @@ Deno.test("what a connector does instead of connecting fails its address", async
       });
     }
   }
-  await t.step("fails as the kernel may: it is not asked again", async () => {
+  await t.step("fails with EADDRNOTAVAIL: it is not asked again", async () => {
     let calls = 0;
     const cause = Object.assign(new Error("no"), { code: "EADDRNOTAVAIL" });
     const error = await failureOf({
@@ -311,7 +311,7 @@ Deno.test("what a connector does instead of connecting fails its address", async
     assertStrictEquals((error as DialError).cause, cause);
     assertEquals(calls, 1);
   });
-  await t.step("gives one without an address: it is closed", async () => {
+  await t.step("gives a connection without an address: closed", async () => {
     const { conn, closed } = counted();
     const broken = Object.defineProperty(conn, "localAddr", {
       get: () => {
@@ -323,7 +323,7 @@ Deno.test("what a connector does instead of connecting fails its address", async
     assertEquals(error.message, "dial tcp 10.0.0.1:1: no address");
     assertEquals(closed(), 1);
   });
-  await t.step("gives one that fails and cannot be closed", async () => {
+  await t.step("gives one that fails, and whose close() fails", async () => {
     const { conn } = counted();
     Object.assign(conn, {
       setNoDelay: () => {
@@ -349,10 +349,10 @@ Deno.test("what a connector does instead of connecting fails its address", async
   });
 });
 
-Deno.test("an abort at the moment of success: a connection or its end", async (t) => {
+Deno.test("an abort at the moment of success comes too late or closes the connection", async (t) => {
   // Whichever microtask it hits, a dial that rejects has closed what it had.
   for (const settleFirst of [true, false]) {
-    await t.step(settleFirst ? "after" : "before", async () => {
+    await t.step(settleFirst ? "just after it" : "just before it", async () => {
       const outcomes = new Set<string>();
       for (let ticks = 0; ticks < 16; ticks++) {
         const { conn, closed } = counted();
@@ -379,7 +379,7 @@ Deno.test("an abort at the moment of success: a connection or its end", async (t
       );
     });
   }
-  await t.step("while the connection is made ready", async () => {
+  await t.step("while socket options are set", async () => {
     const { conn, closed } = counted();
     const { controller, listeners, signal } = countedSignal();
     Object.assign(conn, { setNoDelay: () => controller.abort("enough") });
@@ -413,7 +413,7 @@ Deno.test("an abort at the moment of success: a connection or its end", async (t
   });
 });
 
-Deno.test("one signal serves many dials at once", async () => {
+Deno.test("one signal aborts many dials at once", async () => {
   const { controller, listeners, signal } = countedSignal();
   const reason = new Error("enough");
   const connect: Connector = (_, { signal }) =>
@@ -432,17 +432,17 @@ Deno.test("one signal serves many dials at once", async () => {
   assertEquals(listeners(), 0);
 });
 
-Deno.test("timeout and connection in the same millisecond: one of them", async (t) => {
+Deno.test("a timeout and a connection in the same millisecond: only one counts", async (t) => {
   for (const option of ["timeout", "attemptTimeout"]) {
     await t.step(option, async () => {
       const scenario = new Scenario({ "10.0.0.1": [100, "deaf"] });
       const { endMs } = await scenario.play({ [option]: 100 });
-      assertEquals(endMs, 100); // and play() has looked for open connections
+      assertEquals(endMs, 100); // and play() checks for open connections
     });
   }
 });
 
-Deno.test("Dialer: an undefined option of a call hides no default", async () => {
+Deno.test("Dialer: an undefined option of a call leaves the default in place", async () => {
   const clock = new FakeClock(0);
   const dialer = new Dialer({
     clock,
@@ -457,7 +457,7 @@ Deno.test("Dialer: an undefined option of a call hides no default", async () => 
   assertEquals(clock.pending, 0);
 });
 
-Deno.test("Dialer keeps its memory on an abort, and when a lookup fails", async () => {
+Deno.test("Dialer remembers an address after an abort, and after a failed lookup", async () => {
   const clock = new FakeClock(0);
   const tried: string[] = [];
   let found = Promise.resolve(["10.0.0.1", "10.0.0.2"]);
@@ -487,7 +487,7 @@ Deno.test("Dialer keeps its memory on an abort, and when a lookup fails", async 
   assertEquals(await start(), ["10.0.0.2"]);
 });
 
-Deno.test("AbortSignal.timeout() rejects with its own reason", async () => {
+Deno.test("dial() with AbortSignal.timeout() rejects with the signal's reason", async () => {
   const signal = AbortSignal.timeout(5);
   const connect = () => new Promise<never>(() => {});
   const error = await failureOf({ signal, connect }, "10.0.0.1:1");
@@ -496,9 +496,9 @@ Deno.test("AbortSignal.timeout() rejects with its own reason", async () => {
   assert(isTimeout(error));
 });
 
-Deno.test("batches may be empty, and all of them", async (t) => {
+Deno.test("a resolver may yield empty batches", async (t) => {
   await t.step(
-    "the first: the lookup lasts until there are addresses",
+    "the first is empty: the lookup lasts until there are addresses",
     async () => {
       const scenario = new Scenario({ "10.0.0.1": [5, "ok"] });
       const { clock } = scenario;
@@ -516,7 +516,7 @@ Deno.test("batches may be empty, and all of them", async (t) => {
       scenario.check(conn);
     },
   );
-  await t.step("all: no such host", async () => {
+  await t.step("all are empty: no such host", async () => {
     const error = await failureOf({
       async *resolve() {
         yield [];
@@ -525,7 +525,7 @@ Deno.test("batches may be empty, and all of them", async (t) => {
     });
     assertEquals(error.message, "dial tcp: lookup db.test: no such host");
   });
-  await t.step("no batch at all", async () => {
+  await t.step("there is none: no such host", async () => {
     const error = await failureOf({ async *resolve() {} });
     assertEquals(error.message, "dial tcp: lookup db.test: no such host");
   });
@@ -535,7 +535,7 @@ Deno.test("Dialer tries the remembered address at once when it comes late", asyn
   for (
     const [attemptDelay, expected] of [
       [250, [["10.0.0.1", 0], ["10.0.0.2", 100]]],
-      // One after another, whoever is remembered.
+      // One after another, even if one is remembered.
       [Infinity, [["10.0.0.1", 0], ["10.0.0.2", 500]]],
     ] as const
   ) {
@@ -567,7 +567,7 @@ Deno.test("Dialer tries the remembered address at once when it comes late", asyn
   }
 });
 
-Deno.test("a connector that never settles keeps no timer", async (t) => {
+Deno.test("a connector that never settles leaves no timer", async (t) => {
   for (const end of ["won", "timed out", "aborted", "aborted by it"]) {
     await t.step(`when the race is ${end}`, async () => {
       const clock = new FakeClock(0);
@@ -612,7 +612,7 @@ Deno.test("a connector's connection that is neither TCP nor unix is closed", asy
   }
 });
 
-Deno.test("a resolver that ignores its signal is not asked on after the dial", async () => {
+Deno.test("a resolver that ignores its signal is asked no more after the dial", async () => {
   let asked = 0;
   let ended = false;
   const resolve: Resolver = async function* () {
@@ -628,7 +628,7 @@ Deno.test("a resolver that ignores its signal is not asked on after the dial", a
   assert(asked < 20, "asked to its end");
 });
 
-Deno.test("attemptTimeout loses no connection that is there to a process that stood still", async () => {
+Deno.test("attemptTimeout does not lose a connection made while the process stood still", async () => {
   await using listener = await listen("tcp", "127.0.0.1:0");
   for (const resolve of [undefined, () => Promise.resolve(["127.0.0.1"])]) {
     const { port } = listener.addr as Deno.NetAddr;
@@ -647,7 +647,7 @@ Deno.test("attemptTimeout loses no connection that is there to a process that st
   }
 });
 
-Deno.test("attemptTimeout gives who stood still two turns to be told", async () => {
+Deno.test("attemptTimeout gives a process that stood still two turns of the event loop", async () => {
   const conn = counted().conn;
   const dialled = await dial("tcp", "db.test:1", {
     resolve: () => Promise.resolve(["10.0.0.1"]),
@@ -657,7 +657,7 @@ Deno.test("attemptTimeout gives who stood still two turns to be told", async () 
         const end = performance.now() + 60;
         while (performance.now() < end);
       }, 0);
-      // It stands still in the first turn, and the alarm rings in the second.
+      // The process stands still in the first turn; the alarm rings next.
       for (let turns = 0; turns < 3; turns++) await turn();
       return conn;
     },
@@ -665,7 +665,7 @@ Deno.test("attemptTimeout gives who stood still two turns to be told", async () 
   dialled.close();
 });
 
-Deno.test("what a firewall of this host forbids is denied", async () => {
+Deno.test("an address that this host's firewall forbids is reported as denied", async () => {
   for (const code of ["EPERM", "EACCES"]) {
     const error = await dial("tcp", "127.0.0.1:443", {
       connect: () => Promise.reject(Object.assign(new Error(), { code })),
@@ -676,7 +676,7 @@ Deno.test("what a firewall of this host forbids is denied", async () => {
   }
 });
 
-Deno.test("a connector that lacks another grant says so itself", async () => {
+Deno.test("a connector that lacks another grant is reported in its own words", async () => {
   const message = 'Requires read access to "/ca.pem", run again with ' +
     "the --allow-read flag";
   for (const [network, address] of [["tcp", "127.0.0.1:443"], ["unix", "/s"]]) {

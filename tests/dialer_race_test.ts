@@ -84,7 +84,7 @@ Deno.test("dial() passes trio's happy eyeballs scenarios", async (t) => {
       starts: [["1.1.1.1", 0], ["2.2.2.2", 250]],
       winner: ["2.2.2.2", 350],
     },
-    "a delay of one's own": {
+    "a custom delay": {
       script: {
         "1.1.1.1": [1_000, "ok"],
         "2.2.2.2": [1_000, "ok"],
@@ -94,7 +94,7 @@ Deno.test("dial() passes trio's happy eyeballs scenarios", async (t) => {
       starts: [["1.1.1.1", 0], ["2.2.2.2", 450], ["3.3.3.3", 900]],
       winner: ["1.1.1.1", 1_000],
     },
-    "errors expedite the next": {
+    "an error starts the next attempt": {
       script: {
         "1.1.1.1": [100, "refused"],
         "2.2.2.2": [200, "ok"],
@@ -194,7 +194,7 @@ Deno.test("dial() passes Node's autoSelectFamily cases", async (t) => {
   });
 });
 
-/** What Go's TestDialParallel and TestDialerFallbackDelay ask for. */
+/** The cases of Go's TestDialParallel and TestDialerFallbackDelay. */
 Deno.test("dial() passes Go's parallel dial cases", async (t) => {
   await expectAll(t, {
     "primary works": {
@@ -275,7 +275,7 @@ Deno.test("dial() starts the next attempt on any failure", async (t) => {
   });
 });
 
-Deno.test("dial() orders addresses", async (t) => {
+Deno.test("dial() alternates families, and tries each address once", async (t) => {
   const hang = [0, "hang"] as const;
   const order = async (addresses: string[], options: DialOptions = {}) => {
     const script = Object.fromEntries(addresses.map((ip) => [ip, hang]));
@@ -285,7 +285,7 @@ Deno.test("dial() orders addresses", async (t) => {
     return starts.map(([hostname]) => hostname);
   };
   await t.step(
-    "the first one's family leads, then they alternate",
+    "the first address's family leads, then they alternate",
     async () => {
       assertEquals(
         await order(["::1", "::2", "10.0.0.1", "::3", "10.0.0.2"]),
@@ -297,18 +297,18 @@ Deno.test("dial() orders addresses", async (t) => {
       );
     },
   );
-  await t.step("what comes twice counts once, however written", async () => {
+  await t.step("an address that comes twice counts once", async () => {
     assertEquals(
       await order(["10.0.0.1", "::ffff:10.0.0.1", "::1", "0:0::1", "10.0.0.1"]),
       ["10.0.0.1", "::1"],
     );
-    // A zone means something for a link-local address, and nothing elsewhere.
+    // A zone matters for link-local addresses only.
     assertEquals(
       await order(["::1%lo", "::1", "::1%1", "fe80::1%1", "fe80::1%2"]),
       ["::1", "fe80::1%1", "fe80::1%2"],
     );
   });
-  await t.step("tcp4 and tcp6 keep their own family", async () => {
+  await t.step("tcp4 and tcp6 keep to their own family", async () => {
     for (const [network, family] of [["tcp4", 4], ["tcp6", 6]] as const) {
       const scenario = new Scenario({ "10.0.0.1": hang, "::1": hang });
       let asked: number | undefined;
@@ -316,7 +316,7 @@ Deno.test("dial() orders addresses", async (t) => {
         timeout: 60_000,
         resolve: (_, options) => {
           asked = options.family;
-          return Promise.resolve(["10.0.0.1", "::1"]); // both, all the same
+          return Promise.resolve(["10.0.0.1", "::1"]); // both families
         },
       }, { network });
       assertEquals(asked, family);
@@ -346,8 +346,8 @@ Deno.test("attemptDelay is clamped to 10…2000 ms", async (t) => {
   }
 });
 
-/** Go's TestDialerPartialDeadline, by what it causes. */
-Deno.test("dial() with attemptDelay Infinity and a timeout shares the time", async (t) => {
+/** Go's TestDialerPartialDeadline, tested by its effects. */
+Deno.test("dial() with attemptDelay Infinity shares its timeout among the addresses", async (t) => {
   const starts = async (addresses: number, timeout: number) => {
     const script: Record<string, [number, "hang"]> = {};
     for (let i = 1; i <= addresses; i++) script[`10.0.0.${i}`] = [0, "hang"];
@@ -357,7 +357,7 @@ Deno.test("dial() with attemptDelay Infinity and a timeout shares the time", asy
     assert(isTimeout(error));
     return starts.map(([, ms]) => ms);
   };
-  await t.step("12 s for 1, 2, 3", async () => {
+  await t.step("12 s for 1, 2 and 3 addresses", async () => {
     assertEquals(await starts(1, 12_000), [0]);
     assertEquals(await starts(2, 12_000), [0, 6_000]);
     assertEquals(await starts(3, 12_000), [0, 4_000, 8_000]);
@@ -365,10 +365,10 @@ Deno.test("dial() with attemptDelay Infinity and a timeout shares the time", asy
   await t.step("at least 2 s each", async () => {
     assertEquals(await starts(9, 5_000), [0, 2_000, 4_000]);
   });
-  await t.step("less than 2 s is for the first alone", async () => {
+  await t.step("less than 2 s goes to the first alone", async () => {
     assertEquals(await starts(9, 1_900), [0]);
   });
-  await t.step("what a failure saves is for the others", () =>
+  await t.step("time saved by a failure goes to the others", () =>
     expect({
       script: {
         "10.0.0.1": [0, "refused"],
@@ -379,7 +379,7 @@ Deno.test("dial() with attemptDelay Infinity and a timeout shares the time", asy
       starts: [["10.0.0.1", 0], ["10.0.0.2", 0], ["10.0.0.3", 6_000]],
       winner: ["10.0.0.3", 6_001],
     }).then(() => {}));
-  /** When addresses start that come one by one, so many ms into the dial. */
+  /** When addresses start that come one by one, at these milliseconds. */
   const late = async (comeAt: number[], options: DialOptions = {}) => {
     const addresses = comeAt.map((_, i) => `10.0.0.${i + 1}`);
     const scenario = new Scenario(
@@ -400,7 +400,7 @@ Deno.test("dial() with attemptDelay Infinity and a timeout shares the time", asy
     });
     return starts.map(([, ms]) => ms);
   };
-  await t.step("also with those that come late", async () => {
+  await t.step("also with addresses that come late", async () => {
     assertEquals(await late([0, 0]), [0, 6_000]);
     assertEquals(await late([0, 3_000]), [0, 6_000]);
     assertEquals(await late([0, 1_000, 2_000]), [0, 4_000, 8_000]);
@@ -409,10 +409,10 @@ Deno.test("dial() with attemptDelay Infinity and a timeout shares the time", asy
     assertEquals(await late([0, 0], { timeout: 3_000 }), [0, 2_000]);
     assertEquals(await late([0, 0], { timeout: 1_900 }), [0]);
   });
-  await t.step("one whose share is over when they come ends then", async () => {
+  await t.step("an attempt past its new share ends at once", async () => {
     assertEquals(await late([0, 9_000]), [0, 9_000]);
   });
-  await t.step("a race shares none", async () => {
+  await t.step("a race shares no time", async () => {
     await expect({
       script: { "10.0.0.1": [7_000, "ok"], "10.0.0.2": [0, "hang"] },
       options: { timeout: 12_000 },
@@ -445,7 +445,7 @@ Deno.test("timeout and attemptTimeout are exact", async (t) => {
         "10.0.0.1:80 i/o timeout; 10.0.0.2:80 i/o timeout",
     );
   });
-  await t.step("it is not masked by a first refusal", async () => {
+  await t.step("timeout is not hidden by an earlier refusal", async () => {
     const { error } = await new Scenario({
       "10.0.0.1": [5, "refused"],
       "10.0.0.2": [0, "hang"],
@@ -484,7 +484,7 @@ Deno.test("timeout and attemptTimeout are exact", async (t) => {
 });
 
 Deno.test("a resolver may deliver in batches", async (t) => {
-  await t.step("a late one is interleaved with the untried", async () => {
+  await t.step("a late batch is interleaved with the untried", async () => {
     const scenario = new Scenario({
       "::1": [0, "hang"],
       "::2": [0, "hang"],
@@ -509,7 +509,7 @@ Deno.test("a resolver may deliver in batches", async (t) => {
     ]);
   });
   await t.step(
-    "the delay counts from the last start, whatever came",
+    "the delay counts from the last start, not from the batch",
     async () => {
       const scenario = new Scenario({
         "10.0.0.1": [100, "refused"],
@@ -552,7 +552,7 @@ Deno.test("a resolver may deliver in batches", async (t) => {
       ["10.0.0.2", 750],
     ]);
   });
-  await t.step("it starts at once if the delay is over", async () => {
+  await t.step("a late batch starts at once if the delay is over", async () => {
     const scenario = new Scenario({
       "::1": [0, "hang"],
       "10.0.0.1": [5, "ok"],
@@ -599,17 +599,17 @@ Deno.test("a resolver may deliver in batches", async (t) => {
   });
 });
 
-Deno.test("dial() closes every losing connection, late and deaf ones, too", async () => {
+Deno.test("dial() closes every losing connection, even a late one that ignored its abort", async () => {
   const scenario = new Scenario({
-    "10.0.0.1": [10_000, "deaf"], // connects long after it was called off
+    "10.0.0.1": [10_000, "deaf"], // connects long after its abort
     "10.0.0.2": [260, "deaf"],
     "10.0.0.3": [0, "ok"],
   });
-  const { winner } = await scenario.play(); // fails unless they are closed
+  const { winner } = await scenario.play(); // fails unless all are closed
   assertEquals(winner, ["10.0.0.3", 500]);
 });
 
-Deno.test("an abort rejects with the signal's reason and closes what comes up", async (t) => {
+Deno.test("an abort rejects with the signal's reason and closes what still connects", async (t) => {
   const script: Script = {
     "10.0.0.1": [1_000, "deaf"],
     "10.0.0.2": [1_000, "ok"],
@@ -628,7 +628,7 @@ Deno.test("an abort rejects with the signal's reason and closes what comes up", 
     scenario.check(null);
   });
   await t.step(
-    "while resolving, even if the resolver does not care",
+    "while resolving, even if the resolver ignores it",
     async () => {
       const scenario = new Scenario(script);
       const { controller, listeners, signal } = countedSignal();
@@ -644,7 +644,7 @@ Deno.test("an abort rejects with the signal's reason and closes what comes up", 
       scenario.check(null);
     },
   );
-  await t.step("before: nothing is even looked up", async () => {
+  await t.step("before the dial: nothing is looked up", async () => {
     const scenario = new Scenario(script);
     const dialling = scenario.dial({
       signal: AbortSignal.abort(reason),
@@ -667,14 +667,15 @@ Deno.test("an abort rejects with the signal's reason and closes what comes up", 
   });
 });
 
-// What a dial cannot show: the sandbox's refusals, and one dial's preference.
+// Race itself, where a dial cannot show it: what the sandbox refuses, and which
+// address is preferred.
 
 interface Runner {
   text: string;
   family: number;
 }
 
-/** A race in which nobody arrives. */
+/** A race in which no attempt connects. */
 function racing(
   options: Partial<RaceInit<Runner, never>>,
 ): { race: Race<Runner, never>; clock: FakeClock; starts: [string, number][] } {
@@ -696,7 +697,7 @@ function racing(
   return { race, clock, starts };
 }
 
-Deno.test("a serial dial shares no time with addresses that it has to refuse", async () => {
+Deno.test("a serial dial shares no time with addresses that the sandbox refuses", async () => {
   for (const late of [0, 50]) {
     const { race, clock, starts } = racing({
       attemptDelay: Infinity,
@@ -716,7 +717,7 @@ Deno.test("a serial dial shares no time with addresses that it has to refuse", a
   }
 });
 
-Deno.test("a serial dial asks the sandbox twice for each address, at most", async () => {
+Deno.test("a serial dial asks the sandbox at most twice about each address", async () => {
   const asked = new Map<string, number>();
   const { race } = racing({
     attemptDelay: Infinity,
@@ -731,7 +732,7 @@ Deno.test("a serial dial asks the sandbox twice for each address, at most", asyn
   assertEquals(asked, new Map(texts.map((text) => [text, 2])));
 });
 
-Deno.test("a preferred address that comes late starts at once, and first", async () => {
+Deno.test("a preferred address that comes late starts at once, before the others", async () => {
   const late = [{ text: "10.0.0.1", family: 4 }, { text: "::2", family: 6 }];
   for (const batch of [late, late.toReversed()]) {
     const { race, clock, starts } = racing({ prefer: "::2" });
@@ -744,7 +745,7 @@ Deno.test("a preferred address that comes late starts at once, and first", async
   }
 });
 
-Deno.test("no start is early because a timer is", async () => {
+Deno.test("an attempt does not start early, even if a timer fires early", async () => {
   let early = 0.5; // once
   const clock = new class extends FakeClock {
     override setTimeout(callback: () => void, ms: number): number {
@@ -771,7 +772,7 @@ Deno.test("no start is early because a timer is", async () => {
   }
 });
 
-Deno.test("a step of the system's clock changes no share of a serial dial", async (t) => {
+Deno.test("a step of the system clock does not change a serial dial's shares", async (t) => {
   for (const step of [-3_600_000, 3_600_000]) {
     await t.step(`by ${step} ms`, async () => {
       let stepped = 0;
@@ -802,7 +803,7 @@ Deno.test("a step of the system's clock changes no share of a serial dial", asyn
   }
 });
 
-Deno.test("an address that is refused costs no turn", async () => {
+Deno.test("an address that the sandbox refuses takes no turn", async () => {
   const { race, clock, starts } = racing({
     refuse: ({ text }) => text === "::2" ? new Error("forbidden") : undefined,
   });

@@ -1,6 +1,6 @@
 /**
- * What the runtime itself says and does: names under a grant for the name
- * alone, zones, abstract sockets, and sockets that it would leave open.
+ * What the runtime itself says and does: names that are granted without their
+ * addresses, zones, abstract sockets, and sockets that it would leave open.
  */
 import {
   assert,
@@ -18,7 +18,7 @@ const linux = Deno.build.os === "linux";
 /** A dial in a child; its options are code, since JSON knows no Infinity. */
 type Dial = [network: string, address: string, options?: string];
 
-/** Dials in a child with these grants, one after another; what came of each. */
+/** Dials in a child with these grants, one by one; returns each outcome. */
 async function dialled(
   dials: Dial[],
   { flags, wrap = [] }: { flags: string[]; wrap?: string[] },
@@ -49,7 +49,7 @@ async function dialled(
   return JSON.parse(stdout);
 }
 
-Deno.test("dial() that is left to the runtime can be called off", {
+Deno.test("dial() that is left to the runtime can be cancelled", {
   ignore: !linux,
 }, async () => {
   await using hole = await blackHole();
@@ -67,7 +67,7 @@ Deno.test("dial() that is left to the runtime can be called off", {
   assertEquals(aborted.name, "TimeoutError", "the signal's reason");
 });
 
-Deno.test("dial() that is left to the runtime tells it the attemptDelay", async () => {
+Deno.test("dial() that is left to the runtime passes attemptDelay on", async () => {
   const { stdout } = await runChild(
     `
     import { dial } from "./mod.ts";
@@ -117,7 +117,7 @@ Deno.test("dial() that is left to the runtime sets the socket's options", async 
   );
 });
 
-Deno.test("dial() of a name that alone is granted: the runtime dials", async (t) => {
+Deno.test("dial() of a name is left to the runtime if only the name is granted", async (t) => {
   await using listener = await listen("tcp4", "127.0.0.1:0");
   const { port } = listener.addr as Deno.NetAddr;
   const accepting = (async () => {
@@ -158,7 +158,7 @@ Deno.test("dial() of a name that alone is granted: the runtime dials", async (t)
     assertEquals(untimed.trace.attempts[0].outcome, "connected");
   });
   const timed = next();
-  await t.step("timeout does", () => {
+  await t.step("timeout applies", () => {
     assertEquals(
       [timed.message, timed.timeout],
       ["dial tcp: lookup localhost: i/o timeout", true],
@@ -178,8 +178,8 @@ Deno.test("dial() of a name that alone is granted: the runtime dials", async (t)
   await t.step("port 0", () => assertEquals(refused.code, "ECONNREFUSED"));
   for (const options of lookups) {
     const { because, message, name } = next();
-    await t.step(`a failed lookup is no attempt, ${options}`, () => {
-      // Whether there is a name server where this runs, nobody knows.
+    await t.step(`a failed lookup is not an attempt, ${options}`, () => {
+      // There may be no name server where this runs.
       const reason = because.notFound
         ? "no such host"
         : "temporary failure in name resolution";
@@ -199,7 +199,7 @@ Deno.test("dial() of a name that alone is granted: the runtime dials", async (t)
   await accepting;
 });
 
-Deno.test("a name server out of reach: not found is not certain", {
+Deno.test("an unreachable name server is not reported as name not found", {
   ignore: !canUnshare(),
 }, async () => {
   const wrap = ["unshare", "-rn"];
@@ -216,7 +216,7 @@ Deno.test("a name server out of reach: not found is not certain", {
   );
 });
 
-/** What a program prints on a terminal at which nobody answers. */
+/** What a program prints on a terminal where nobody answers its prompts. */
 async function onTerminal(source: string, grant: string): Promise<string> {
   const program = await Deno.makeTempFile({ suffix: ".ts" });
   const module = new URL("../mod.ts", import.meta.url);
@@ -232,7 +232,7 @@ async function onTerminal(source: string, grant: string): Promise<string> {
   return new TextDecoder().decode(stdout).trim();
 }
 
-Deno.test("dial() of [::] over tcp4 does not ask at the prompt for 0.0.0.0", {
+Deno.test("dial() of [::] over tcp4 raises no prompt for 0.0.0.0", {
   ignore: !linux || !installed("script"),
 }, async () => {
   const said = await onTerminal(
@@ -267,7 +267,7 @@ Deno.test("dnsResolver() on a terminal asks a name server that is granted", {
   assertEquals(said, "127.0.0.1");
 });
 
-Deno.test("dnsResolver() without a grant names that of the system's name server", async () => {
+Deno.test("dnsResolver() without a grant names the one that it needs", async () => {
   const { stdout } = await runChild(
     `
     import { dial, dnsResolver } from "./mod.ts";
@@ -284,7 +284,7 @@ Deno.test("dnsResolver() without a grant names that of the system's name server"
   );
 });
 
-Deno.test("dial() keeps the process alive while it waits for a time", async (t) => {
+Deno.test("dial() keeps the process alive while it waits for a timer", async (t) => {
   const dials = {
     "to try the next address": {
       source: `dial("tcp", "db.test:1", { connect, resolve })`,
@@ -337,15 +337,15 @@ Deno.test("dial() of a literal leaves the refusal to the runtime", async () => {
   );
 });
 
-Deno.test("dial() knows zones", { ignore: !linux }, async (t) => {
-  await t.step("link-local without one: EINVAL, no TypeError", async () => {
+Deno.test("dial() handles IPv6 zones", { ignore: !linux }, async (t) => {
+  await t.step("link-local without one: EINVAL, not a TypeError", async () => {
     const error = await dial("tcp", "[fe80::1]:80").catch((e) => e);
     assertInstanceOf(error, DialError);
     assertEquals(error.message, "dial tcp [fe80::1]:80: invalid argument");
     assertEquals([error.code, error.timeout], ["EINVAL", false]);
     assertEquals(error.trace.attempts[0]!.code, "EINVAL");
   });
-  await t.step("one that is none: EINVAL, no failed lookup", async () => {
+  await t.step("an unknown one: EINVAL, not a failed lookup", async () => {
     const error = await dial("tcp", "[fe80::1%nosuch0]:80").catch((e) => e);
     assertInstanceOf(error, DialError);
     assertEquals(
@@ -356,7 +356,7 @@ Deno.test("dial() knows zones", { ignore: !linux }, async (t) => {
   });
   const ipv6 = await listen("tcp6", "[::1]:0").catch(() => null);
   await t.step({
-    name: "where there are none they mean nothing",
+    name: "elsewhere they are ignored",
     ignore: ipv6 === null,
     fn: async () => {
       const { port } = ipv6!.addr as Deno.NetAddr;
@@ -382,7 +382,7 @@ Deno.test(
   },
 );
 
-/** What became of the dials with one cut. */
+/** How the dials that were cut short in one way ended. */
 interface Report {
   ended: number;
   connected: number;
@@ -391,9 +391,9 @@ interface Report {
 }
 
 /**
- * Dials in a process of its own, which may count its sockets: 300 times with
- * each of `cuts`, 50 at a time, cut short by it at a random moment; and again,
- * until a socket is left.
+ * Dials in a process of its own, which can count its sockets: 300 times with
+ * each of `cuts`, 50 at a time, each cut short at a random moment; that up to
+ * `rounds` times, until a socket is left.
  */
 async function dials(cuts: string[], { rounds = 1 } = {}): Promise<Report[]> {
   const { stdout, stderr } = await runChild(
@@ -492,17 +492,17 @@ async function dials(cuts: string[], { rounds = 1 } = {}): Promise<Report[]> {
   return JSON.parse(stdout);
 }
 
-Deno.test("dials cut short at random moments leave no socket", {
+Deno.test("dial() that is cut short at a random moment leaves no socket", {
   ignore: Deno.build.os !== "linux",
 }, async (t) => {
-  await t.step("Deno.connect() does leave some", async () => {
+  await t.step("raw: Deno.connect() leaves some", async () => {
     const [raw] = await dials([
       `({ hostname, port }, signal, abortSoon) => {
         abortSoon();
         return Deno.connect({ hostname, port, signal });
       }`,
     ], { rounds: 40 });
-    assert(raw!.left > 0, "this is no test any more: Deno leaks nothing");
+    assert(raw!.left > 0, "Deno no longer leaks: this test proves nothing now");
   });
   const cuts: Record<string, string> = {
     "a signal": `(addr, signal, abortSoon) => {
@@ -510,7 +510,7 @@ Deno.test("dials cut short at random moments leave no socket", {
       return dial("tcp", String(addr), { signal });
     }`,
     "timeout": `(addr) => dial("tcp", String(addr), { timeout: soon() })`,
-    // What is there when the time is over is kept: so it has to come late.
+    // A connection that is there when time is over is kept: so it comes late.
     "attemptTimeout": `(addr) =>
       dial("tcp", String(addr), {
         attemptTimeout: soon() + 0.1,

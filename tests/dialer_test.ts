@@ -46,8 +46,8 @@ const never: DialOptions = {
   },
 };
 
-/** Go's grammar: what fails before anybody is asked, and in which words. */
-Deno.test("dial() rejects bad addresses before lookup and socket", async (t) => {
+/** Go's grammar: what fails before any lookup, and with which message. */
+Deno.test("dial() rejects bad addresses before any lookup or connect", async (t) => {
   const cases: [string, string, string, ErrorClass][] = [
     [
       "foo",
@@ -162,7 +162,7 @@ Deno.test("dial() and Dialer check options before anything else", async (t) => {
       assertThrows(() => new Dialer(options), type);
     });
   }
-  await t.step("no strings", async () => {
+  await t.step("network and address are not strings", async () => {
     const [network, address] = [
       4 as unknown as Network,
       80 as unknown as string,
@@ -180,7 +180,7 @@ Deno.test("dial() and Dialer check options before anything else", async (t) => {
   });
 });
 
-Deno.test("dial() never asks a resolver about literals and the local system", async (t) => {
+Deno.test("dial() asks no resolver about literals, the local host and unix paths", async (t) => {
   const { resolve } = never;
   const cases: [Network, string, string[]][] = [
     ["tcp", "10.0.0.1:80", ["10.0.0.1:80"]],
@@ -213,7 +213,7 @@ Deno.test("dial() never asks a resolver about literals and the local system", as
   }
 });
 
-/** Where listening sockets and no IPv6 are to be told apart. */
+/** Whether IPv6 works here: whether `[::1]` can be listened on. */
 const hasIpv6 = await listen("tcp6", "[::1]:0").then(
   (listener) => listener.close().then(() => true),
   () => false,
@@ -234,7 +234,7 @@ Deno.test("dial() reaches a listener by every name it has", async (t) => {
       assertEquals(await textOf(peer), "hello");
     });
   }
-  await t.step("what listen() prints", async () => {
+  await t.step("the address that listen() prints", async () => {
     using _conn = await dial("tcp", String(listener.addr));
     using _peer = await listener.accept();
   });
@@ -265,7 +265,7 @@ Deno.test("dial() connects to a unix socket", {
   await Deno.remove(dir, { recursive: true });
 });
 
-Deno.test("new DialError() has the first address's cause, if it is given none", () => {
+Deno.test("new DialError() takes the first error's cause if it is given none", () => {
   const causes = [new Error("first"), new Error("second")];
   const errors = causes.map((cause) => new OpError({ cause }));
   assertStrictEquals(new DialError({ errors }).cause, causes[0]);
@@ -273,7 +273,7 @@ Deno.test("new DialError() has the first address's cause, if it is given none", 
   assert(!("cause" in new DialError()));
 });
 
-Deno.test("DialError says what failed in Go's words", async (t) => {
+Deno.test("DialError says what failed, with Go's messages", async (t) => {
   const fails = (code: string) => {
     const error = Object.assign(new Error(`connect ${code}`), { code });
     return () => Promise.reject(error);
@@ -308,7 +308,7 @@ Deno.test("DialError says what failed in Go's words", async (t) => {
     });
   }
   await t.step({
-    name: "a path that is too long: the runtime's words say more",
+    name: "a path that is too long: the runtime's message says more",
     ignore: Deno.build.os === "windows",
     fn: async () => {
       const path = `/tmp/${"x".repeat(200)}`;
@@ -320,7 +320,7 @@ Deno.test("DialError says what failed in Go's words", async (t) => {
       );
     },
   });
-  await t.step("several: all of them, the cause is the first's", async () => {
+  await t.step("several: it lists all; the cause is the first's", async () => {
     const error = await dial("tcp", "db.test:5432", {
       resolve: () => Promise.resolve(["::1", "10.0.0.1", "10.0.0.2"]),
       connect: (addr) =>
@@ -345,7 +345,7 @@ Deno.test("DialError says what failed in Go's words", async (t) => {
       ],
     );
   });
-  await t.step("five are named at most", async () => {
+  await t.step("at most five are named", async () => {
     const ips = [1, 2, 3, 4, 5, 6, 7].map((n) => `10.0.0.${n}`);
     const error = await dial("tcp", "db.test:1", {
       resolve: () => Promise.resolve(ips),
@@ -362,7 +362,7 @@ Deno.test("DialError says what failed in Go's words", async (t) => {
   });
 });
 
-Deno.test("port 0 is refused, not a RangeError", async () => {
+Deno.test("dial() to port 0 is refused, not a RangeError", async () => {
   const error = await dial("tcp", "127.0.0.1:0").catch((e) => e);
   assertEquals(error.message, "dial tcp 127.0.0.1:0: connection refused");
   assertEquals(error.code, "ECONNREFUSED");
@@ -377,12 +377,12 @@ Deno.test("dial() says why a name has no address", async (t) => {
     assert(!(error instanceof DialError));
     return error;
   };
-  await t.step("nobody knows it", async () => {
+  await t.step("it does not exist", async () => {
     const error = await message({ resolve: () => Promise.resolve([]) });
     assertEquals(error.message, "dial tcp: lookup db.test: no such host");
     assert((error.cause as DnsError).notFound);
   });
-  await t.step("it has the other family only", async () => {
+  await t.step("it has only the other family", async () => {
     const resolve = () => Promise.resolve(["127.0.0.1"]);
     const error = await message({ resolve }, "tcp6");
     assertEquals(
@@ -390,7 +390,7 @@ Deno.test("dial() says why a name has no address", async (t) => {
       "dial tcp6: address db.test: no suitable address found",
     );
   });
-  await t.step("the resolver fails, with an error of its own", async () => {
+  await t.step("the resolver fails with one of our errors", async () => {
     for (
       const cause of [
         new DnsError({ hostname: "db.test", server: "10.0.0.53:53" }),
@@ -402,7 +402,7 @@ Deno.test("dial() says why a name has no address", async (t) => {
     }
   });
   await t.step(
-    "the resolver is of another version of this library",
+    "the resolver is from another version of this library",
     async () => {
       const cause = Object.assign(new Error("lookup db.test: no such host"), {
         name: "DnsError",
@@ -423,7 +423,7 @@ Deno.test("dial() says why a name has no address", async (t) => {
     const dialling = dial("tcp4", "db.test:1", { ...never, resolve });
     await assertRejects(() => dialling, OpError, "no suitable address found");
   });
-  await t.step("the resolver fails otherwise", async () => {
+  await t.step("the resolver fails with another error", async () => {
     const anothers = Object.assign(new Error("boom"), { name: "DnsError" });
     for (const cause of [new Error("boom"), anothers]) {
       const error = await message({
@@ -435,14 +435,14 @@ Deno.test("dial() says why a name has no address", async (t) => {
       assertStrictEquals((error.cause as DnsError).cause, cause);
     }
   });
-  await t.step("the resolver gives what is no address", async () => {
+  await t.step("the resolver gives what is not an address", async () => {
     const error = await message({ resolve: () => Promise.resolve(["127.1"]) });
     assertEquals(
       error.message,
       'dial tcp: lookup db.test: the resolver gave "127.1", no IP address',
     );
   });
-  await t.step("time is up first", async () => {
+  await t.step("the timeout passes first", async () => {
     const clock = new FakeClock(0);
     const dialling = message({
       clock,
@@ -525,7 +525,7 @@ Deno.test("dialTrace is plain JSON, exact on a fake clock", async () => {
   scenario.check(conn);
 });
 
-Deno.test("dial() [hangs, refuses, works] on real sockets takes one delay", {
+Deno.test("dial() of real sockets that hang, refuse and work takes one delay", {
   ignore: Deno.build.os !== "linux",
   timeout: STUCK_MS,
 }, async () => {
@@ -542,7 +542,7 @@ Deno.test("dial() [hangs, refuses, works] on real sockets takes one delay", {
   Deno.connect = ((options: Deno.ConnectOptions) => {
     dialling++;
     return platform(options).finally(async () => {
-      for (let i = 0; i < 10; i++) await turn(); // later than who has won
+      for (let i = 0; i < 10; i++) await turn(); // later than the winner
       dialling--;
     });
   }) as typeof Deno.connect;
@@ -550,7 +550,7 @@ Deno.test("dial() [hangs, refuses, works] on real sockets takes one delay", {
     const connecting = dialer.dial("tcp", `db.test:${port}`);
     connecting.then(() => left = dialling, () => {});
     await clock.advance(250);
-    await clock.advance(10); // the least time between two attempts
+    await clock.advance(10); // the minimum between two attempts
     using conn = await connecting;
     assertEquals(left, 0, "the losers have ended, too");
     const { attempts, totalMs } = conn.dialTrace!;
@@ -564,7 +564,7 @@ Deno.test("dial() [hangs, refuses, works] on real sockets takes one delay", {
   } finally {
     Deno.connect = platform;
   }
-  // The second dial begins with what worked.
+  // The second dial begins with the address that worked.
   using again = await dialer.dial("tcp", `db.test:${port}`);
   assertEquals(again.dialTrace!.attempts[0], {
     ...again.dialTrace!.attempts[0]!,
@@ -574,7 +574,7 @@ Deno.test("dial() [hangs, refuses, works] on real sockets takes one delay", {
   await good.close();
 });
 
-Deno.test("dial() aborted while a real connect hangs leaves nothing", {
+Deno.test("dial() aborted while a real connect hangs leaves nothing open", {
   ignore: Deno.build.os !== "linux",
 }, async () => {
   await using hole = await blackHole();
@@ -589,7 +589,7 @@ Deno.test("dial() aborted while a real connect hangs leaves nothing", {
   assertEquals(error.message, `dial tcp 127.0.0.1:${hole.port}: i/o timeout`);
 });
 
-/** A platform connection that keeps a record. */
+/** A platform connection that records the calls. */
 function recorded(
   local: Deno.NetAddr,
   remote: Deno.NetAddr,
@@ -611,7 +611,7 @@ const net = (hostname: string, port: number): Deno.NetAddr => ({
   port,
 });
 
-Deno.test("noDelay and keepAlive are on by default, and options", async (t) => {
+Deno.test("noDelay and keepAlive are on by default, and can be switched off", async (t) => {
   const cases: [DialOptions, string[]][] = [
     [{}, ["setNoDelay true", "setKeepAlive true", "close"]],
     [{ noDelay: false }, ["setKeepAlive true", "close"]],
@@ -637,7 +637,7 @@ Deno.test("noDelay and keepAlive are on by default, and options", async (t) => {
   });
 });
 
-Deno.test("a connection to itself is never a success", async () => {
+Deno.test("dial() never returns a connection to itself", async () => {
   const made: string[][] = [];
   const error = await dial("tcp", "127.0.0.1:4000", {
     connect: () => {
@@ -651,7 +651,7 @@ Deno.test("a connection to itself is never a success", async () => {
   assertEquals(made, [["close"], ["close"], ["close"]]); // Go: tried 3 times
 });
 
-Deno.test("a connection is to itself if both address and port are the same", async (t) => {
+Deno.test("a connection is to itself only if both address and port are the same", async (t) => {
   const others: [string, Deno.NetAddr, Deno.NetAddr][] = [
     ["another address", net("127.0.0.1", 4000), net("127.0.0.2", 4000)],
     ["placeholders", net("0.0.0.0", 0), net("0.0.0.0", 0)],
@@ -666,7 +666,7 @@ Deno.test("a connection is to itself if both address and port are the same", asy
   }
 });
 
-Deno.test("Dialer: the options of a call go before its defaults", async () => {
+Deno.test("Dialer: the options of a call override its defaults", async () => {
   const seen: string[] = [];
   const connectVia = (name: string): Connector => () => {
     seen.push(name);
@@ -682,7 +682,7 @@ Deno.test("Dialer: the options of a call go before its defaults", async () => {
   assertEquals(seen, ["default", "call"]);
 });
 
-Deno.test("Dialer: what a class's getters give counts, as in dial()", async () => {
+Deno.test("Dialer: options may come from a class's getters, as in dial()", async () => {
   const seen: string[] = [];
   class Config {
     constructor(readonly name: string) {}
@@ -706,7 +706,7 @@ class Remembering {
   readonly tried: string[] = [];
   addresses = ["10.0.0.1", "10.0.0.2", "10.0.0.3"];
   alive = new Set(["10.0.0.2", "10.0.0.3"]);
-  /** After how many milliseconds who answers; the others do at once. */
+  /** After how many milliseconds an address answers; the others do at once. */
   delays: Record<string, number> = {};
   readonly dialer = new Dialer({
     clock: this.clock,
@@ -723,7 +723,7 @@ class Remembering {
     },
   });
 
-  /** Dials; which addresses were tried. */
+  /** Dials, and returns which addresses were tried. */
   async dial(address = "db.test:1", network: Network = "tcp") {
     this.tried.length = 0;
     const dialling = this.dialer.dial(network, address).then(
@@ -737,14 +737,14 @@ class Remembering {
 }
 
 Deno.test("Dialer remembers which address last worked", async (t) => {
-  await t.step("and starts there, of this host and port only", async () => {
+  await t.step("and starts there, for this host and port only", async () => {
     const memory = new Remembering();
     assertEquals(await memory.dial(), [".1", ".2"]);
     assertEquals(await memory.dial(), [".2"]);
     assertEquals(await memory.dial("db.test:2"), [".1", ".2"]);
     assertEquals(await memory.dial("other.test:1"), [".1", ".2"]);
   });
-  await t.step("forgets it when it fails, and learns the new one", async () => {
+  await t.step("until it fails, and then learns the new one", async () => {
     const memory = new Remembering();
     await memory.dial();
     memory.alive.delete("10.0.0.2");
@@ -767,7 +767,7 @@ Deno.test("Dialer remembers which address last worked", async (t) => {
     await memory.dial();
     assertEquals(await memory.dial("db.test:1", "tcp6"), ["::1"]);
   });
-  await t.step("whichever network it worked on", async () => {
+  await t.step("whatever network it worked on", async () => {
     const memory = new Remembering();
     assertEquals(await memory.dial("db.test:1", "tcp4"), [".1", ".2"]);
     assertEquals(await memory.dial("db.test:1", "tcp"), [".2"]);
@@ -783,7 +783,7 @@ Deno.test("Dialer remembers which address last worked", async (t) => {
     assertEquals(await memory.dial("db.test:1", "tcp6"), ["::2"]);
     assertEquals(await memory.dial("db.test:1", "tcp"), ["::2"], "the last");
   });
-  await t.step("not one that failed, if another family's worked", async () => {
+  await t.step("but not one that failed when another worked", async () => {
     const memory = new Remembering();
     memory.addresses = ["10.0.0.1", "10.0.0.2", "::2"];
     await memory.dial("db.test:1", "tcp4");
@@ -791,7 +791,7 @@ Deno.test("Dialer remembers which address last worked", async (t) => {
     assertEquals(await memory.dial(), [".2", "::2"]);
     assertEquals(await memory.dial("db.test:1", "tcp4"), [".1", ".2"]);
   });
-  await t.step("as long as it does not fail", async () => {
+  await t.step("even when another address fails", async () => {
     const memory = new Remembering();
     await memory.dial();
     memory.addresses = ["10.0.0.2"];
@@ -801,14 +801,14 @@ Deno.test("Dialer remembers which address last worked", async (t) => {
     memory.addresses = ["10.0.0.1", "10.0.0.2"];
     assertEquals(await memory.dial(), [".2"]);
   });
-  await t.step("one that was the only one then, too", async () => {
+  await t.step("even if it was the only one then", async () => {
     const memory = new Remembering();
     memory.addresses = ["10.0.0.3"];
     assertEquals(await memory.dial(), [".3"]);
     memory.addresses = ["10.0.0.2", "10.0.0.3"];
     assertEquals(await memory.dial(), [".3"]);
   });
-  await t.step("none that has failed, preferred or not", async () => {
+  await t.step("but none that has failed, preferred or not", async () => {
     const memory = new Remembering();
     memory.addresses = ["10.0.0.1", "10.0.0.2", "::1", "::2"];
     memory.alive.add("::2");
@@ -821,7 +821,7 @@ Deno.test("Dialer remembers which address last worked", async (t) => {
     );
     assertEquals(await memory.dial("db.test:1", "tcp4"), [".1", ".2"]);
   });
-  await t.step("one that had no turn, or was called off", async () => {
+  await t.step("also one that was not tried, or was cancelled", async () => {
     for (const slow of [false, true]) {
       const memory = new Remembering();
       memory.addresses = ["10.0.0.1", "10.0.0.2", "::1", "::2"];
@@ -836,7 +836,7 @@ Deno.test("Dialer remembers which address last worked", async (t) => {
       assertEquals(await memory.dial("db.test:1", "tcp4"), [".2"]);
     }
   });
-  await t.step("not one that was preferred and slower", async () => {
+  await t.step("but not one that was preferred and slower", async () => {
     const memory = new Remembering();
     await memory.dial(); // .2
     memory.delays = { "10.0.0.2": 300 };
@@ -847,7 +847,7 @@ Deno.test("Dialer remembers which address last worked", async (t) => {
     memory.addresses = ["10.0.0.1", "10.0.0.2"];
     assertEquals(await memory.dial("db.test:1", "tcp4"), [".1", ".2"]);
   });
-  await t.step("not one that failed, or hung, before an abort", async () => {
+  await t.step("but not one that failed or hung before an abort", async () => {
     for (const [ms, tried] of [[0, ".1"], [10_000, ".1"]] as const) {
       const memory = new Remembering();
       await memory.dial(); // .2
@@ -862,16 +862,16 @@ Deno.test("Dialer remembers which address last worked", async (t) => {
       assertEquals(await dialling, "enough");
       memory.delays = {};
       assertEquals(await memory.dial(), [tried]);
-      await memory.clock.advance(10_000); // what was called off ends
+      await memory.clock.advance(10_000); // the cancelled attempts end
     }
   });
-  await t.step("one that has worked since it failed", async () => {
+  await t.step("also one that has worked since it failed", async () => {
     const memory = new Remembering();
     await memory.dial(); // .2
     memory.alive.delete("10.0.0.2");
     memory.delays = { "10.0.0.1": 500 };
     memory.addresses = ["10.0.0.1", "10.0.0.2"];
-    // Refused by .2 at once, by .1 in the end.
+    // .2 refuses at once, and .1 after 500 ms.
     const slow = assertRejects(() => memory.dialer.dial("tcp", "db.test:1"));
     await memory.clock.advance(100);
     memory.alive.add("10.0.0.2");
@@ -881,7 +881,7 @@ Deno.test("Dialer remembers which address last worked", async (t) => {
     memory.delays = {};
     assertEquals(await memory.dial(), [".2"]);
   });
-  await t.step("one that has worked since, of a dial called off", async () => {
+  await t.step("also one that worked before another dial's abort", async () => {
     const memory = new Remembering();
     await memory.dial(); // .2
     memory.delays = { "10.0.0.1": 500, "10.0.0.2": 100 };
@@ -903,16 +903,16 @@ Deno.test("Dialer remembers which address last worked", async (t) => {
     const memory = new Remembering();
     await memory.dial();
     await memory.clock.advance(10 * 60_000 - 1);
-    assertEquals(await memory.dial(), [".2"]); // which makes it no longer
+    assertEquals(await memory.dial(), [".2"]); // which does not extend the time
     await memory.clock.advance(1);
-    assertEquals(await memory.dial(), [".1", ".2"]); // and for ten more
+    assertEquals(await memory.dial(), [".1", ".2"]); // expired; learned anew
     await memory.clock.advance(10 * 60_000 - 1);
     assertEquals(await memory.dial(), [".2"]);
     memory.alive.add("10.0.0.1");
     await memory.clock.advance(1);
     assertEquals(await memory.dial(), [".1"]); // the first is up again
   });
-  await t.step("one of each family, the last one", async () => {
+  await t.step("one of each family: a new one replaces the last", async () => {
     const memory = new Remembering();
     await memory.dial(); // .2
     memory.addresses = ["10.0.0.3"];
@@ -922,20 +922,20 @@ Deno.test("Dialer remembers which address last worked", async (t) => {
     memory.addresses = ["10.0.0.1", "10.0.0.2"];
     assertEquals(await memory.dial(), [".1", ".2"]);
   });
-  await t.step("and no literal, which leaves nothing to choose", async () => {
+  await t.step("and no literals, which leave nothing to choose", async () => {
     const memory = new Remembering();
     await memory.dial();
     for (let i = 1; i <= 256; i++) await memory.dial(`10.0.0.2:${i}`);
     assertEquals(await memory.dial(), [".2"]);
   });
-  await t.step("and none that is longer than any name", async () => {
+  await t.step("and no address that is longer than any name", async () => {
     const memory = new Remembering();
     const address = `db.test:${"0".repeat(600)}1`;
     for (let i = 0; i < 2; i++) {
       assertEquals(await memory.dial(address), [".1", ".2"]);
     }
   });
-  await t.step("256 hosts, the longest unused goes first", async () => {
+  await t.step("256 hosts; the least recently used goes first", async () => {
     const memory = new Remembering();
     for (let i = 0; i < 256; i++) await memory.dial(`host${i}.test:1`);
     assertEquals(await memory.dial("host0.test:1"), [".2"]); // used again

@@ -1,5 +1,5 @@
 /**
- * A name server on 127.0.0.1 that follows a script: what it says to each
+ * A name server on 127.0.0.1 that follows a script: what it answers to each
  * question, when, and whether at all.
  *
  * @module
@@ -8,16 +8,16 @@
 import { createSocket, type Socket } from "node:dgram";
 import { once } from "node:events";
 
-/** Addresses (none: there is the name, but no such record), or what is wrong. */
+/** Addresses (none: the name exists, but has no such record), or an error. */
 export type Reply = string[] | "NXDOMAIN" | "SERVFAIL" | "REFUSED" | "silence";
 
-/** A reply that takes its time. */
+/** A reply that may be late, or lost. */
 export interface Rule {
-  /** What to say. */
+  /** What to answer. */
   reply: Reply;
-  /** When to say it, at the earliest. */
+  /** It is sent once this has settled. */
   after?: () => Promise<unknown>;
-  /** So many packets with this question get lost first. @default {0} */
+  /** How many packets with this question get lost first. @default {0} */
   lost?: number;
 }
 
@@ -29,7 +29,7 @@ const TYPES: Record<number, string> = { 1: "A", 28: "AAAA" };
 
 /** A running server; `await using` stops it. */
 export class DnsServer implements AsyncDisposable {
-  /** The questions that came, `"db.test AAAA"` each, lost ones as well. */
+  /** The questions that came, such as `"db.test AAAA"`, lost ones as well. */
   readonly questions: string[] = [];
   readonly #script: DnsScript;
   readonly #socket: Socket;
@@ -51,12 +51,12 @@ export class DnsServer implements AsyncDisposable {
     return server;
   }
 
-  /** Where it is, as `Deno.resolveDns` takes it. */
+  /** Its address, as `Deno.resolveDns` takes it. */
   get nameServer(): { ipAddr: string; port: number } {
     return { ipAddr: "127.0.0.1", port: this.#socket.address().port };
   }
 
-  /** Settles when a question comes that has not come yet. */
+  /** Settles when the question comes, or at once if it has come already. */
   asked(question: string): Promise<void> {
     if (this.questions.includes(question)) return Promise.resolve();
     return new Promise((resolve) => this.#waiting.set(question, resolve));
