@@ -19,7 +19,7 @@ import {
 
 /** Long enough to see a call wait, short enough for a test. */
 const SOON = 10;
-/** Not over before the next line, on a machine that is busy with others. */
+/** Not over before the next line runs, even on a busy machine. */
 const BRIEF = 100;
 /** Never, as far as a test is concerned. */
 const LATE = 3_600_000;
@@ -29,7 +29,7 @@ function after(ms: number): number {
   return Date.now() + ms;
 }
 
-/** Waits as something that keeps the process alive does. */
+/** Waits, and keeps the process alive meanwhile. */
 function holding<T>(promise: Promise<T>): Promise<T> {
   const timer = setInterval(() => {}, LATE);
   return promise.finally(() => clearInterval(timer));
@@ -44,9 +44,9 @@ async function assertUsable(a: Conn, b: Conn): Promise<void> {
 }
 
 /**
- * A write that is under way and cannot end, since nobody reads more than its
- * first byte; a deadline may abandon it. What it fails with, in an array, for
- * it has not failed yet.
+ * Starts a write that cannot end, since nobody reads more than its first byte;
+ * a deadline may abandon it. The promise of its failure is in an array, or the
+ * caller's `await` would wait for it.
  */
 async function stuckWrite(
   a: Conn,
@@ -62,7 +62,7 @@ async function stuckWrite(
 /** Deadlines: Go's `SetDeadline`, sentence by sentence. */
 export function deadlineTests({ test, flood }: Suite): void {
   test(
-    "ReadTimeout: fails when the time has come, not before; again and again",
+    "ReadTimeout: a read fails at its deadline, not before, and so do later ones",
     async (a, b) => {
       for (const ms of [1, 5, SOON]) {
         const at = after(ms);
@@ -77,7 +77,7 @@ export function deadlineTests({ test, flood }: Suite): void {
   );
 
   test(
-    "WriteTimeout: fails when the time has come, and says how much is out",
+    "WriteTimeout: a write fails at its deadline, and says how much is out",
     async (a, b) => {
       const [writing] = await stuckWrite(a, b, ones(flood));
       const at = after(SOON);
@@ -102,7 +102,7 @@ export function deadlineTests({ test, flood }: Suite): void {
   );
 
   test(
-    "a write that has timed out sends nothing from its array any more",
+    "a write that has timed out sends nothing more from its array",
     async (a, b) => {
       const p = ones(flood);
       const [writing] = await stuckWrite(a, b, p);
@@ -135,7 +135,7 @@ export function deadlineTests({ test, flood }: Suite): void {
     },
   );
 
-  test("PastTimeout: calls fail before anything is looked at", async (a, b) => {
+  test("PastTimeout: calls fail before any data is looked at", async (a, b) => {
     await b.write(bytes("data"));
     for (const past of [0, 1, after(-LATE), -1, -Infinity, new Date(0)]) {
       a.setDeadline(past);
@@ -170,7 +170,7 @@ export function deadlineTests({ test, flood }: Suite): void {
     },
   );
 
-  test("PresentTimeout: now is past, for calls that wait", async (a) => {
+  test("PresentTimeout: a deadline of now fails pending calls", async (a) => {
     const reading = failure(a.read(new Uint8Array(1)));
     a.setWriteDeadline(after(LATE));
     const writing = failure(a.write(zeros(flood)));
@@ -182,7 +182,7 @@ export function deadlineTests({ test, flood }: Suite): void {
   });
 
   test(
-    "FutureTimeout: calls to come fail, too, until it is moved",
+    "FutureTimeout: later calls fail, too, until the deadline is moved",
     async (a, b) => {
       a.setDeadline(after(SOON));
       const reading = failure(a.read(new Uint8Array(1)));
@@ -194,7 +194,7 @@ export function deadlineTests({ test, flood }: Suite): void {
       assertTimedOut(await failure(a.read(new Uint8Array(1))), "read", a);
       assertTimedOut(await failure(a.write(new Uint8Array(1))), "write", a);
       a.setDeadline(after(LATE));
-      // What was under way still goes out, so look for the end of it.
+      // What was under way still goes out, so read to its end.
       const tail = drain(b);
       await a.closeWrite();
       await tail;
@@ -203,7 +203,7 @@ export function deadlineTests({ test, flood }: Suite): void {
     },
   );
 
-  test("a write that waits holds the process, whatever reads do", async (a) => {
+  test("a pending write keeps the process alive after unref()", async (a) => {
     a.unref();
     a.setReadDeadline(after(1));
     assertTimedOut(
@@ -216,7 +216,7 @@ export function deadlineTests({ test, flood }: Suite): void {
     assertTimedOut(await failure(a.write(zeros(flood))), "write", a);
   });
 
-  test("all calls that wait time out together, in order", async (a) => {
+  test("all pending reads time out together, in order", async (a) => {
     const order: number[] = [];
     const reads = Array.from({ length: 8 }, async (_, i) => {
       assertTimedOut(await failure(a.read(new Uint8Array(1))), "read", a);
@@ -237,7 +237,7 @@ export function deadlineTests({ test, flood }: Suite): void {
   });
 
   test(
-    "a deadline that is moved later spares the call that waits",
+    "a deadline that is moved later does not fail a pending call",
     async (a, b) => {
       const reading = a.read(new Uint8Array(8));
       const first = after(BRIEF);
@@ -250,7 +250,7 @@ export function deadlineTests({ test, flood }: Suite): void {
     },
   );
 
-  test("a deadline that is moved earlier fells the call that waits", async (a) => {
+  test("a deadline that is moved earlier fails a pending call", async (a) => {
     a.setReadDeadline(after(LATE));
     const reading = failure(a.read(new Uint8Array(8)));
     await turn();
@@ -259,7 +259,7 @@ export function deadlineTests({ test, flood }: Suite): void {
   });
 
   test(
-    "a deadline that is cleared spares the call that waits",
+    "a deadline that is cleared does not fail a pending call",
     async (a, b) => {
       const reading = a.read(new Uint8Array(8));
       const first = after(BRIEF);
@@ -275,7 +275,7 @@ export function deadlineTests({ test, flood }: Suite): void {
 
   for (const [change, later] of [["moved", LATE], ["cleared", null]] as const) {
     test(
-      `a write deadline that is ${change} spares the write`,
+      `a write deadline that is ${change} does not fail a pending write`,
       async (a, b) => {
         a.setWriteDeadline(after(LATE));
         const writing = a.write(zeros(flood));
@@ -291,7 +291,7 @@ export function deadlineTests({ test, flood }: Suite): void {
     );
   }
 
-  test("reads and writes have deadlines of their own", async (a, b) => {
+  test("reads and writes have separate deadlines", async (a, b) => {
     a.setReadDeadline(0);
     await a.write(bytes("out"));
     assertEquals(await readText(b), "out");
@@ -306,7 +306,7 @@ export function deadlineTests({ test, flood }: Suite): void {
   });
 
   test(
-    "bytes that come for a read that has timed out are the next one's",
+    "bytes that come after a read has timed out go to the next read",
     async (a, b) => {
       const gone = new Uint8Array(8);
       for (const word of ["one", "two", "three"]) {
@@ -319,13 +319,13 @@ export function deadlineTests({ test, flood }: Suite): void {
       assertEquals(
         gone,
         new Uint8Array(8),
-        "never touched after it was reported",
+        "not touched after the timeout",
       );
     },
   );
 
   test(
-    "EOF that comes for a read that has timed out is the next one's",
+    "EOF that comes after a read has timed out goes to the next read",
     async (a, b) => {
       a.setReadDeadline(after(5));
       assertTimedOut(await failure(a.read(new Uint8Array(8))), "read", a);
@@ -348,7 +348,7 @@ export function deadlineTests({ test, flood }: Suite): void {
   });
 
   test(
-    "a deadline that is no time is refused, and changes nothing",
+    "an invalid deadline is refused, and changes nothing",
     async (a, b) => {
       a.setDeadline(after(LATE));
       for (
@@ -379,7 +379,7 @@ export function deadlineTests({ test, flood }: Suite): void {
       ] as const
     ) {
       const error = assertThrows(() => a[set](0), OpError);
-      // Go: a deadline is our own business, the peer's address is not named.
+      // As in Go, only our address: the peer has no part in a deadline.
       const { op, network, source, addr } = error;
       assertEquals([op, network, source], ["set", a.network, undefined]);
       assertEquals(String(addr), String(a.localAddr));
@@ -420,7 +420,7 @@ export function deadlineTests({ test, flood }: Suite): void {
     },
   );
 
-  test("FIN that waits for nothing needs no time", async (a, b) => {
+  test("FIN is sent even past the deadline if no write waits", async (a, b) => {
     a.setDeadline(0);
     await a.closeWrite();
     assertEquals(await readText(b), null);

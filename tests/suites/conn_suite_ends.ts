@@ -22,10 +22,10 @@ import {
   zeros,
 } from "./conn_suite_kit.ts";
 
-/** How a connection ends: one half of it, and all of it. */
+/** How a connection ends: one half of it, or all of it. */
 export function endTests({ test, flood }: Suite): void {
   test(
-    "a failed call's stack shows who awaits it, and no one else's",
+    "a failed call's stack shows who awaits it, and nobody else",
     async (a, b) => {
       const { signal } = new AbortController();
       const p = new Uint8Array(1);
@@ -79,7 +79,7 @@ export function endTests({ test, flood }: Suite): void {
     assertEquals(order, ["1 read", "2 read", "3 write", "4 write", "5 close"]);
   });
 
-  test("a failed stream's stack shows who ended it", async (a) => {
+  test("a failed stream read's stack shows who closed the connection", async (a) => {
     const reading = failure(a.readable.getReader().read());
     await turn();
     (function endsIt() {
@@ -106,7 +106,7 @@ export function endTests({ test, flood }: Suite): void {
     }
   });
 
-  test("EOF comes after the data, is null, and comes again", async (a, b) => {
+  test("EOF is null, comes after the data, and comes again", async (a, b) => {
     await a.write(bytes("the end"));
     await a.closeWrite();
     assertEquals(await readText(b), "the end");
@@ -116,7 +116,7 @@ export function endTests({ test, flood }: Suite): void {
     assertEquals(all, [null, null, null]);
   });
 
-  test("EOF reaches all readers that wait", async (a, b) => {
+  test("EOF reaches all pending reads", async (a, b) => {
     const reads = [1, 2, 3].map(() => readText(b));
     await a.write(bytes("x"));
     await a.closeWrite();
@@ -135,7 +135,7 @@ export function endTests({ test, flood }: Suite): void {
   });
 
   test(
-    "closeWrite() sends FIN behind everything that was written",
+    "closeWrite() sends FIN after everything that was written",
     async (a, b) => {
       const writing = a.write(zeros(flood));
       const small = a.write(bytes("last"));
@@ -148,7 +148,7 @@ export function endTests({ test, flood }: Suite): void {
   );
 
   test(
-    "closeWrite() twice is one; writes after it fail with EPIPE",
+    "closeWrite() is idempotent; writes after it fail with EPIPE",
     async (a, b) => {
       const both = [a.closeWrite(), a.closeWrite()];
       const early = await failure(a.write(bytes("x")));
@@ -179,7 +179,7 @@ export function endTests({ test, flood }: Suite): void {
     },
   );
 
-  test("close() fails calls that wait, at once", async (a) => {
+  test("close() fails pending calls at once", async (a) => {
     const reads = [1, 2, 3].map(() => failure(a.read(new Uint8Array(1))));
     const writes = [1, 2].map(() => failure(a.write(zeros(flood))));
     const fin = failure(a.closeWrite());
@@ -196,7 +196,7 @@ export function endTests({ test, flood }: Suite): void {
   });
 
   test(
-    "a write that close() ends sends nothing from its array any more",
+    "a write that close() ends sends nothing more from its array",
     async (a, b) => {
       const p = ones(flood);
       const writing = failure(a.write(p));
@@ -214,7 +214,7 @@ export function endTests({ test, flood }: Suite): void {
   );
 
   test(
-    "after close() every call fails as closed; addresses stay",
+    "after close() every call fails as closed; the addresses stay",
     async (a, b) => {
       const [local, remote] = [String(a.localAddr), String(a.remoteAddr)];
       await b.write(bytes("too late"));
@@ -247,7 +247,7 @@ export function endTests({ test, flood }: Suite): void {
   });
 
   test(
-    "a FIN that nobody awaits, and close(), end in silence",
+    "a FIN that nobody awaits fails silently at close()",
     async (a, b) => {
       a.write(bytes("dropped or not"));
       a.closeWrite();
@@ -256,7 +256,7 @@ export function endTests({ test, flood }: Suite): void {
     },
   );
 
-  test("reads that nobody awaits fail in silence", async (a, b) => {
+  test("reads and copies that nobody awaits fail silently", async (a, b) => {
     a.read(new Uint8Array(1));
     a[Symbol.asyncIterator]().next();
     copy(a, b);
@@ -269,7 +269,7 @@ export function endTests({ test, flood }: Suite): void {
     await turn();
   });
 
-  test("close() while one end still sends ends that one, too", async (a, b) => {
+  test("close() fails the writes of the other end", async (a, b) => {
     const sending = (async () => {
       for (;;) await a.write(new Uint8Array(1024));
     })();
@@ -281,7 +281,7 @@ export function endTests({ test, flood }: Suite): void {
     assert(!error.timeout);
   });
 
-  test("await using and using close", async (a, b) => {
+  test("await using and using close the connection", async (a, b) => {
     {
       await using _a = a;
     }
@@ -307,7 +307,7 @@ export function endTests({ test, flood }: Suite): void {
   );
 
   test(
-    "setNoDelay(), setKeepAlive(), ref() and unref() work anywhere",
+    "setNoDelay(), setKeepAlive(), ref() and unref() always work",
     async (a, b) => {
       for (const on of [true, false]) {
         a.setNoDelay(on);

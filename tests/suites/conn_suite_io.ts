@@ -19,14 +19,14 @@ import {
   zeros,
 } from "./conn_suite_kit.ts";
 
-/** Its constructor is not Uint8Array's, as `subarray()` and `slice()` expect. */
+/** `subarray()` and `slice()` call the constructor with other arguments. */
 class Packet extends Uint8Array {
   constructor(size: number) {
     super(size);
   }
 }
 
-/** Reads and writes, several at once, and taken back by signals. */
+/** Reads and writes: several at once, and aborted by signals. */
 export function ioTests({ test, flood }: Suite): void {
   test("both ends know each other's addresses", (a, b) => {
     assertEquals(String(a.localAddr), String(b.remoteAddr));
@@ -36,10 +36,10 @@ export function ioTests({ test, flood }: Suite): void {
     return Promise.resolve();
   });
 
-  /** Many times what a buffer takes, so that writes of the platform's are short. */
+  /** Many times what a buffer holds, so the platform's writes are short. */
   const much = flood / 2;
 
-  test("BasicIO: MiBs go there and back unchanged", async (a, b) => {
+  test("BasicIO: several MiB go there and back unchanged", async (a, b) => {
     const sent = pattern(much);
     const echoed = echo(b);
     const got = readFull(a, sent.length);
@@ -51,7 +51,7 @@ export function ioTests({ test, flood }: Suite): void {
   });
 
   test(
-    "bytes of a class of the caller's own go out unchanged, however many",
+    "bytes in a subclass of Uint8Array go out unchanged, however many",
     async (a, b) => {
       const sent = pattern(much);
       const { signal } = new AbortController();
@@ -74,7 +74,7 @@ export function ioTests({ test, flood }: Suite): void {
   );
 
   test(
-    "PingPong: 200 turns of 8 bytes, never split, never late",
+    "PingPong: 200 round trips of 8 bytes, none of them split",
     async (a, b) => {
       const ask = async () => {
         const p = new Uint8Array(8);
@@ -110,7 +110,7 @@ export function ioTests({ test, flood }: Suite): void {
       assertEquals(await b.read(p), 3);
       assertEquals(p, bytes("def"));
       assertEquals(await b.read(p), 2);
-      assertEquals(p, bytes("ghf"), "bytes behind the count stay as they were");
+      assertEquals(p, bytes("ghf"), "bytes beyond the count stay as they were");
     },
   );
 
@@ -125,7 +125,7 @@ export function ioTests({ test, flood }: Suite): void {
     },
   );
 
-  test("concurrent reads are served first come first served", async (a, b) => {
+  test("concurrent reads are served first come, first served", async (a, b) => {
     const order: string[] = [];
     const reads = ["1", "2", "3", "4"].map(async (name) => {
       const p = new Uint8Array(1);
@@ -213,7 +213,7 @@ export function ioTests({ test, flood }: Suite): void {
   );
 
   test(
-    "write() writes all; concurrent ones follow each other",
+    "write() writes everything; concurrent writes follow each other",
     async (a, b) => {
       const sizes = [3, much, 10, 70_000, 1, PIECE, PIECE + 1];
       const runs = readRuns(b);
@@ -234,7 +234,7 @@ export function ioTests({ test, flood }: Suite): void {
   });
 
   test(
-    "the writer may change its array once write() has settled",
+    "the caller may change its array once write() has settled",
     async (a, b) => {
       const runs = readRuns(b);
       for (const size of [10, PIECE, 1024 * 1024]) {
@@ -248,7 +248,7 @@ export function ioTests({ test, flood }: Suite): void {
   );
 
   test(
-    "zero bytes: read and written at once, and seen by nobody",
+    "reads and writes of zero bytes settle at once, without effect",
     async (a, b) => {
       const none = new Uint8Array(0);
       assert(await settlesAtOnce(b.read(none)));
@@ -257,7 +257,7 @@ export function ioTests({ test, flood }: Suite): void {
       b.setDeadline(0);
       assertEquals(await b.read(none), 0, "even past the deadline");
       const late = await failure(b.write(none));
-      assert(isTimeout(late), "but not written then");
+      assert(isTimeout(late), "but a write fails then");
       b.setDeadline(null);
       const reading = b.read(new Uint8Array(1));
       assertEquals(await b.read(none), 0, "even while another read waits");
@@ -268,7 +268,7 @@ export function ioTests({ test, flood }: Suite): void {
     },
   );
 
-  test("what is no Uint8Array is refused", async (a) => {
+  test("what is not a Uint8Array is refused", async (a) => {
     for (const p of [undefined, null, "text", [1], new ArrayBuffer(1)]) {
       for (const call of ["read", "write"] as const) {
         const error = await failure(a[call](p as unknown as Uint8Array));
@@ -277,7 +277,7 @@ export function ioTests({ test, flood }: Suite): void {
     }
   });
 
-  test("an aborted signal ends calls before they begin", async (a, b) => {
+  test("an aborted signal fails calls before they begin", async (a, b) => {
     const reason = { why: "mine" };
     const signal = AbortSignal.abort(reason);
     await a.write(bytes("x"));
@@ -291,7 +291,7 @@ export function ioTests({ test, flood }: Suite): void {
   });
 
   test(
-    "an aborted read loses no byte; the next one gets them in order",
+    "an aborted read loses no byte; the next reads get them in order",
     async (a, b) => {
       const reason = new Error("mine");
       const controller = new AbortController();
@@ -314,7 +314,7 @@ export function ioTests({ test, flood }: Suite): void {
     },
   );
 
-  test("an aborted read with nobody behind it loses no byte", async (a, b) => {
+  test("an aborted read that was alone loses no byte", async (a, b) => {
     for (const word of ["one", "two", "three"]) {
       const controller = new AbortController();
       const p = new Uint8Array(8);
@@ -329,7 +329,7 @@ export function ioTests({ test, flood }: Suite): void {
   });
 
   test(
-    "a signal that aborts later leaves a finished call alone",
+    "a signal that aborts later does not affect a finished call",
     async (a, b) => {
       const controller = new AbortController();
       const { signal } = controller;
@@ -345,7 +345,7 @@ export function ioTests({ test, flood }: Suite): void {
   );
 
   test(
-    "an aborted write ends in a prefix, and its array is the caller's",
+    "an aborted write sends a prefix, and its array is the caller's",
     async (a, b) => {
       const controller = new AbortController();
       const { signal } = controller;
@@ -383,7 +383,7 @@ export function ioTests({ test, flood }: Suite): void {
   );
 
   test(
-    "ConcurrentMethods: all at once, and the connection is still whole",
+    "ConcurrentMethods: all at once leave the connection intact",
     async (a, b) => {
       const echoed = echo(b);
       const calls: Promise<unknown>[] = [];

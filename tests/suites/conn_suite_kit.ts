@@ -45,12 +45,12 @@ export interface Suite {
 /** What may still go out after a write was reported as failed. */
 export const PIECE = 64 * 1024;
 
-/** Bytes' text. */
+/** The text of some bytes. */
 export function text(p: Uint8Array): string {
   return new TextDecoder().decode(p);
 }
 
-// Memory that is new costs more than what is done with it: 3 ms a MiB.
+// New memory costs more than what is done with it: 3 ms per MiB.
 let noughts = new Uint8Array(0);
 let changed = new Uint8Array(0);
 let patterned = new Uint8Array(0);
@@ -67,11 +67,11 @@ export function ones(n: number): Uint8Array<ArrayBuffer> {
   return changed.subarray(0, n).fill(1);
 }
 
-/** `n` bytes with a pattern in which no shift and no gap goes unnoticed. */
+/** `n` bytes with a pattern in which every shift and every gap shows. */
 export function pattern(n: number): Uint8Array<ArrayBuffer> {
   if (patterned.length < n) {
     patterned = new Uint8Array(n);
-    // Of xorshift32, so that it repeats itself nowhere near.
+    // xorshift32: it does not repeat within any length used here.
     for (let i = 0, x = 0x9e3779b9; i < n; i++) {
       x ^= x << 13;
       x ^= x >>> 17;
@@ -82,7 +82,7 @@ export function pattern(n: number): Uint8Array<ArrayBuffer> {
   return patterned.subarray(0, n);
 }
 
-/** Whether two arrays hold the same; fast, and silent about 1 MiB of them. */
+/** Whether two arrays are equal; fast, and a failure does not print 1 MiB. */
 export function same(p: Uint8Array, q: Uint8Array): boolean {
   if (p.length !== q.length) return false;
   for (let i = 0; i < p.length; i++) if (p[i] !== q[i]) return false;
@@ -129,7 +129,7 @@ export async function readRuns(conn: Conn): Promise<[number, number][]> {
   return runs;
 }
 
-/** Reads and drops `limit` bytes, or what comes before EOF; how many. */
+/** Drops `limit` bytes, or what comes before EOF; returns how many. */
 export async function drain(conn: Conn, limit = Infinity): Promise<number> {
   const p = new Uint8Array(PIECE);
   let count = 0;
@@ -141,7 +141,7 @@ export async function drain(conn: Conn, limit = Infinity): Promise<number> {
   return count;
 }
 
-/** Sends back what comes, until EOF, and EOF too. */
+/** Sends back what comes, until EOF, and then FIN. */
 export async function echo(conn: Conn): Promise<void> {
   for await (const chunk of conn) await conn.write(chunk);
   await conn.closeWrite();
@@ -164,7 +164,7 @@ export async function settlesAtOnce(
   return settled;
 }
 
-/** The error of a deadline, complete. */
+/** Checks the error of a deadline in full. */
 export function assertTimedOut(
   error: unknown,
   op: OpError["op"],
@@ -178,7 +178,7 @@ export function assertTimedOut(
   assertEquals(error.message, `${prefix(op, conn)}: i/o timeout`);
 }
 
-/** The error of a call on a closed connection, complete. */
+/** Checks the error of a call on a closed connection in full. */
 export function assertClosed(
   error: unknown,
   op: OpError["op"],
@@ -193,7 +193,7 @@ export function assertClosed(
   );
 }
 
-/** An OpError of this connection. */
+/** Checks an OpError of this connection. */
 export function assertOpError(
   error: unknown,
   op: OpError["op"],

@@ -49,7 +49,7 @@ export function streamTests({ test, flood }: Suite): void {
     },
   );
 
-  test("break closes nothing, and loses nothing", async (a, b) => {
+  test("break out of iteration closes and loses nothing", async (a, b) => {
     await a.write(bytes("first"));
     for await (const chunk of b) {
       assertEquals(text(chunk), "first");
@@ -66,7 +66,7 @@ export function streamTests({ test, flood }: Suite): void {
     assertEquals(rest.join(""), "third");
   });
 
-  test("return() takes its own steps out of the line", async (a, b) => {
+  test("return() ends its own pending steps only", async (a, b) => {
     const iterator = b[Symbol.asyncIterator]();
     const steps = [iterator.next(), iterator.next()];
     const other = b[Symbol.asyncIterator]().next();
@@ -77,11 +77,11 @@ export function streamTests({ test, flood }: Suite): void {
     await a.write(bytes("one"));
     await a.closeWrite();
     const { value } = await other;
-    assertEquals(value && text(value), "one", "another's goes on");
+    assertEquals(value && text(value), "one", "another iterator goes on");
     assertEquals(await reading, null);
   });
 
-  test("an iterator that was returned reads no more", async (a, b) => {
+  test("an iterator reads no more after return()", async (a, b) => {
     const iterator = b[Symbol.asyncIterator]();
     await a.write(bytes("kept"));
     const value = "mine";
@@ -103,7 +103,7 @@ export function streamTests({ test, flood }: Suite): void {
   });
 
   test(
-    "iteration, read() and the stream take turns in one line",
+    "iteration, read() and the stream share one queue",
     async (a, b) => {
       const step = b[Symbol.asyncIterator]().next();
       const p = new Uint8Array(3);
@@ -122,7 +122,7 @@ export function streamTests({ test, flood }: Suite): void {
     },
   );
 
-  test("iteration fails as the reads do: deadline, close", async (a, b) => {
+  test("iteration fails as reads do: deadline, close", async (a, b) => {
     const iterator = a[Symbol.asyncIterator]();
     a.setReadDeadline(0);
     assertTimedOut(await failure(iterator.next()), "read", a);
@@ -146,7 +146,7 @@ export function streamTests({ test, flood }: Suite): void {
   });
 
   test(
-    "readable is one stream, and takes a buffer of the caller's",
+    "readable is always the same stream, and takes a caller's buffer",
     async (a, b) => {
       assert(b.readable === b.readable && b.writable === b.writable);
       await a.write(bytes("hello"));
@@ -176,7 +176,7 @@ export function streamTests({ test, flood }: Suite): void {
   });
 
   test(
-    "readable ends for a reader that took another's place",
+    "readable ends at EOF for a reader that took another's place",
     async (a, b) => {
       const first = b.readable.getReader();
       const left = failure(first.read());
@@ -200,7 +200,7 @@ export function streamTests({ test, flood }: Suite): void {
   });
 
   test(
-    "cancelling readable closes the connection, also while it waits",
+    "cancelling readable closes the connection, even while a read waits",
     async (a, b) => {
       const reader = b.readable.getReader();
       const reading = reader.read();
@@ -235,7 +235,7 @@ export function streamTests({ test, flood }: Suite): void {
   });
 
   test(
-    "aborting writable does so at once, though a write is stuck",
+    "aborting writable closes at once, even if a write is stuck",
     async (a, b) => {
       const writer = a.writable.getWriter();
       const writing = failure(writer.write(zeros(flood)));
@@ -265,7 +265,7 @@ export function streamTests({ test, flood }: Suite): void {
     assertTimedOut(await failure(a.read(new Uint8Array(1))), "read", a);
   });
 
-  test("pipes go through whole, both ways at once", async (a, b) => {
+  test("pipes pass everything on, both ways at once", async (a, b) => {
     const sent = pattern(512 * 1024);
     const echoed = b.readable.pipeTo(b.writable);
     const source = new Blob([sent]).stream().pipeTo(a.writable);

@@ -23,15 +23,15 @@ import {
   turn,
 } from "../support.ts";
 
-/** Where the suite's listeners live. */
+/** How the suite listens, and how clients connect. */
 export interface ListenerWorld {
-  /** Listens; at `address`, if given, where an earlier listener has been. */
+  /** Listens; on `address`, if given, where an earlier listener has been. */
   listen(options?: ListenOptions, address?: string): Promise<Listener>;
   /** An address that is free, and stays so unless the test takes it. */
   own?: string;
   /** A client, connected. */
   connect(listener: Listener): Promise<Conn>;
-  /** Leaves a client in the queue that has reset already, if there is such. */
+  /** Leaves a client in the queue that has already reset, where possible. */
   reset?(listener: Listener): Promise<void>;
 }
 
@@ -43,7 +43,7 @@ export function listenerSuite(name: string, world: ListenerWorld): void {
   const anew = ({ addr }: Listener) =>
     listenAnew(() => listen({}, String(addr)));
 
-  /** A client that has said who it is. */
+  /** A client that has sent its ID. */
   async function client(listener: Listener, id: number): Promise<Conn> {
     const conn = await world.connect(listener);
     await conn.write(Uint8Array.of(id));
@@ -64,7 +64,7 @@ export function listenerSuite(name: string, world: ListenerWorld): void {
     assertEquals(server.network, listener.addr.transport);
   });
 
-  test("callers are served first come first served", async () => {
+  test("accept() calls are served first come, first served", async () => {
     await using listener = await listen();
     const calls = [1, 2, 3].map(() => listener.accept());
     for (const id of [1, 2, 3]) {
@@ -74,7 +74,7 @@ export function listenerSuite(name: string, world: ListenerWorld): void {
     }
   });
 
-  test("clients wait in line for callers", async () => {
+  test("clients wait in the queue for accept()", async () => {
     await using listener = await listen();
     await using _one = await client(listener, 1);
     await using _two = await client(listener, 2);
@@ -83,7 +83,7 @@ export function listenerSuite(name: string, world: ListenerWorld): void {
     assertEquals([await idOf(first), await idOf(second)], [1, 2]);
   });
 
-  test("an aborted signal fails accept() before anything", async () => {
+  test("accept() with an aborted signal fails, and takes no client", async () => {
     await using listener = await listen();
     await using _client = await client(listener, 1);
     const reason = new Error("gone");
@@ -95,7 +95,7 @@ export function listenerSuite(name: string, world: ListenerWorld): void {
     assertEquals(await idOf(server), 1);
   });
 
-  test("an abort takes the caller out of the line", async () => {
+  test("an abort takes an accept() call out of the queue", async () => {
     await using listener = await listen();
     const { controller, signal, listeners } = countedSignal();
     const reason = new Error("gone");
@@ -109,7 +109,7 @@ export function listenerSuite(name: string, world: ListenerWorld): void {
     assertEquals(await idOf(server), 1);
   });
 
-  test("one signal for listener and caller: the caller gets its reason", async () => {
+  test("one signal for listen() and accept(): accept() rejects with its reason", async () => {
     const { controller, signal } = countedSignal();
     await using listener = await listen({ signal });
     const loop = (async () => {
@@ -123,7 +123,7 @@ export function listenerSuite(name: string, world: ListenerWorld): void {
     await loop;
   });
 
-  test("an abort in the middle of the line moves nobody else", async () => {
+  test("an abort in the middle of the queue does not affect other calls", async () => {
     await using listener = await listen();
     const controller = new AbortController();
     const first = listener.accept();
@@ -138,7 +138,7 @@ export function listenerSuite(name: string, world: ListenerWorld): void {
     assertEquals([await idOf(one), await idOf(two)], [1, 2]);
   });
 
-  test("what comes for a caller who has gone is the next caller's", async () => {
+  test("a client that comes for an aborted call goes to the next call", async () => {
     await using listener = await listen();
     const controller = new AbortController();
     const gone = listener.accept({ signal: controller.signal });
@@ -152,7 +152,7 @@ export function listenerSuite(name: string, world: ListenerWorld): void {
     assertEquals([await idOf(one), await idOf(two)], [1, 2]);
   });
 
-  test("an abort that races the connection loses none", async () => {
+  test("an abort that races a connection does not lose it", async () => {
     await using listener = await listen();
     for (let id = 0; id < 10; id++) {
       const controller = new AbortController();
@@ -169,7 +169,7 @@ export function listenerSuite(name: string, world: ListenerWorld): void {
     }
   });
 
-  test("no signal is listened to after its call", async () => {
+  test("accept() leaves no listener on its signal", async () => {
     const listener = await listen();
     const { signal, listeners } = countedSignal();
     const calls = [listener.accept({ signal }), listener.accept({ signal })];
@@ -183,7 +183,7 @@ export function listenerSuite(name: string, world: ListenerWorld): void {
     assertEquals(listeners(), 0);
   });
 
-  test("close() fails every waiting caller at once", async () => {
+  test("close() fails all pending calls at once", async () => {
     const listener = await listen();
     let failed = 0;
     const calls = Array.from({ length: 5 }, () => {
@@ -224,7 +224,7 @@ export function listenerSuite(name: string, world: ListenerWorld): void {
     await roundTrip(client, server);
   });
 
-  test("an address in use is refused until then", async () => {
+  test("an address in use is refused", async () => {
     await using first = await listen();
     const address = String(first.addr);
     const error = await assertRejects(() => listen({}, address), OpError);
@@ -232,7 +232,7 @@ export function listenerSuite(name: string, world: ListenerWorld): void {
     assertEquals(String(error.addr), address);
   });
 
-  test("accepted connections outlive it", async () => {
+  test("accepted connections stay open after close()", async () => {
     const listener = await listen();
     await using client = await world.connect(listener);
     await using server = await listener.accept();
@@ -240,13 +240,13 @@ export function listenerSuite(name: string, world: ListenerWorld): void {
     await roundTrip(client, server);
   });
 
-  test("close() ends clients that nobody has accepted", async () => {
+  test("close() closes clients that nobody has accepted", async () => {
     const listener = await listen();
     const controller = new AbortController();
     const gone = listener.accept({ signal: controller.signal });
     controller.abort();
     await rejectsWith(gone, controller.signal.reason);
-    // The first is taken for the caller who has gone; the second waits.
+    // The first is accepted for the aborted call; the second waits.
     await using one = await world.connect(listener);
     await using two = await world.connect(listener);
     await turn();
@@ -259,7 +259,7 @@ export function listenerSuite(name: string, world: ListenerWorld): void {
     }
   });
 
-  test("for await takes clients until close()", async () => {
+  test("for await accepts clients until close()", async () => {
     const listener = await listen();
     const ids: number[] = [];
     const loop = (async () => {
@@ -276,7 +276,7 @@ export function listenerSuite(name: string, world: ListenerWorld): void {
     assertEquals(ids, [1, 2, 3]);
   });
 
-  test("close() ends a waiting for await in silence", async () => {
+  test("close() ends a pending for await without an error", async () => {
     const listener = await listen();
     const loop = (async () => {
       for await (const _ of listener) throw new Error("iterated");
@@ -285,7 +285,7 @@ export function listenerSuite(name: string, world: ListenerWorld): void {
     await loop;
   });
 
-  test("loops share one listener", async () => {
+  test("two for await loops share one listener", async () => {
     const listener = await listen();
     const ids: number[] = [];
     const loop = async () => {
@@ -303,7 +303,7 @@ export function listenerSuite(name: string, world: ListenerWorld): void {
     assertEquals(ids.sort(), [1, 2, 3, 4]);
   });
 
-  test("break closes it", async () => {
+  test("break out of for await closes the listener", async () => {
     const listener = await listenOwn();
     await using _client = await world.connect(listener);
     for await (const conn of listener) {
@@ -314,7 +314,7 @@ export function listenerSuite(name: string, world: ListenerWorld): void {
     await using _again = await anew(listener);
   });
 
-  test("a throw in the loop closes it", async () => {
+  test("a throw in for await closes the listener", async () => {
     const listener = await listenOwn();
     await using _client = await world.connect(listener);
     const boom = new Error("boom");
@@ -328,7 +328,7 @@ export function listenerSuite(name: string, world: ListenerWorld): void {
     await using _again = await anew(listener);
   });
 
-  test("close() before break is no error", async () => {
+  test("close() before break is not an error", async () => {
     const listener = await listen();
     await using _client = await world.connect(listener);
     for await (const conn of listener) {
@@ -338,7 +338,7 @@ export function listenerSuite(name: string, world: ListenerWorld): void {
     }
   });
 
-  test("await using closes it", async () => {
+  test("await using closes the listener", async () => {
     let closed: Listener;
     {
       await using listener = await listenOwn();
@@ -351,7 +351,7 @@ export function listenerSuite(name: string, world: ListenerWorld): void {
     const reason = new Error("not today");
     const signal = AbortSignal.abort(reason);
     await rejectsWith(listen({ signal }), reason);
-    // Before anything is opened: it does not find that the address is taken.
+    // It fails before it opens anything: it does not find the address taken.
     await using listener = await listen();
     await rejectsWith(listen({ signal }, String(listener.addr)), reason);
   });
@@ -368,7 +368,7 @@ export function listenerSuite(name: string, world: ListenerWorld): void {
     assertEquals(listeners(), 0);
   });
 
-  test("its signal closes it", async () => {
+  test("an abort of its signal closes the listener", async () => {
     const { controller, signal, listeners } = countedSignal();
     const listener = await listenOwn({ signal });
     assertEquals(listeners(), 1);
@@ -384,14 +384,14 @@ export function listenerSuite(name: string, world: ListenerWorld): void {
     assertEquals(listeners(), 0);
   });
 
-  test("its signal is let go by close()", async () => {
+  test("close() leaves no listener on its signal", async () => {
     const { signal, listeners } = countedSignal();
     const listener = await listen({ signal });
     await listener.close();
     assertEquals(listeners(), 0);
   });
 
-  Deno.test(`${name} listener: options are checked first`, async (t) => {
+  Deno.test(`${name} listener: listen() checks its options first`, async (t) => {
     const types: Record<string, unknown> = {
       noDelay: 1,
       keepAlive: "yes",
@@ -414,7 +414,7 @@ export function listenerSuite(name: string, world: ListenerWorld): void {
 
   if (!reset) return;
 
-  test("a client that has reset already is nobody's business", async () => {
+  test("a client that has already reset is reported, and skipped", async () => {
     const kinds: string[] = [];
     await using listener = await listen({
       onAcceptError: ({ error, kind, retryMs }) => {
@@ -441,7 +441,7 @@ export function listenerSuite(name: string, world: ListenerWorld): void {
     rejects: (thrown) => Promise.reject(thrown),
   };
   for (const [how, fail] of Object.entries(failures)) {
-    test(`an onAcceptError that ${how} is printed`, async () => {
+    test(`if onAcceptError ${how}, its error is printed`, async () => {
       const thrown = new Error("boom");
       const printed = Promise.withResolvers<unknown[]>();
       const original = console.error;
@@ -461,7 +461,7 @@ export function listenerSuite(name: string, world: ListenerWorld): void {
     });
   }
 
-  test("onAcceptError may close it", async () => {
+  test("onAcceptError may close the listener", async () => {
     const listener = await listen({
       onAcceptError: () => void listener.close(),
     });
