@@ -429,6 +429,12 @@ Deno.test("platformPath() is undone by UnixAddr", async (t) => {
   });
 });
 
+Deno.test("addresses are frozen: dials and errors share them", () => {
+  for (const addr of [new TcpAddr("::1", 80), new UnixAddr("/s")]) {
+    assert(Object.isFrozen(addr));
+  }
+});
+
 Deno.test("addresses are Deno.Addr objects, and plain JSON", async (t) => {
   // That these lines compile is half of the test.
   const tcp: Deno.NetAddr = new TcpAddr("::1", 80);

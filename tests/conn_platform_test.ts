@@ -284,7 +284,8 @@ Deno.test("Conn keeps the process alive while a call waits, and never ends it", 
         await a.read(p).catch(() => {});
         a.setReadDeadline(null);
         a.read(p).then((n) => { console.log("read", n); a.close(); });
-        setTimeout(() => b.write(p.subarray(0, 3)).then(() => b.close()), 20);`,
+        Deno.unrefTimer(setTimeout(() =>
+          b.write(p.subarray(0, 3)).then(() => b.close()), 20));`,
       out: "end of script\nread 3",
     },
     "a read after unref() does not keep it alive": {

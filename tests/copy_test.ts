@@ -68,15 +68,16 @@ Deno.test("both copy functions refuse what is not a Conn, and close nothing", {
   timeout: STUCK_MS,
 }, async () => {
   const [a, b] = await pair();
-  const raw = { ...b } as unknown as Conn;
-  for (
-    const call of [
-      () => copy(a, raw),
-      () => copy(raw, a),
-      () => copyBidirectional(a, raw),
-      () => copyBidirectional(raw, a),
-    ]
-  ) await assertRejects(call, TypeError, "not a Conn");
+  for (const odd of [{ ...b }, {}, null] as unknown as Conn[]) {
+    for (
+      const call of [
+        () => copy(a, odd),
+        () => copy(odd, a),
+        () => copyBidirectional(a, odd),
+        () => copyBidirectional(odd, a),
+      ]
+    ) await assertRejects(call, TypeError, "not a Conn");
+  }
   await a.write(bytes("x"));
   assertEquals(await b.read(new Uint8Array(1)), 1);
   a.close();
@@ -261,15 +262,6 @@ Deno.test(
       assertEquals((await copied as OpError).code, "EPIPE");
       assertEquals(await readText(a), "stays");
       closeAll();
-    });
-
-    await t.step("an argument that is not a connection", async () => {
-      const [a, b] = await pair();
-      for (const [from, to] of [[a, {}], [{}, b], [null, b]]) {
-        await assertRejects(() => copy(from as Conn, to as Conn), TypeError);
-      }
-      a.close();
-      b.close();
     });
   },
 );

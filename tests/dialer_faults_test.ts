@@ -337,16 +337,6 @@ Deno.test("a connector that misbehaves fails its address", async (t) => {
     const error = await failureOf({ connect }, "10.0.0.1:1");
     assertEquals(error.message, "dial tcp 10.0.0.1:1: not this one");
   });
-  await t.step("settles twice", async () => {
-    const { conn, closed } = counted();
-    const connect = () =>
-      new Promise<Deno.Conn>((resolve, reject) => {
-        resolve(conn);
-        reject(new Error("after all"));
-      });
-    (await dial("tcp", "10.0.0.1:1", { connect })).close();
-    assertEquals(closed(), 1);
-  });
 });
 
 Deno.test("an abort at the moment of success comes too late or closes the connection", async (t) => {

@@ -402,12 +402,6 @@ Deno.test("reasonText() is fast for a text that is full of blanks", () => {
   assert(performance.now() - start < 1_000); // else: a quarter of an hour
 });
 
-Deno.test("addresses are frozen: dials and errors share them", () => {
-  for (const addr of [new TcpAddr("::1", 80), new UnixAddr("/s")]) {
-    assert(Object.isFrozen(addr));
-  }
-});
-
 Deno.test("reasonText() uses Go's text for an errno", async (t) => {
   for (const [code, words] of Object.entries(WORDS)) {
     await t.step(`${code}: ${words}`, () => {

@@ -4,9 +4,6 @@
  * Go's net package, written for this contract: EOF is `null`, no byte is lost,
  * writes are whole, buffers are the caller's once a call has settled.
  *
- * Where a pending promise alone does not keep the process alive (a network in
- * memory), `makePair` has to do so until `stop`.
- *
  * @module
  */
 
