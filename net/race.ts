@@ -272,8 +272,8 @@ export class Race<T extends Candidate, C> {
     // one or two more turns of the loop will show it.
     if (attempt.turns-- > 0) return attempt.alarm.setIn(0);
     const error = new DeadlineExceededError();
+    attempt.abort.abort(error); // before the next one starts
     this.#fail(attempt, error);
-    attempt.abort.abort(error);
   }
 
   #fail(attempt: Run<T>, error: unknown): void {

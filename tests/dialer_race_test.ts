@@ -432,6 +432,31 @@ Deno.test("dial() with attemptDelay Infinity shares its timeout among the addres
   );
 });
 
+Deno.test("a serial dial aborts an attempt before the next one starts", async () => {
+  const clock = new FakeClock();
+  const seen: string[] = [];
+  const dialling = dial("tcp", "db.test:1", {
+    clock,
+    attemptDelay: Infinity,
+    attemptTimeout: 100,
+    resolve: () => Promise.resolve(["10.0.0.1", "10.0.0.2"]),
+    connect: (addr, { signal }) => {
+      seen.push(`start ${addr}`);
+      signal.addEventListener("abort", () => seen.push(`abort ${addr}`));
+      return new Promise(() => {});
+    },
+  });
+  const failed = assertRejects(() => dialling, DialError);
+  await clock.advance(200);
+  await failed;
+  assertEquals(seen, [
+    "start 10.0.0.1:1",
+    "abort 10.0.0.1:1",
+    "start 10.0.0.2:1",
+    "abort 10.0.0.2:1",
+  ]);
+});
+
 Deno.test("timeout and attemptTimeout are exact", async (t) => {
   const script: Script = { "10.0.0.1": [0, "hang"], "10.0.0.2": [0, "hang"] };
   await t.step("timeout ends the whole dial", async () => {
