@@ -71,7 +71,9 @@ export interface DialOptions {
   /**
    * Milliseconds to wait for an address to answer before the next one is tried,
    * too: RFC 8305's Connection Attempt Delay, kept between 10 and 2000.
-   * `Infinity` tries strictly one after another, as Go's serial dial does.
+   * `Infinity` tries strictly one after another, as Go's serial dial does; with
+   * a `timeout`, each address then gets an equal share of the time left, at
+   * least 2 s.
    *
    * @default {250}
    */
@@ -170,12 +172,13 @@ interface Remembered {
 /**
  * Dials with defaults, and starts each dial of a host and port with the address
  * that last worked there, if the resolver still returns it: a dead address
- * costs `attemptDelay` once, not each time. An address is forgotten if it
- * fails, or has not answered when the dial is aborted or times out. (A serial
- * dial, with `attemptDelay: Infinity`, waits for it until then: set a timeout.)
- * At most 256 hosts and ports are remembered, with one address of each family.
- * After 10 minutes, however often it was used, the resolver's order counts
- * again.
+ * costs `attemptDelay` once, not each time. If the resolver returns it late, it
+ * is tried at once. An address is forgotten if it fails, if another one is
+ * faster in spite of its start, or if it has not answered when the dial is
+ * aborted or times out. (A serial dial, with `attemptDelay: Infinity`, waits for
+ * it: set a timeout.) At most 256 hosts and ports are remembered, with one
+ * address of each family. After 10 minutes, however often it was used, the
+ * resolver's order counts again.
  *
  * @example
  * ```ts

@@ -22,7 +22,8 @@ export interface DialAttempt {
   durationMs: number;
   /**
    * How it ended. "canceled": another address was faster. "timeout": no answer
-   * within `attemptTimeout` or `timeout`, or the system gave up (ETIMEDOUT).
+   * within `attemptTimeout`, `timeout` or, in a serial dial, its share of that;
+   * or the system gave up (ETIMEDOUT).
    * "denied": the sandbox, or a firewall on this side, does not allow it.
    * "unreachable": no route, or none that works. "failed": anything else; see
    * `code`.
