@@ -1,4 +1,5 @@
-import { Alarm, type Clock, systemClock } from "./clock.ts";
+import { Alarm, type Clock } from "./clock.ts";
+import { Turns } from "./turns.ts";
 
 /** What became of the connections that were open when a shutdown began. */
 export interface ShutdownReport {
@@ -31,7 +32,7 @@ export class Drain {
   readonly #items: Drainable[] = [];
   readonly #drained = Promise.withResolvers<void>();
   readonly #deadline: Alarm;
-  readonly #grace: Alarm;
+  readonly #grace = new Turns(() => this.ended());
   readonly #force: () => void;
   /** When it forces, if something still runs. */
   #forceAt = Infinity;
@@ -45,7 +46,6 @@ export class Drain {
     this.#clock = clock;
     this.#force = force;
     this.#deadline = new Alarm(clock, () => this.#forceAll(), true);
-    this.#grace = new Alarm(systemClock, () => this.ended(), true);
     this.report = this.#run(before);
   }
 
@@ -90,7 +90,7 @@ export class Drain {
     this.forced = true;
     if (!this.#runs()) return;
     this.#force();
-    this.#grace.setIn(0);
+    this.#grace.start(1);
   }
 
   #runs(): boolean {

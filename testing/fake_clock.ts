@@ -89,8 +89,8 @@ export class FakeClock implements Clock {
    * Moves the clock. Timers, including those set on the way, fire in the order
    * in which they are due, each when the clock shows its time. Before the
    * first, after each and after the last, everything that needs no time runs:
-   * promise jobs and one turn of the event loop. `advance(0)` does just that,
-   * and fires what is due.
+   * promise jobs, and one turn of the event loop, or more while a server waits
+   * for some. `advance(0)` does just that, and fires what is due.
    *
    * Calls are queued: each starts where the previous one stopped.
    *

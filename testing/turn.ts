@@ -5,6 +5,8 @@
  * @module
  */
 
+import { Turns, turnsUnderWay } from "../net/turns.ts";
+
 /**
  * After this many operations of one kind in a row everybody else gets a turn.
  * Fakes settle in promise jobs: two peers that answer each other for ever would
@@ -15,9 +17,6 @@ const BURST = 1_000;
 /** How many turns may pass before a clock stops waiting for what is delayed. */
 const MAX_TURNS = 100;
 
-/** Operations that a {@linkcode Pace} has put off to the next turn. */
-let delayed = 0;
-
 /** Lets the event loop turn once; timers of 0 ms that were set before fire. */
 export function turn(): Promise<void> {
   return new Promise((resolve) => setTimeout(resolve, 0));
@@ -26,7 +25,7 @@ export function turn(): Promise<void> {
 /** Lets everything that needs no time happen: promise jobs run to their end. */
 export async function settle(): Promise<void> {
   await turn();
-  for (let turns = 0; delayed > 0 && turns < MAX_TURNS; turns++) await turn();
+  for (let n = 0; turnsUnderWay() && n < MAX_TURNS; n++) await turn();
 }
 
 /** Lets promises settle at once, except every thousandth, which waits. */
@@ -36,10 +35,6 @@ export class Pace {
   /** Calls `settle` now or, after too many in a row, a turn later. */
   run(settle: () => void): void {
     if (++this.#count % BURST !== 0) return settle();
-    delayed++;
-    setTimeout(() => {
-      delayed--;
-      settle();
-    }, 0);
+    new Turns(settle).start(1);
   }
 }

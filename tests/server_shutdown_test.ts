@@ -361,6 +361,25 @@ Deno.test(
   }),
 );
 
+Deno.test(
+  "close() from a handler that goes on has ended after one advance(0) of a fake clock",
+  inMemory(async ({ clock, net }) => {
+    const release = Promise.withResolvers<void>();
+    const reported: number[][] = [];
+    const server = serve(await net.listen("tcp", ":80"), async (conn) => {
+      await conn.read(new Uint8Array(1));
+      server.close().then((report) => reported.push(counts(report)));
+      await release.promise;
+    });
+    using client = await net.dial("tcp", "10.0.0.1:80");
+    await client.write(bytes("x"));
+    await clock.advance(0);
+    assertEquals(reported, [[0, 1, 0]]);
+    release.resolve();
+    await server.finished;
+  }),
+);
+
 Deno.test("shutdown() stops accepting before it aborts the handlers' signals", async () => {
   const fake = new FakeListener();
   const heard = Promise.withResolvers<string[]>();
