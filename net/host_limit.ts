@@ -1,8 +1,19 @@
+import { Turns } from "./turns.ts";
+
+/** In so many turns of the loop a server reads an end that has arrived. */
+const TURNS = 5;
+
+interface Host {
+  count: number;
+  /** Those who wait for a place, in order; each call gives one. */
+  readonly waiting: Set<() => void>;
+}
+
 /** How many connections each host has, if that is limited. */
 export class HostLimit {
   /** The most that one host may have; `Infinity`: not limited. */
   readonly most: number;
-  readonly #counts = new Map<string, number>();
+  readonly #hosts = new Map<string, Host>();
 
   /** Allows each host at most `most` connections. */
   constructor(most: number) {
@@ -11,21 +22,50 @@ export class HostLimit {
 
   /** How many hosts have any; those that have gone leave nothing behind. */
   get size(): number {
-    return this.#counts.size;
+    return this.#hosts.size;
   }
 
-  /** One more from `host`; `false` if it has as many as it may. */
-  enter(host: string): boolean {
-    const count = this.#counts.get(host) ?? 0;
-    if (count >= this.most) return false;
-    this.#counts.set(host, count + 1);
+  /** One more from `name`; `false` if it has as many as it may. */
+  enter(name: string): boolean {
+    const host = this.#hosts.get(name);
+    if (host === undefined) {
+      this.#hosts.set(name, { count: 1, waiting: new Set() });
+      return true;
+    }
+    if (host.count >= this.most) return false;
+    host.count++;
     return true;
   }
 
-  /** One from `host`, which had entered, has gone. */
-  leave(host: string): void {
-    const count = this.#counts.get(host)! - 1;
-    if (count === 0) this.#counts.delete(host);
-    else this.#counts.set(host, count);
+  /**
+   * Waits for a place of `name`, which has none to spare: `false` if none comes
+   * in a few turns of the loop. When a client closes a connection and dials
+   * anew, the runtime often tells of the new one first. No more wait than have
+   * a place: these alone can have ended.
+   */
+  wait(name: string): Promise<boolean> {
+    const { waiting } = this.#hosts.get(name)!;
+    if (waiting.size >= this.most) return Promise.resolve(false);
+    return new Promise((resolve) => {
+      const turns = new Turns(() => {
+        waiting.delete(give);
+        resolve(false);
+      });
+      const give = () => {
+        waiting.delete(give);
+        turns.clear();
+        resolve(true);
+      };
+      waiting.add(give);
+      turns.start(TURNS);
+    });
+  }
+
+  /** One from `name`, which had a place, has gone; who waits is next. */
+  leave(name: string): void {
+    const host = this.#hosts.get(name)!;
+    const [give] = host.waiting;
+    if (give) give();
+    else if (--host.count === 0) this.#hosts.delete(name);
   }
 }

@@ -4,8 +4,9 @@
  *
  * Invariants: a session is in `#sessions` from its connection's arrival until
  * its handler has ended and the connection is closed, or until it is detached.
- * All that time it takes one slot, and one of its host's places. One that is
- * added after a shutdown has begun was accepted before.
+ * All that time it takes one slot, and, from the start of its handler, one of
+ * its host's places. One that is added after a shutdown has begun was accepted
+ * before.
  *
  * @module
  */
@@ -37,7 +38,8 @@ const DEFAULT_SHUTDOWN_TIMEOUT = 10_000;
 interface Session extends Drainable, Entry {
   readonly conn: Conn;
   readonly context: Context;
-  readonly host: string | undefined;
+  /** Whose place it has, if hosts are limited. */
+  host: string | undefined;
   /** Ends its idle timeout, if it has one. */
   readonly unwatch: (() => void) | undefined;
 }
@@ -236,13 +238,11 @@ export class Server implements AsyncDisposable {
   }
 
   #serve(conn: Conn): void {
-    const host = this.#hostOf(conn);
-    if (host !== undefined && !this.#admit(conn, host)) return;
     const context = new Context(conn, () => this.#end(session));
     const session: Session = {
       conn,
       context,
-      host,
+      host: undefined,
       unwatch: this.#idleTimeout === Infinity
         ? undefined
         : watchIdle(conn, this.#idleTimeout),
@@ -252,8 +252,23 @@ export class Server implements AsyncDisposable {
     this.#sessions.add(session);
     this.#connections?.add(conn);
     // If it was accepted just as a shutdown began, it is part of that.
-    const drain = this.#drain;
-    drain?.add(session);
+    this.#drain?.add(session);
+    const host = this.#hostOf(conn);
+    if (host === undefined || this.#hosts.enter(host)) this.#run(session, host);
+    else this.#waitForPlace(session, host);
+  }
+
+  async #waitForPlace(session: Session, host: string): Promise<void> {
+    const entered = await this.#hosts.wait(host);
+    if (entered) this.#run(session, host);
+    else this.#refuse(session, host);
+  }
+
+  /** Runs the handler; `host` is whose place it has, if hosts are limited. */
+  #run(session: Session, host: string | undefined): void {
+    session.host = host;
+    if (session.outcome === "forced") return this.#end(session); // it waited
+    const { conn, context } = session;
     let failed = false;
     const fail = (error: unknown) => {
       if (this.#hasCaused(error, context.reason)) return;
@@ -265,7 +280,7 @@ export class Server implements AsyncDisposable {
       fail(error); // from the close
       end();
     });
-    if (drain) this.#dismiss(context);
+    if (this.#drain) this.#dismiss(context);
   }
 
   /** Tells a handler to end, unless its connection is no longer ours. */
@@ -280,9 +295,12 @@ export class Server implements AsyncDisposable {
     return remoteAddr.transport === "tcp" ? remoteAddr.hostname : undefined;
   }
 
-  #admit(conn: Conn, host: string): boolean {
-    if (this.#hosts.enter(host)) return true;
+  /** Closes one connection too many. */
+  #refuse(session: Session, host: string): void {
+    const { conn } = session;
     discard(conn);
+    this.#end(session);
+    if (session.outcome === "forced") return;
     this.#report(
       new OpError({
         op: "accept",
@@ -293,7 +311,6 @@ export class Server implements AsyncDisposable {
       }),
       conn,
     );
-    return false;
   }
 
   /** A connection was closed, or detached. The first call counts. */

@@ -154,6 +154,82 @@ Deno.test("maxConnectionsPerHost closes one too many at once, and reports it", {
   assertEquals([forced, failed], [0, 0]);
 });
 
+// The runtime often reports a client's next connection before the end of its
+// last one, which then has the only place.
+const rounds: Record<string, Handler> = {
+  "echoes until EOF": echo,
+  "returns after its reply": async (conn) => {
+    await conn.read(new Uint8Array(1));
+    await conn.write(bytes("x"));
+  },
+};
+for (const [name, handler] of Object.entries(rounds)) {
+  Deno.test(
+    `maxConnectionsPerHost serves a client that comes again, if the handler ${name}`,
+    { timeout: STUCK_MS },
+    async () => {
+      const refused: unknown[] = [];
+      await using server = serve(await listen("tcp", "127.0.0.1:0"), handler, {
+        maxConnectionsPerHost: 1,
+        onError: (error) => void refused.push(error),
+      });
+      for (let round = 0; round < 200; round++) {
+        using client = await connect(server);
+        await trip(client);
+        await client.closeWrite();
+        assertEquals(await textOf(client), "");
+      }
+      assertEquals(refused, []);
+    },
+  );
+}
+
+Deno.test(
+  "maxConnectionsPerHost: a shutdown counts connections that wait for a place",
+  inMemory(async ({ clock, net }, t) => {
+    type Case = [string, number, boolean, report: number[], ran: boolean[]];
+    const cases: Case[] = [
+      ["in time", 1_000, true, [2, 0, 0], [false, true]],
+      ["by force", 0, true, [0, 2, 0], [false]],
+      ["by force, with a handler that goes on", 0, false, [0, 2, 0], [false]],
+    ];
+    for (const [name, timeout, obedient, report, aborted] of cases) {
+      await t.step(name, async () => {
+        const release = Promise.withResolvers<void>();
+        const ran: boolean[] = [];
+        const failures: unknown[] = [];
+        const server = serve(
+          await net.listen("tcp", ":80"),
+          async (_conn, { signal }) => {
+            ran.push(signal.aborted);
+            if (signal.aborted) return;
+            if (obedient) signal.onabort = () => release.resolve();
+            await release.promise;
+          },
+          {
+            maxConnectionsPerHost: 1,
+            onError: (error) => void failures.push(error),
+          },
+        );
+        using first = await net.dial("tcp", "10.0.0.1:80");
+        await clock.advance(0);
+        using second = await net.dial("tcp", "10.0.0.1:80");
+        while (server.connections.size < 2) await Promise.resolve();
+        const shutdown = server.shutdown({ timeout });
+        first.close();
+        second.close();
+        const { drained, forced, failed } = await shutdown;
+        assertEquals([drained, forced, failed], report);
+        await clock.advance(0);
+        assertEquals(server.connections.size, obedient ? 0 : 1);
+        release.resolve();
+        await server.finished;
+        assertEquals([ran, failures], [aborted, []]);
+      });
+    }
+  }),
+);
+
 Deno.test("maxConnectionsPerHost counts each host separately, IPv4-mapped as IPv4", async () => {
   const failures: string[] = [];
   const server = serve(await listen("tcp", ":0"), echo, {

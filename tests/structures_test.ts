@@ -9,6 +9,7 @@ import { Patience } from "../net/patience.ts";
 import { giveMemory, MAX_SIZE, MIN_SIZE, takeMemory } from "../net/pool.ts";
 import { type Link, Queue } from "../net/queue.ts";
 import { type Entry, Roster } from "../net/roster.ts";
+import { turnsUnderWay } from "../net/turns.ts";
 
 interface Item extends Link<Item> {
   name: string;
@@ -215,6 +216,29 @@ Deno.test("HostLimit keeps nothing of a host that has left", () => {
   hosts.leave("a");
   assertEquals([hosts.enter("a"), hosts.enter("a")], [true, false]);
   for (const host of ["a", "b", "a"]) hosts.leave(host);
+  assertEquals(hosts.size, 0);
+});
+
+Deno.test("HostLimit hands a free place to who waits, in order", async () => {
+  const hosts = new HostLimit(2);
+  hosts.enter("a");
+  hosts.enter("a");
+  const settled: [name: string, entered: boolean][] = [];
+  const waits = ["first", "second", "one more than can end"].map((name) =>
+    hosts.wait("a").then((entered) => settled.push([name, entered]))
+  );
+  assertEquals(turnsUnderWay(), true);
+  hosts.leave("a");
+  assertEquals(hosts.enter("a"), false);
+  await Promise.all(waits);
+  assertEquals(settled, [
+    ["one more than can end", false],
+    ["first", true],
+    ["second", false],
+  ]);
+  assertEquals(turnsUnderWay(), false);
+  hosts.leave("a");
+  hosts.leave("a");
   assertEquals(hosts.size, 0);
 });
 
