@@ -372,7 +372,7 @@ Deno.test(
       await release.promise;
     });
     using client = await net.dial("tcp", "10.0.0.1:80");
-    await client.write(bytes("x"));
+    client.write(bytes("x")); // arrives when advance() has begun its turn
     await clock.advance(0);
     assertEquals(reported, [[0, 1, 0]]);
     release.resolve();
