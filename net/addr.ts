@@ -268,10 +268,10 @@ function checkFamily(ip: Ip, family: 4 | 6, host: string): void {
 }
 
 /**
- * Whether a text that is not an IP literal can be looked up. The last label
+ * Whether a text that is not an IP literal can be looked up. One label at least
  * must not be a number: `127.1`, `010.0.0.1` and `0x7f.1` are addresses to
- * getaddrinfo, and names to nobody (WHATWG URL, "ends in a number"). Nor may
- * there be anything that Deno's permission parser or a resolver would choke on.
+ * getaddrinfo, and names to nobody (inet_aton(3)). Nor may there be anything
+ * that Deno's permission parser or a resolver would choke on.
  * Underscores and letters of other scripts pass: resolvers can deal with them.
  */
 export function isHostName(host: string): boolean {
@@ -282,7 +282,7 @@ export function isHostName(host: string): boolean {
   if (name.length === 0 || name.length > 253) return false;
   const labels = name.split(".");
   if (labels.some((label) => label === "" || label.length > 63)) return false;
-  return !/^([0-9]+|0x[0-9a-f]*)$/i.test(labels.at(-1)!);
+  return labels.some((label) => !/^([0-9]+|0x[0-9a-f]*)$/i.test(label));
 }
 
 /**
