@@ -130,8 +130,9 @@ export class Conn
   }
 
   /**
-   * Reads what there is, up to `p.length` bytes; waits only if there is
-   * nothing. A read of zero bytes is answered at once.
+   * Reads some of what there is, up to `p.length` bytes; waits only if there is
+   * nothing. It may be less than has arrived: the first read gets 1 KiB, later
+   * ones follow the traffic. A read of zero bytes is answered at once.
    *
    * Cancellation: a deadline or `signal` ends the wait, never the connection,
    * and no byte is lost. Once the promise has settled, `p` is not touched. Like
@@ -167,9 +168,8 @@ export class Conn
   }
 
   /**
-   * Writes all of `p`. Writes of one connection go out in the order of the
-   * calls and never interleave; small ones without an `await` between them
-   * leave together.
+   * Writes all of `p`. Writes go out in the order of the calls and never
+   * interleave; small ones without an `await` between them leave together.
    *
    * Do not change `p` before the promise settles; afterwards it is yours. The
    * promise need not be awaited: a failure is not an unhandled rejection (a
