@@ -133,7 +133,17 @@ async function copyBoth(
 
 async function copyThenFin(from: Conn, to: Conn): Promise<number> {
   const n = await copy(from, to);
-  await to.closeWrite();
+  // A FIN may be stuck behind others' writes; the end of `from` ends that, too.
+  const { promise: ended, reject } = Promise.withResolvers<never>();
+  const watcher: Watcher = {
+    over: (wire, cause) => reject(wire.error("read", cause)),
+  };
+  wireOf(from).watch(watcher);
+  try {
+    await Promise.race([to.closeWrite(), ended]);
+  } finally {
+    wireOf(from).unwatch(watcher);
+  }
   return n;
 }
 

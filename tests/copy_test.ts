@@ -4,7 +4,7 @@ import {
   assertRejects,
   assertStrictEquals,
 } from "@std/assert";
-import { Conn } from "../net/conn.ts";
+import { Conn, wireOf } from "../net/conn.ts";
 import { copy, copyBidirectional } from "../net/copy.ts";
 import { isClosed, isTimeout, OpError } from "../net/errors.ts";
 import { FakeClock, pipe } from "../testing/mod.ts";
@@ -654,6 +654,51 @@ Deno.test("copyBidirectional() closes both if anything fails", async (t) => {
     assertEquals((await copied as OpError).code, "ENOTCONN");
     assertEquals([from.inner.closes, to.inner.closes], [1, 1]);
   });
+
+  await t.step("one is closed while the other's FIN is stuck", async () => {
+    const [from, to] = [setUp(), setUp()];
+    const copied = failure(copyBidirectional(from.conn, to.conn));
+    await to.inner.deliver(null);
+    from.inner.fins[0]!.resolve();
+    await from.inner.deliver(null);
+    assertEquals(to.inner.fins.length, 1); // TLS: the peer reads nothing
+    from.conn.close();
+    assert(isClosed(await copied));
+    assertEquals([from.inner.closes, to.inner.closes], [1, 1]);
+  });
+});
+
+/** What is told of the connection's end, from now on. */
+function watchersOf(conn: Conn): Set<unknown> {
+  const watchers = new Set<unknown>();
+  const wire = wireOf(conn);
+  const { watch, unwatch } = wire;
+  wire.watch = (watcher) => {
+    watchers.add(watcher);
+    watch.call(wire, watcher);
+  };
+  wire.unwatch = (watcher) => {
+    watchers.delete(watcher);
+    unwatch.call(wire, watcher);
+  };
+  return watchers;
+}
+
+Deno.test("copyBidirectional() leaves nothing with either connection", async () => {
+  const [a, b] = [setUp(), setUp()];
+  const watchers = [watchersOf(a.conn), watchersOf(b.conn)];
+  const sizes = () => watchers.map(({ size }) => size);
+  const copied = copyBidirectional(a.conn, b.conn);
+  assertEquals(sizes(), [2, 2]);
+  await a.inner.deliver(null);
+  assertEquals(sizes(), [2, 1]);
+  b.inner.fins[0]!.resolve();
+  await b.inner.deliver(null);
+  a.inner.fins[0]!.resolve();
+  await copied;
+  assertEquals(sizes(), [0, 0]);
+  a.conn.close();
+  b.conn.close();
 });
 
 Deno.test("copyBidirectional() closes both at an abort", async (t) => {
