@@ -291,8 +291,8 @@ export class Conn
 
   /**
    * The reading half as a byte stream. It reads only while somebody waits for
-   * it: once its reader is released, what arrives is left to others. Its end
-   * closes nothing; cancelling it closes the connection. Deadlines apply, and a
+   * it: once its reader is released, what arrives is left to others. Cancelling
+   * it closes the connection, unless it has ended or failed. Deadlines apply; a
    * stream that has failed stays failed. As with {@linkcode write}, calls on it
    * or its reader need not be awaited, except `pipeTo()` with `preventCancel`.
    */
@@ -302,11 +302,11 @@ export class Conn
 
   /**
    * The writing half as a stream. Closing it does what {@linkcode closeWrite}
-   * does; aborting it closes the connection. When the connection closes, a pipe
-   * from another one's {@linkcode readable} ends. Deadlines apply. Chunks must
-   * be Uint8Arrays and wait in the stream for their turn: await the last one
-   * before a handler returns. Otherwise, as with {@linkcode write}, calls on it
-   * or its writer need not be awaited.
+   * does; aborting it closes the connection, unless it is closed or has failed.
+   * When the connection closes, a pipe from another one's {@linkcode readable}
+   * ends. Deadlines apply. Chunks must be Uint8Arrays, and wait for their turn
+   * in the stream: await the last one before a handler returns. Otherwise, as
+   * with {@linkcode write}, calls on it or its writer need not be awaited.
    */
   get writable(): WritableStream<Uint8Array> {
     return this.#writable ??= writableOf(this, this.#wire);
