@@ -21,9 +21,10 @@ export interface ServeOptions {
   /**
    * How many connections one IP address may have at once. Any more are closed
    * right away and reported to `onError`, as an OpError with op "accept". (They
-   * wait a few turns of the event loop, as many as have a place: where a client
-   * closes and dials again, the runtime often reports the new connection before
-   * the end of the old one.) Unix peers are not counted.
+   * wait a few turns of the event loop, as many as have a place and as long as
+   * `maxConnections` leaves a slot: where a client closes and dials again, the
+   * runtime often reports the new connection before the end of the old one.)
+   * Unix peers are not counted.
    *
    * @default {Infinity}
    */

@@ -129,7 +129,7 @@ export class Server implements AsyncDisposable {
     return this.#listener.addr;
   }
 
-  /** The connections whose handlers run, or that are being closed. */
+  /** The connections whose handlers run or are to run, or that are closing. */
   get connections(): ReadonlySet<Conn> {
     return this.#connections ??= new Set(
       this.#sessions.list().map(({ conn }) => conn),
@@ -238,6 +238,7 @@ export class Server implements AsyncDisposable {
   }
 
   #serve(conn: Conn): void {
+    const host = this.#hostOf(conn); // first: it throws if conn is none
     const context = new Context(conn, () => this.#end(session));
     const session: Session = {
       conn,
@@ -253,14 +254,14 @@ export class Server implements AsyncDisposable {
     this.#connections?.add(conn);
     // If it was accepted just as a shutdown began, it is part of that.
     this.#drain?.add(session);
-    const host = this.#hostOf(conn);
     if (host === undefined || this.#hosts.enter(host)) this.#run(session, host);
     else this.#waitForPlace(session, host);
   }
 
   async #waitForPlace(session: Session, host: string): Promise<void> {
-    const entered = await this.#hosts.wait(host);
-    if (entered) this.#run(session, host);
+    // In the last slot it would keep all other hosts waiting.
+    const last = this.#sessions.size >= this.#maxConnections;
+    if (!last && await this.#hosts.wait(host)) this.#run(session, host);
     else this.#refuse(session, host);
   }
 
@@ -299,7 +300,7 @@ export class Server implements AsyncDisposable {
   #refuse(session: Session, host: string): void {
     const { conn } = session;
     discard(conn);
-    this.#end(session);
+    this.#end(session, "failed");
     if (session.outcome === "forced") return;
     this.#report(
       new OpError({

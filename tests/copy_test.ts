@@ -663,7 +663,8 @@ Deno.test("copyBidirectional() closes both if anything fails", async (t) => {
     await from.inner.deliver(null);
     assertEquals(to.inner.fins.length, 1); // TLS: the peer reads nothing
     from.conn.close();
-    assert(isClosed(await copied));
+    const error = await copied;
+    assert(isClosed(error) && error instanceof OpError && error.op === "read");
     assertEquals([from.inner.closes, to.inner.closes], [1, 1]);
   });
 });

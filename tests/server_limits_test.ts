@@ -230,6 +230,29 @@ Deno.test(
   }),
 );
 
+Deno.test(
+  "maxConnectionsPerHost: nobody waits in the last slot of maxConnections",
+  inMemory(async ({ clock, net }) => {
+    let refused = 0;
+    const server = serve(await net.listen("tcp", ":80"), echo, {
+      maxConnections: 2,
+      maxConnectionsPerHost: 1,
+      onError: () => refused++,
+    });
+    using first = await net.dial("tcp", "10.0.0.1:80");
+    await clock.advance(0);
+    using _second = await net.dial("tcp", "10.0.0.1:80");
+    using other = await net.dial("tcp", "10.0.0.2:80");
+    const served = trip(other).then(() => "served");
+    const turned = turn().then(() => "kept out for a turn");
+    assertEquals(await Promise.race([served, turned]), "served");
+    assertEquals(refused, 1);
+    first.close();
+    other.close();
+    await server.shutdown();
+  }),
+);
+
 Deno.test("maxConnectionsPerHost counts each host separately, IPv4-mapped as IPv4", async () => {
   const failures: string[] = [];
   const server = serve(await listen("tcp", ":0"), echo, {

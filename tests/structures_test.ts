@@ -10,6 +10,7 @@ import { giveMemory, MAX_SIZE, MIN_SIZE, takeMemory } from "../net/pool.ts";
 import { type Link, Queue } from "../net/queue.ts";
 import { type Entry, Roster } from "../net/roster.ts";
 import { turnsUnderWay } from "../net/turns.ts";
+import { turn } from "./support.ts";
 
 interface Item extends Link<Item> {
   name: string;
@@ -240,6 +241,16 @@ Deno.test("HostLimit hands a free place to who waits, in order", async () => {
   hosts.leave("a");
   hosts.leave("a");
   assertEquals(hosts.size, 0);
+});
+
+Deno.test("HostLimit: a place may be free some turns of the loop later", async () => {
+  const hosts = new HostLimit(1);
+  hosts.enter("a");
+  const waits = hosts.wait("a");
+  for (let n = 0; n < 4; n++) await turn();
+  hosts.leave("a");
+  assertEquals(await waits, true);
+  hosts.leave("a");
 });
 
 const KiB = 1024;
