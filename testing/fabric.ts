@@ -7,6 +7,7 @@ import {
 } from "../net/addr.ts";
 import type { Clock } from "../net/clock.ts";
 import { reasonText } from "../net/errors.ts";
+import { isWildcard, parseIp, platformHost } from "../net/ip.ts";
 import { notCapable } from "../net/sandbox.ts";
 import { Bell } from "./bell.ts";
 import { Cable } from "./cable.ts";
@@ -108,6 +109,7 @@ export class Fabric {
   ): Promise<Deno.Conn> {
     const name = String(addr);
     this.log.note("connect", name);
+    addr = destination(addr);
     try {
       signal.throwIfAborted();
       const bound = this.#ports.at(addr)[0]?.addr;
@@ -146,6 +148,8 @@ export class Fabric {
       throw platformError("ENOENT");
     }
     if (!listener || fault === "refuse") throw platformError("ECONNREFUSED");
+    // The kernel still takes it, and then resets it with the whole queue.
+    if (listener.closed) throw platformError("ECONNRESET");
     if (!listener.full) return listener;
     // A full queue: unix says so, TCP drops the SYN.
     if (unix) throw platformError("EAGAIN");
@@ -202,6 +206,14 @@ export class Fabric {
     this.open.set(conn, `accepted connection ${connName(conn)}`);
     this.log.note("accept", connName(conn));
   }
+}
+
+/** Where a connect goes: a wildcard is this host, and most zones are nothing. */
+function destination(addr: Addr): Addr {
+  if (addr.transport === "unix") return addr;
+  const ip = parseIp(addr.hostname)!;
+  const loopback = ip.family === 4 ? "127.0.0.1" : "::1";
+  return new TcpAddr(isWildcard(ip) ? loopback : platformHost(ip), addr.port);
 }
 
 /** `local->remote`. */

@@ -7,7 +7,7 @@ import {
 } from "../net/addr.ts";
 import { choose } from "../net/bind.ts";
 import { OpError } from "../net/errors.ts";
-import { isWildcard } from "../net/ip.ts";
+import { isWildcard, platformHost } from "../net/ip.ts";
 import type { Names } from "./names.ts";
 
 /**
@@ -37,7 +37,7 @@ export function binding(
     return new TcpAddr(family === 4 ? "0.0.0.0" : "::", port);
   }
   if (ip === null) return named(network, parsed, resolve, signal);
-  return new TcpAddr(host, port);
+  return new TcpAddr(platformHost(ip), port);
 }
 
 async function named(

@@ -1,5 +1,6 @@
 import type { Clock } from "../net/clock.ts";
 import { Hold } from "../net/hold.ts";
+import { Turns } from "../net/turns.ts";
 import type { Cable } from "./cable.ts";
 import { badResource, platformError } from "./errno.ts";
 import type { MemoryConn } from "./memory_conn.ts";
@@ -49,6 +50,11 @@ export class MemoryListener implements Deno.Listener {
     return this.#queue.length > this.#backlog;
   }
 
+  /** Closed, while the address is not free yet. */
+  get closed(): boolean {
+    return this.#closed;
+  }
+
   /** Puts a connection in the queue. */
   push(cable: Cable): void {
     this.#queue.push(cable);
@@ -84,8 +90,11 @@ export class MemoryListener implements Deno.Listener {
     this.#pending = null;
     this.#hold.waiting = false;
     if (!pending) return this.#hooks.released();
-    pending.reject(closedError());
-    queueMicrotask(() => this.#hooks.released());
+    // The runtime lets go of the socket when it next looks at its events.
+    new Turns(() => {
+      pending.reject(closedError());
+      this.#hooks.released();
+    }).start(1);
   }
 
   /** Accepts until it is closed. */

@@ -507,6 +507,37 @@ SCRIPTS["tcp: a raw loop ends with close()"] = async (world) => {
   return outcomes;
 };
 
+SCRIPTS["tcp: close() with a pending accept frees the address a turn later"] =
+  async (world) => {
+    const listener = world.listen("tcp");
+    const steps = new Steps();
+    const accepted = outcome(() => listener.accept());
+    listener.close();
+    const dialled = outcome(() => world.connect(listener.addr));
+    for (let n = 0; n < 10; n++) await Promise.resolve();
+    await steps.do("at once", () => world.listen("tcp", listener.addr));
+    steps.outcomes.accept = await accepted;
+    steps.outcomes.dial = await dialled;
+    await steps.do("afterwards", () => world.listen("tcp", listener.addr));
+    return steps.outcomes;
+  };
+
+SCRIPTS["tcp: a connect to all addresses goes to this host"] = async (
+  world,
+) => {
+  const outcomes: Outcomes = {};
+  for (const [bound, to] of [["127.0.0.1", "0.0.0.0"], ["::", "::"]] as const) {
+    const at = { transport: "tcp", hostname: bound, port: 0 } as const;
+    using listener = world.listen("tcp", at);
+    const addr = { ...listener.addr as Deno.NetAddr, hostname: to };
+    using client = await world.connect(addr);
+    (await listener.accept()).close();
+    const ends = [client.localAddr, client.remoteAddr] as Deno.NetAddr[];
+    outcomes[to] = ends.map(({ hostname }) => hostname).join();
+  }
+  return outcomes;
+};
+
 SCRIPTS["tcp: web streams of the platform's own"] = async (world) => {
   const [a, b] = await pair(world, "tcp");
   const writer = a.writable.getWriter();

@@ -320,6 +320,19 @@ Deno.test(
 );
 
 Deno.test(
+  "a zone means nothing on an address that is not link-local",
+  inMemory(async ({ net }) => {
+    for (const [bound, dialled] of [["::1", "::1%lo"], ["::1%lo", "::1"]]) {
+      await using listener = await net.listen("tcp", `[${bound}]:80`);
+      assertEquals(String(listener.addr), "[::1]:80");
+      await using client = await net.dial("tcp", `[${dialled}]:80`);
+      assertEquals(String(client.remoteAddr), "[::1]:80");
+      (await listener.accept()).close();
+    }
+  }),
+);
+
+Deno.test(
   "the most specific listener gets the connection",
   inMemory(async ({ net }) => {
     await using ipv6 = await net.listen("tcp", "[::1]:80");
