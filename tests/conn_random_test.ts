@@ -10,18 +10,9 @@ import { OpError } from "../net/errors.ts";
 import { FakeClock } from "../testing/fake_clock.ts";
 import { InnerConn } from "./conn_inner.ts";
 import { same } from "./suites/conn_suite_kit.ts";
+import { randomOf } from "./support.ts";
 
 const PIECE = 64 * 1024;
-
-/** Makes random integers below `n` (mulberry32). */
-function randomOf(seed: number): (n: number) => number {
-  return (n) => {
-    seed = (seed + 0x6d2b79f5) | 0;
-    let t = Math.imul(seed ^ (seed >>> 15), 1 | seed);
-    t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t;
-    return (((t ^ (t >>> 14)) >>> 0) / 2 ** 32 * n) | 0;
-  };
-}
 
 /** Lets all promise jobs run. */
 async function jobs(): Promise<void> {

@@ -216,3 +216,13 @@ export async function runChild(
   const text = (output: Uint8Array) => new TextDecoder().decode(output);
   return { code, stdout: text(stdout), stderr: text(stderr) };
 }
+
+/** Makes random integers below `n` (mulberry32). */
+export function randomOf(seed: number): (n: number) => number {
+  return (n) => {
+    seed = (seed + 0x6d2b79f5) | 0;
+    let t = Math.imul(seed ^ (seed >>> 15), 1 | seed);
+    t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t;
+    return (((t ^ (t >>> 14)) >>> 0) / 2 ** 32 * n) | 0;
+  };
+}
