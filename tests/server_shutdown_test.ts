@@ -915,6 +915,16 @@ Deno.test("serve() shuts down when its signal aborts", async (t) => {
     assertEquals(counts(await server.shutdown()), [0, 1, 0]);
     clients[0]!.close();
   });
+  await t.step("which hurries a longer one", async () => {
+    const { controller, signal } = countedSignal();
+    const { clock, server, clients } = await scene(echo, { signal });
+    const shutdown = server.shutdown({ timeout: 60_000 });
+    await clock.advance(1_000);
+    controller.abort();
+    await clock.advance(10_000);
+    assertEquals((await shutdown).durationMs, 11_000);
+    clients[0]!.close();
+  });
   await t.step("aborted before serve()", async () => {
     const { controller, signal, listeners } = countedSignal();
     controller.abort();

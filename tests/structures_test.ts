@@ -9,7 +9,7 @@ import { Patience } from "../net/patience.ts";
 import { giveMemory, MAX_SIZE, MIN_SIZE, takeMemory } from "../net/pool.ts";
 import { type Link, Queue } from "../net/queue.ts";
 import { type Entry, Roster } from "../net/roster.ts";
-import { turnsUnderWay } from "../net/turns.ts";
+import { Turns, turnsUnderWay } from "../net/turns.ts";
 import { turn } from "./support.ts";
 
 interface Item extends Link<Item> {
@@ -241,6 +241,19 @@ Deno.test("HostLimit hands a free place to who waits, in order", async () => {
   hosts.leave("a");
   hosts.leave("a");
   assertEquals(hosts.size, 0);
+});
+
+Deno.test("Turns that are started again are under way once", async () => {
+  let rung = 0;
+  const turns = new Turns(() => rung++);
+  turns.start(1);
+  turns.start(2);
+  for (let n = 0; n < 4; n++) await turn();
+  assertEquals([rung, turnsUnderWay()], [1, false]);
+  turns.start(1);
+  turns.clear();
+  turns.clear();
+  assertEquals(turnsUnderWay(), false);
 });
 
 Deno.test("HostLimit: a place may be free some turns of the loop later", async () => {

@@ -211,6 +211,41 @@ export function streamTests({ test, flood }: Suite): void {
     },
   );
 
+  test("cancelling readable after its end closes nothing", async (a, b) => {
+    await a.closeWrite();
+    const reader = b.readable.getReader();
+    assertEquals((await reader.read()).done, true);
+    await reader.cancel();
+    await b.write(bytes("still here"));
+    assertEquals(await readText(a), "still here");
+  });
+
+  test("cancelling readable after a failure closes nothing", async (a, b) => {
+    b.setReadDeadline(Date.now() - 1);
+    const reader = b.readable.getReader();
+    assertTimedOut(await failure(reader.read()), "read", b);
+    assertTimedOut(await failure(reader.cancel()), "read", b);
+    await b.write(bytes("still here"));
+    assertEquals(await readText(a), "still here");
+  });
+
+  test("aborting writable after its end closes nothing", async (a, b) => {
+    const writer = a.writable.getWriter();
+    await writer.close();
+    await writer.abort(new Error("too late"));
+    await b.write(bytes("still here"));
+    assertEquals(await readText(a), "still here");
+  });
+
+  test("aborting writable after a failure closes nothing", async (a, b) => {
+    a.setWriteDeadline(Date.now() - 1);
+    const writer = a.writable.getWriter();
+    assertTimedOut(await failure(writer.write(bytes("x"))), "write", a);
+    await writer.abort(new Error("later still"));
+    await b.write(bytes("still here"));
+    assertEquals(await readText(a), "still here");
+  });
+
   test("readable fails at the read deadline", async (a) => {
     a.setReadDeadline(Date.now() + 10);
     const reader = a.readable.getReader();
