@@ -253,6 +253,23 @@ Deno.test(
   }),
 );
 
+Deno.test("maxConnectionsPerHost: a listener that gives no Conn ends the server", async () => {
+  class Odd extends Listener {
+    override accept(): Promise<Conn> {
+      return Promise.resolve({} as Conn);
+    }
+  }
+  const inner = Deno.listen({ hostname: "127.0.0.1", port: 0 });
+  const reported: unknown[] = [];
+  const server = serve(new Odd(inner), echo, {
+    maxConnectionsPerHost: 1,
+    onError: (error) => void reported.push(error),
+  });
+  const error = await server.finished.catch((error) => error);
+  assertInstanceOf(error, TypeError);
+  assertEquals([reported, server.connections.size], [[error], 0]);
+});
+
 Deno.test("maxConnectionsPerHost counts each host separately, IPv4-mapped as IPv4", async () => {
   const failures: string[] = [];
   const server = serve(await listen("tcp", ":0"), echo, {
