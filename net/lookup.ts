@@ -140,6 +140,23 @@ export async function* paired(
   }
 }
 
+/**
+ * What one question finds within 250 ms: a file is read by then, and a name
+ * server has had its say, or is not worth the wait.
+ *
+ * @returns Its addresses; none if it fails, or takes longer.
+ */
+export async function atOnce(
+  init: LookupInit,
+  family: Family,
+): Promise<string[]> {
+  const { ask, clock, signal } = init;
+  const deadline = clock.monotonic() + HEDGE_MS;
+  const asked = [settled(family, ask(family, signal))];
+  const answer = await first(asked, deadline, init);
+  return answer?.addresses ?? [];
+}
+
 /** "There is none" means little if the other question got no answer. */
 function gravest(errors: readonly unknown[]): unknown {
   return errors.find((error) => !(error instanceof Deno.errors.NotFound)) ??

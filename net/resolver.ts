@@ -13,7 +13,7 @@ import { systemClock } from "./clock.ts";
 import { errorCode, lowerFirst } from "./errno.ts";
 import { AddrError, DnsError } from "./errors.ts";
 import { parseIp } from "./ip.ts";
-import { type Family, hedged, paired } from "./lookup.ts";
+import { atOnce, type Family, hedged, paired } from "./lookup.ts";
 import {
   canPrompt,
   deniedReason,
@@ -63,7 +63,8 @@ export type Resolver = (
  * @throws {DnsError} If there is no address; `notFound` if the system is sure
  * of that. A name server that fails or is silent is a "temporary failure in
  * name resolution"; getaddrinfo does not say which.
- * @throws {AddrError} If all its addresses are of the other family.
+ * @throws {AddrError} If all its addresses are of the other family, and the
+ * system says so within 250 ms.
  * @throws {AbortSignal["reason"]} If `signal` aborts first.
  *
  * @example A table of your own, and the system for the rest
@@ -103,19 +104,19 @@ export async function* systemAddresses(
     throw new DnsError({ hostname, notFound: true });
   }
   const ask = (family: Family) => lookup(hostname, family);
+  const init = { ask, clock: systemClock, signal, spare };
   // Loading it, in a busy start, is not time spent without an answer.
   await import("node:dns/promises");
   try {
-    yield* hedged({ ask, clock: systemClock, signal, spare }, family, patience);
+    yield* hedged(init, family, patience);
   } catch (error) {
     if (family === 0 || !(error instanceof DnsError && error.notFound)) {
       throw error;
     }
     // getaddrinfo also says so if a name in /etc/hosts has only addresses of
     // the other family.
-    for await (const _ of systemAddresses(hostname, 0, signal)) {
-      throw new AddrError("no suitable address found", hostname);
-    }
+    if ((await atOnce(init, 0)).length === 0) throw error;
+    throw new AddrError("no suitable address found", hostname);
   }
 }
 

@@ -8,7 +8,13 @@ import {
   assertStrictEquals,
 } from "@std/assert";
 import { DnsError } from "../net/errors.ts";
-import { type Family, hedged, type LookupInit, paired } from "../net/lookup.ts";
+import {
+  atOnce,
+  type Family,
+  hedged,
+  type LookupInit,
+  paired,
+} from "../net/lookup.ts";
 import { lookupFailure } from "../net/resolver.ts";
 import { FakeClock } from "../testing/mod.ts";
 import { countedSignal } from "./support.ts";
@@ -274,6 +280,39 @@ Deno.test("hedged() asks only once for a single family", async (t) => {
       batches: [],
       endMs: 5_000,
       error: none,
+    },
+  });
+});
+
+Deno.test("atOnce() waits 250 ms for one question", async (t) => {
+  await expectAll(t, async function* (init) {
+    yield await atOnce(init, 0);
+  }, {
+    "answered": {
+      script: { 0: [249, "10.0.0.1 ::1"] },
+      asked: [[0, 0]],
+      batches: [["10.0.0.1 ::1", 249]],
+      endMs: 249,
+    },
+    "failed": {
+      script: { 0: [100, broken] },
+      asked: [[0, 0]],
+      batches: [["", 100]],
+      endMs: 100,
+    },
+    "too late": {
+      script: { 0: [251, "10.0.0.1"] },
+      asked: [[0, 0]],
+      batches: [["", 250]],
+      endMs: 250,
+    },
+    "aborted": {
+      script: { 0: [0, null] },
+      asked: [[0, 0]],
+      batches: [],
+      endMs: 100,
+      abortMs: 100,
+      error: broken,
     },
   });
 });

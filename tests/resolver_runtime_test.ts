@@ -275,6 +275,7 @@ type Found =
     | "four"
     | "six"
     | "nosuch"
+    | "gone"
     | "empty"
     | "broken"
     | "half"
@@ -385,6 +386,16 @@ async function assertSystemAnswers(t: Deno.TestContext, found: Found) {
       temporary: false,
       code: "ENOTFOUND",
     });
+  });
+  await t.step("no IPv4 address, and AAAA is never answered", () => {
+    // Whether there is one of the other family is not worth 15 s.
+    assertEquals(found.gone.error, {
+      message: "lookup gone.test: no such host",
+      notFound: true,
+      temporary: false,
+      code: "ENOTFOUND",
+    });
+    assert(found.gone.ms < 1_500, `${found.gone.ms}`);
   });
   await t.step("a name without addresses", () => {
     assertEquals(found.empty.error, {
