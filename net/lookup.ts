@@ -157,6 +157,62 @@ export async function atOnce(
   return answer?.addresses ?? [];
 }
 
+/**
+ * How old a lookup may be for another caller to join it: glibc asks again after
+ * 5 s. What comes of an older one is about a name server as it was: while that
+ * recovers, every new dial would fail with its error.
+ */
+const JOIN_MS = 5_000;
+/**
+ * How many lookups leave a quarter of the runtime's threads to the program:
+ * otherwise, with a silent name server, eleven names would take all 32 for
+ * second questions.
+ */
+const ENOUGH = 24;
+
+/**
+ * Lookups under way, which callers that ask the same share. While a name server
+ * is silent, each takes one of the runtime's 32 threads for blocking calls: a
+ * program that gives up after a second and tries again would soon have none
+ * left, not even to read a file.
+ */
+export class SharedLookups {
+  readonly #clock: Clock;
+  readonly #ask: (hostname: string, family: Family) => Promise<string[]>;
+  /** The last one of each question. */
+  readonly #last = new Map<string, { found: Promise<string[]>; at: number }>();
+  #running = 0;
+
+  /** `ask` cannot be cancelled. */
+  constructor(
+    clock: Clock,
+    ask: (hostname: string, family: Family) => Promise<string[]>,
+  ) {
+    this.#clock = clock;
+    this.#ask = ask;
+  }
+
+  /** Whether second questions, and there are two, may be asked now. */
+  get spare(): boolean {
+    return this.#running + 2 <= ENOUGH;
+  }
+
+  /** Looks up, or joins who does. */
+  find(hostname: string, family: Family): Promise<string[]> {
+    const key = `${family} ${hostname}`;
+    const now = this.#clock.monotonic();
+    const last = this.#last.get(key);
+    if (last && (now - last.at < JOIN_MS || !this.spare)) return last.found;
+    this.#running++;
+    const found = this.#ask(hostname, family).finally(() => {
+      this.#running--;
+      if (this.#last.get(key)?.found === found) this.#last.delete(key);
+    });
+    this.#last.set(key, { found, at: now });
+    return found;
+  }
+}
+
 /** "There is none" means little if the other question got no answer. */
 function gravest(errors: readonly unknown[]): unknown {
   return errors.find((error) => !(error instanceof Deno.errors.NotFound)) ??

@@ -13,7 +13,13 @@ import { systemClock } from "./clock.ts";
 import { errorCode, lowerFirst } from "./errno.ts";
 import { AddrError, DnsError } from "./errors.ts";
 import { parseIp } from "./ip.ts";
-import { atOnce, type Family, hedged, paired } from "./lookup.ts";
+import {
+  atOnce,
+  type Family,
+  hedged,
+  paired,
+  SharedLookups,
+} from "./lookup.ts";
 import {
   canPrompt,
   deniedReason,
@@ -55,7 +61,7 @@ export type Resolver = (
  * Cancellation: after an abort it rejects with the signal's reason, at once.
  * But getaddrinfo cannot be cancelled: an abandoned lookup goes on, and keeps
  * the process alive, until it has its answer, 10 to 15 s if a name server is
- * silent. So callers that ask the same at the same time share a lookup.
+ * silent. So callers that ask the same within 5 s share a lookup.
  *
  * If the sandbox does not grant the name, nothing is looked up, and the user is
  * not prompted.
@@ -103,8 +109,8 @@ export async function* systemAddresses(
   if (parseIp(hostname) === null && !isHostName(hostname)) {
     throw new DnsError({ hostname, notFound: true });
   }
-  const ask = (family: Family) => lookup(hostname, family);
-  const init = { ask, clock: systemClock, signal, spare };
+  const ask = (family: Family) => lookups.find(hostname, family);
+  const init = { ask, clock: systemClock, signal, spare: () => lookups.spare };
   // Loading it, in a busy start, is not time spent without an answer.
   await import("node:dns/promises");
   try {
@@ -120,31 +126,7 @@ export async function* systemAddresses(
   }
 }
 
-/**
- * Lookups under way, by family and name. While a name server is silent, each
- * takes one of the runtime's 32 threads for blocking calls: a program that
- * gives up after a second and tries again would soon have none left, not even
- * to read a file.
- */
-const lookups = new Map<string, Promise<string[]>>();
-
-/**
- * Second questions leave a quarter of those threads to the program: otherwise,
- * with a silent name server, eleven names would take them all, not 32.
- */
-function spare(): boolean {
-  return lookups.size + 2 <= 24;
-}
-
-function lookup(hostname: string, family: Family): Promise<string[]> {
-  const key = `${family} ${hostname}`;
-  const running = lookups.get(key);
-  if (running !== undefined) return running;
-  const started = getaddrinfo(hostname, family)
-    .finally(() => lookups.delete(key));
-  lookups.set(key, started);
-  return started;
-}
+const lookups = new SharedLookups(systemClock, getaddrinfo);
 
 async function getaddrinfo(
   hostname: string,

@@ -14,6 +14,7 @@ import {
   hedged,
   type LookupInit,
   paired,
+  SharedLookups,
 } from "../net/lookup.ts";
 import { lookupFailure } from "../net/resolver.ts";
 import { FakeClock } from "../testing/mod.ts";
@@ -460,6 +461,82 @@ Deno.test("hedged() and paired() ask nothing if the signal has already aborted",
       assertStrictEquals(await batches.next().catch((e) => e), reason);
     });
   }
+});
+
+Deno.test("SharedLookups", async (t) => {
+  const setup = () => {
+    const clock = new FakeClock();
+    const asked: string[] = [];
+    const answers: PromiseWithResolvers<string[]>[] = [];
+    const lookups = new SharedLookups(clock, (hostname, family) => {
+      asked.push(`${hostname} ${family}`);
+      const answer = Promise.withResolvers<string[]>();
+      answers.push(answer);
+      return answer.promise;
+    });
+    return { answers, asked, clock, lookups };
+  };
+
+  await t.step("callers that ask the same share one", async () => {
+    const { answers, asked, clock, lookups } = setup();
+    const one = lookups.find("a.test", 0);
+    await clock.advance(4_999);
+    const two = lookups.find("a.test", 0);
+    const other = lookups.find("b.test", 0);
+    const family = lookups.find("a.test", 4);
+    assertEquals(asked, ["a.test 0", "b.test 0", "a.test 4"]);
+    for (const [i, answer] of answers.entries()) answer.resolve([`${i}`]);
+    assertEquals(
+      await Promise.all([one, two, other, family]),
+      [["0"], ["0"], ["1"], ["2"]],
+    );
+  });
+
+  await t.step(
+    "one that is over is not shared, whatever came of it",
+    async () => {
+      const { answers, asked, lookups } = setup();
+      const failed = lookups.find("a.test", 0);
+      answers[0]!.reject(broken);
+      assertStrictEquals(await failed.catch((error) => error), broken);
+      const found = lookups.find("a.test", 0);
+      answers[1]!.resolve(["10.0.0.1"]);
+      assertEquals(await found, ["10.0.0.1"]);
+      lookups.find("a.test", 0);
+      assertEquals(asked.length, 3);
+    },
+  );
+
+  await t.step("nor is one of 5 s, but the next", async () => {
+    const { answers, asked, clock, lookups } = setup();
+    const old = lookups.find("a.test", 0);
+    await clock.advance(5_000);
+    const fresh = lookups.find("a.test", 0);
+    answers[0]!.reject(broken);
+    assertStrictEquals(await old.catch((error) => error), broken);
+    const joined = lookups.find("a.test", 0);
+    assertEquals(asked.length, 2);
+    answers[1]!.resolve(["10.0.0.1"]);
+    assertEquals(await fresh, ["10.0.0.1"]);
+    assertEquals(await joined, ["10.0.0.1"]);
+  });
+
+  await t.step("with 23 under way, one of any age is shared", async () => {
+    const { answers, asked, clock, lookups } = setup();
+    for (let i = 0; i < 22; i++) lookups.find(`${i}.test`, 0);
+    assertEquals(lookups.spare, true);
+    lookups.find("a.test", 0);
+    assertEquals(lookups.spare, false);
+    await clock.advance(60_000);
+    lookups.find("a.test", 0);
+    assertEquals(asked.length, 23);
+    lookups.find("b.test", 0); // a name's first is asked at any rate
+    assertEquals(asked.length, 24);
+    for (const answer of answers.slice(0, 2)) answer.resolve(["10.0.0.1"]);
+    await clock.advance(0);
+    lookups.find("a.test", 0);
+    assertEquals(asked.length, 25);
+  });
 });
 
 Deno.test("lookupFailure() understands getaddrinfo's messages on each system", async (t) => {
