@@ -220,7 +220,10 @@ export type ParsedAddress =
     readonly kind: "tcp";
     /** The family that the network asks for. */
     readonly family: 4 | 6 | undefined;
-    /** As it was written, without brackets; may be empty. */
+    /**
+     * As it was written, without brackets; may be empty. But a name in another
+     * script is in ASCII (`xn--bcher-kva.test`), as grants and resolvers want.
+     */
     readonly host: string;
     readonly port: number;
     /** The host, if it is a literal. */
@@ -244,10 +247,13 @@ export function parseAddress(network: string, address: string): ParsedAddress {
   const { host, port: service } = splitHostPort(address || ":0");
   const port = lookupPort(network as Network, service);
   const ip = host === "" ? null : parseIp(host);
-  if (host !== "" && ip === null && !isHostName(host)) {
-    throw new DnsError({ hostname: host, notFound: true });
+  if (ip === null) {
+    if (host !== "" && !isHostName(host)) {
+      throw new DnsError({ hostname: host, notFound: true });
+    }
+    return { kind: "tcp", family, host: toAscii(host), port, ip };
   }
-  if (ip !== null && family !== undefined) checkFamily(ip, family, host);
+  if (family !== undefined) checkFamily(ip, family, host);
   return { kind: "tcp", family, host, port, ip };
 }
 
@@ -272,7 +278,7 @@ function checkFamily(ip: Ip, family: 4 | 6, host: string): void {
  * must not be a number: `127.1`, `010.0.0.1` and `0x7f.1` are addresses to
  * getaddrinfo, and names to nobody (inet_aton(3)). Nor may there be anything
  * that Deno's permission parser or a resolver would choke on.
- * Underscores and letters of other scripts pass: resolvers can deal with them.
+ * Underscores pass: the system's resolver can deal with them.
  */
 export function isHostName(host: string): boolean {
   // deno-lint-ignore no-control-regex -- they are what must not pass
@@ -286,11 +292,10 @@ export function isHostName(host: string): boolean {
 }
 
 /**
- * What a resolver makes of other scripts (UTS #46): `１２７.１`, in fullwidth
- * digits, is 127.1 to node:dns, and so is `127。1`. Empty if there is no such
- * name.
+ * A name in other scripts as DNS has it (UTS #46). `１２７.１`, in fullwidth
+ * digits, is 127.1, and so is `127。1`. Empty if there can be no such name.
  */
-function toAscii(host: string): string {
+export function toAscii(host: string): string {
   // deno-lint-ignore no-control-regex -- all of ASCII
   if (/^[\x00-\x7f]*$/.test(host)) return host;
   return URL.parse(`http://${host}`)?.hostname ?? "";

@@ -33,7 +33,8 @@ import {
  * once as a promise, or in batches as they arrive. A late batch joins the race
  * for the connection.
  *
- * @param hostname A name; IP addresses are never resolved.
+ * @param hostname A name, in ASCII (`xn--bcher-kva.test`); IP addresses are
+ * never resolved.
  * @param options `family`: only addresses of this family are wanted. `signal`:
  * aborts when the dial is over, successful or not. The resolver should stop
  * then, but the dial does not wait for it. A cache that shares lookups gives
@@ -182,8 +183,6 @@ export function lookupFailure(
   hostname: string,
   cause: unknown,
 ): Error | undefined {
-  // A name for which no grant could be written.
-  if (cause instanceof URIError) return new DnsError({ hostname, cause });
   const match = LOOKUP_FAILED.exec((cause as Error).message);
   if (match === null) return undefined;
   const text = (match[1] ?? match[2])!;
@@ -229,6 +228,7 @@ export interface DnsResolverOptions {
  * there are none by then. A family that fails does not matter if the other has
  * addresses. A question without an answer is asked again after 1 s, and given
  * up after 2. Deno itself answers for `localhost` and for names in /etc/hosts.
+ * It refuses names such as `my_db` (the underscore is not the first) or `-db`.
  *
  * Cancellation: after an abort it rejects with the signal's reason, at once,
  * and the questions are cancelled; nothing is left behind.

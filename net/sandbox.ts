@@ -48,7 +48,7 @@ function grant(descriptor: Deno.PermissionDescriptor): Grant | undefined {
 export function mayAsk(host: string): boolean {
   const all = netGrant();
   if (all === "granted") return true;
-  // What a --deny-net does not name is granted, even an odd name.
+  // What a --deny-net does not name is granted, even if no grant could.
   if (all === "partial") return netGrant(host) !== "denied";
   return isGranted(host);
 }

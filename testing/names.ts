@@ -1,3 +1,4 @@
+import { toAscii } from "../net/addr.ts";
 import type { Clock } from "../net/clock.ts";
 import { DnsError, reasonText } from "../net/errors.ts";
 import { parseIp } from "../net/ip.ts";
@@ -70,9 +71,9 @@ export class Names {
   }
 }
 
-/** DNS names ignore case, and a dot at the end. */
+/** DNS names ignore case, and a dot at the end; other scripts have a form. */
 function nameKey(name: string): string {
-  return name.toLowerCase().replace(/\.$/, "");
+  return toAscii(name).toLowerCase().replace(/\.$/, "");
 }
 
 function checkStep(step: string | number | Error): string | number | Error {

@@ -165,7 +165,7 @@ const PARSED: {
   "tcp4 localhost:http": ["localhost", 80, null],
   "tcp6 EXAMPLE.com.:HTTPS": ["EXAMPLE.com.", 443, null],
   "tcp [localhost]:1": ["localhost", 1, null],
-  "tcp bücher.example:1": ["bücher.example", 1, null],
+  "tcp bücher.example:1": ["xn--bcher-kva.example", 1, null],
   "tcp _sip.example:1": ["_sip.example", 1, null],
   // A quirk of Go: a lone `::` includes IPv4.
   "tcp4 [::]:0": ["::", 0, "::"],

@@ -680,34 +680,28 @@ Deno.test({
   },
 });
 
-Deno.test("listen() reports the runtime's failed lookup as dial() does", async (t) => {
+Deno.test("listen() reports the runtime's failed lookup as dial() does", async () => {
   const { stdout, stderr } = await runChild(
     `
     import { dial, listen } from "./mod.ts";
     const found = [];
-    for (const address of ["nosuch.invalid:8000", "ä.invalid:8000"]) {
-      for (const call of [listen, dial]) {
-        const { cause, message } = await call("tcp", address).catch((e) => e);
-        const { hostname, notFound } = cause;
-        found.push({ class: cause.name, hostname, message, notFound });
-      }
+    for (const call of [listen, dial]) {
+      const { cause, message } = await call("tcp", "nosuch.invalid:8000")
+        .catch((e) => e);
+      const { hostname, notFound } = cause;
+      found.push({ class: cause.name, hostname, message, notFound });
     }
     console.log(JSON.stringify(found));
     `,
     { flags: ["--allow-net=nosuch.invalid:8000"] },
   );
   assert(stdout !== "", stderr);
-  const found = JSON.parse(stdout);
-  for (const hostname of ["nosuch.invalid", "ä.invalid"]) {
-    await t.step(hostname, () => {
-      const [listening, dialling] = found.splice(0, 2);
-      assertMatch(listening.message, /^listen tcp: lookup /);
-      const message = listening.message.replace("listen", "dial");
-      assertEquals({ ...listening, message }, dialling);
-      const { class: name } = listening;
-      assertEquals([name, listening.hostname], ["DnsError", hostname]);
-    });
-  }
+  const [listening, dialling] = JSON.parse(stdout);
+  assertMatch(listening.message, /^listen tcp: lookup /);
+  const message = listening.message.replace("listen", "dial");
+  assertEquals({ ...listening, message }, dialling);
+  const { class: name, hostname } = listening;
+  assertEquals([name, hostname], ["DnsError", "nosuch.invalid"]);
 });
 
 Deno.test({

@@ -253,6 +253,17 @@ Deno.test(
 );
 
 Deno.test(
+  "MemoryNetwork knows names in other scripts",
+  inMemory(async ({ net }) => {
+    await using _listener = await net.listen("tcp", "b\u00fccher.test:80");
+    for (const host of ["B\u00dcCHER.test.", "xn--bcher-kva.test"]) {
+      await using conn = await net.dial("tcp", `${host}:80`);
+      assertEquals(String(conn.remoteAddr), "10.0.0.1:80");
+    }
+  }, { hosts: { "b\u00fccher.test": ["10.0.0.1"] } }),
+);
+
+Deno.test(
   "MemoryNetwork.listen() assigns free ports",
   inMemory(async ({ net }) => {
     await using _taken = await net.listen("tcp", "10.0.0.1:49152");
