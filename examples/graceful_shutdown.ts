@@ -48,7 +48,7 @@ async function next(conn: Conn, p: Uint8Array, signal: AbortSignal) {
   try {
     return await conn.read(p, { signal });
   } catch (error) {
-    if (!signal.aborted) throw error;
+    if (error !== signal.reason) throw error;
   }
   try {
     return await conn.read(p, { signal: AbortSignal.timeout(50) });
