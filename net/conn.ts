@@ -140,7 +140,7 @@ export class Conn
    *
    * @param p Where to put the bytes.
    * @param options See {@linkcode IoOptions}.
-   * @returns How many bytes, at least one; `null` at EOF, each time.
+   * @returns How many bytes, at least one; `null` at EOF, or after a reset.
    * @throws {OpError} With a cause of {@linkcode DeadlineExceededError},
    * {@linkcode ClosedError}, or the platform's error (ECONNRESET).
    * @throws {AbortSignal["reason"]} If `signal` aborts.
@@ -173,8 +173,8 @@ export class Conn
    *
    * Do not change `p` before the promise settles; afterwards it is yours. The
    * promise need not be awaited: a failure is not an unhandled rejection (a
-   * wrong argument is). If the connection is lost, later calls fail, too. A
-   * read then fails instead of returning EOF, unless the peer sent FIN first.
+   * wrong argument is). If the connection is lost, later writes fail, too. The
+   * next read fails instead of returning EOF, unless the peer sent FIN first.
    *
    * Cancellation: a deadline or `signal` ends the wait. The peer gets a prefix
    * of what was written: at most 64 KiB that were already under way still go
@@ -280,10 +280,10 @@ export class Conn
    * Closes the connection at once. Pending calls reject with an error for which
    * {@linkcode isClosed} is true. Idempotent.
    *
-   * What the kernel has taken still goes out, then FIN. If bytes from the peer
-   * are unread (a TLS 1.3 client that only sends has some: session tickets), a
-   * reset follows at once, and the peer may lose the end of what we sent. To
-   * avoid that, call `closeWrite()` and read to EOF (`handle()` does).
+   * What the kernel has taken goes out, then FIN; un-awaited writes may not. If
+   * bytes from the peer are unread (a TLS 1.3 client that only sends has some:
+   * session tickets), a reset follows, and the end of what we sent may be lost.
+   * To avoid both, await `closeWrite()` and read to EOF (`handle()` does).
    */
   close(): void {
     this.#wire.close();
