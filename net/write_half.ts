@@ -5,22 +5,19 @@
  * than given, and sends whatever the caller's buffer holds when the kernel has
  * room. So there is at most one operation, and three ways to feed it:
  *
- * - Small writes are gathered: all that are issued in one tick are copied
- *   into one piece of at most 64 KiB and leave together (88 × faster than ten
- *   packets that wait for each other's acknowledgement).
+ * - Small writes are gathered: all that are issued in one tick are copied into
+ *   one piece of at most 64 KiB, and leave together.
  * - A large write that nothing can abandon goes out in place, 1 MiB at a time
  *   (2.6 × faster than in 64 KiB pieces).
  * - A large write that a signal or a deadline may abandon goes out in pieces
  *   of our own memory, so that its caller can have the buffer back at once and
  *   no more than one piece follows.
  *
- * A deadline that is set while a write goes out in place comes too late for
- * that: if it passes, the connection ends, since otherwise bytes would leave
- * from memory that is the caller's again.
+ * A deadline that is set while a write goes out in place is too late: if it
+ * passes, the connection ends, or the caller's memory would go on leaving.
  *
- * Invariants: the queue holds the jobs in the order of their calls; bytes
- * `done … taken` of each are in the piece that is under way; a job that was
- * abandoned ends at `taken`.
+ * Invariants: the queue holds the jobs in the order of their calls; bytes `done
+ * … taken` of each are in the piece under way; an abandoned one ends at `taken`.
  *
  * @module
  */
@@ -40,6 +37,9 @@ export const PIECE = 64 * 1024;
  * kinds of Deno.Conn may take everything, and report nothing before the end.
  */
 const IN_PLACE = 1024 * 1024;
+
+/** What may wait for a TLS handshake: with 64 KiB a reset makes Deno panic. */
+const EARLY = 32 * 1024;
 
 /** A promise's own `resolve` takes a promise, too. */
 type Resolve = (n: number | Promise<number>) => void;
@@ -123,6 +123,8 @@ export class WriteHalf implements Half {
   #memory: Uint8Array<ArrayBuffer> | null = null;
   /** More than a piece is under way in place: to abandon it is to close. */
   #inPlace = false;
+  /** How much may go out at once: little until a TLS handshake is over. */
+  #most: number;
   /** Socket options that have to wait until no operation is under way. */
   #deferred: Map<string, () => void> | null = null;
   readonly #onWritten = (n: number): void => this.#written(n);
@@ -131,6 +133,7 @@ export class WriteHalf implements Half {
   /** Starts no operation before the first call. */
   constructor(wire: Wire) {
     this.#wire = wire;
+    this.#most = "handshake" in wire.inner ? EARLY : IN_PLACE;
     wire.writer = this;
   }
 
@@ -225,8 +228,9 @@ export class WriteHalf implements Half {
     }
     const rest = job.end - job.done;
     const abandonable = job.signal !== null || this.abandonable;
-    if (job.owned || (rest > PIECE && !abandonable)) {
-      const size = Math.min(rest, abandonable ? PIECE : IN_PLACE);
+    const most = abandonable ? Math.min(this.#most, PIECE) : this.#most;
+    if (job.owned || (rest > PIECE && most > PIECE)) {
+      const size = Math.min(rest, most);
       job.taken = job.done + size;
       this.#piece = partOf(job.bytes, job.done, job.taken);
       this.#inPlace = size > PIECE;
@@ -261,7 +265,7 @@ export class WriteHalf implements Half {
       size += job.end - job.done;
       if (size > PIECE) break;
     }
-    size = Math.min(size, PIECE);
+    size = Math.min(size, PIECE, this.#most);
     const memory = takeMemory(size);
     let at = 0;
     for (
@@ -280,6 +284,7 @@ export class WriteHalf implements Half {
 
   #written(n: number): void {
     const piece = this.#piece!;
+    this.#most = IN_PLACE;
     if (!this.#wire.closed) {
       if (!counts(n, piece.length - this.#from)) {
         return this.#failed(odd("write", n));
