@@ -177,14 +177,18 @@ export class Dialing {
     const unfollow = signal && onAbort(signal, () => race.stop(signal.reason));
     try {
       if (timeout <= 0) this.#expire(race);
+      let prompted = 0;
       if (targets) {
+        const before = clock.monotonic();
         race.add(targets);
         race.seal();
+        // If the runtime had to ask the user, everything stood still meanwhile.
+        prompted = clock.monotonic() - before;
       } else if (!race.over) {
         this.#feed(race, parsed as NamedAddress, lookup.signal);
       }
       // Only now: a process's first timer takes Deno 20 ms.
-      if (!race.over) alarm.set(deadline);
+      if (!race.over) alarm.set(deadline + prompted);
       const inner = await race.done;
       const end = clock.monotonic();
       // It may have won, and only have waited for the losers.
