@@ -153,8 +153,9 @@ async function bindName(
     // There may be an address that fits: what is missing is a grant.
     const wanted = chosen === undefined ? host : joinHostPort(chosen, port);
     const addr = new TcpAddr(chosen ?? host, port);
-    const reason = deniedReason(wanted, notCapable(wanted));
-    throw new OpError({ op: "listen", network, addr, reason });
+    const cause = notCapable(wanted);
+    const reason = deniedReason(wanted, cause);
+    throw new OpError({ op: "listen", network, addr, reason, cause });
   } catch (cause) {
     inner?.close();
     signal.throwIfAborted();

@@ -84,9 +84,14 @@ export function deniedReason(
   if (!(error instanceof Deno.errors.NotCapable)) return undefined;
   if (typeof subject === "object") return unixReason(subject.path);
   // The message is the only place where the runtime says what it wanted.
-  const wanted = / net access to "(.+?)"/.exec(error.message)?.[1] ?? subject;
+  const wanted = / net access to "(.+?)"/.exec(error.message)?.[1];
+  if (wanted === undefined) return undefined; // a permission broker's words
   const state = grant({ name: "net", host: wanted });
-  if (state === "denied" && isForbidden("net")) {
+  // Granted and yet refused: a wider --deny-net wins over a narrower grant.
+  const forbids = state === "denied"
+    ? isForbidden("net", wanted.replace(/:\d+$/, ""))
+    : state === "granted" && netGrant() !== "granted";
+  if (forbids) {
     return forbidden(
       "--deny-net",
       wanted === subject ? "it" : `it (${wanted})`,
@@ -95,7 +100,7 @@ export function deniedReason(
   return `run again with --allow-net${state ? `=${wanted}` : UNLISTED}`;
 }
 
-function unixReason(path: string): string {
+function unixReason(path: string): string | undefined {
   // No grant can name an abstract socket, and it has no file.
   if (path.startsWith("@")) {
     const denied = netGrant() === "denied" && isForbidden("net");
@@ -121,8 +126,11 @@ function unixReason(path: string): string {
     }
     // Commas separate a flag's values, so none can contain one (2.9.6).
     const named = value.includes(",") ? "" : `=${value}`;
-    if (state !== "granted") missing.push(`--allow-${flag}${named}`);
+    if (state !== "granted" && state !== "partial") {
+      missing.push(`--allow-${flag}${named}`);
+    }
   }
+  if (missing.length === 0) return undefined; // a permission broker's words
   const rest = missing.every((flag) => flag.includes("=")) ? "" : UNLISTED;
   return `run again with ${missing.join(" ")}${rest}`;
 }
@@ -132,11 +140,17 @@ function unixReason(path: string): string {
  * on (stdin or stderr is none) Deno answers "no" by itself and remembers it,
  * for what was asked about and for that permission as a whole, but for nothing
  * else: then nothing was forbidden, but a grant is missing.
+ *
+ * @param host What to ask about in its place: the host without its port, so
+ * that it is known whether all of the host is denied.
  */
-function isForbidden(name: "net" | "read" | "write"): boolean {
+function isForbidden(
+  name: "net" | "read" | "write",
+  host = "unrelated.invalid:1",
+): boolean {
   if (canPrompt() || grant({ name }) !== "denied") return true;
   const other = name === "net"
-    ? { name, host: "unrelated.invalid:1" }
+    ? { name, host }
     : { name, path: "/unrelated.invalid" };
   return grant(other) === "denied";
 }

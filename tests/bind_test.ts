@@ -463,8 +463,8 @@ Deno.test({
           try {
             await using listener = await listen(network, host + ":0");
             found.push(listener.addr.hostname);
-          } catch (error) {
-            found.push(error.message);
+          } catch ({ cause, message }) {
+            found.push(cause instanceof Error ? message : "no cause");
           }
         }
         console.log(JSON.stringify([...found, "open: " + open.size]));

@@ -4,6 +4,7 @@
  */
 import { assertEquals } from "@std/assert";
 import { listen } from "../mod.ts";
+import { deniedReason } from "../net/sandbox.ts";
 import type { Dial, Outcome } from "./sandbox_child.ts";
 import { bytes, installed, runChild } from "./support.ts";
 
@@ -213,6 +214,31 @@ Deno.test("dial() checks each address under --deny-net", async (t) => {
       },
     ],
   ]);
+});
+
+Deno.test("dial() says that a wider --deny-net wins over a grant", async (t) => {
+  const forbidden = "--deny-net forbids it";
+  await check(t, "--allow-net=127.0.0.1:PORT --deny-net=127.0.0.0/8", [
+    ["a literal", literal, denied("race", "127.0.0.1:PORT", forbidden)],
+  ]);
+  // Without a terminal Deno answers "no", and remembers it for all of net.
+  await check(t, "--deny-net=127.0.0.1", [
+    ["a missing grant", { address: "127.0.0.2:1" }, {
+      ...denied("race", "127.0.0.2:1"),
+    }],
+    [
+      "a denied host after it",
+      literal,
+      denied("race", "127.0.0.1:PORT", forbidden),
+    ],
+  ], "missing");
+});
+
+Deno.test("a permission broker's own words are left as they are", () => {
+  // Queries do not reach a broker, so nothing is known to be missing.
+  const refusal = new Deno.errors.NotCapable("policy says no");
+  assertEquals(deniedReason("db.test:80", refusal), undefined);
+  assertEquals(deniedReason({ path: "/run/db.sock" }, refusal), undefined);
 });
 
 /** What applies to a name that is granted with its port, or without. */
