@@ -6,8 +6,9 @@ import {
   assertStrictEquals,
   assertThrows,
 } from "@std/assert";
-import { Conn } from "../net/conn.ts";
+import { Conn, writerOf } from "../net/conn.ts";
 import { isClosed, isTimeout, OpError } from "../net/errors.ts";
+import { WriteJob } from "../net/write_half.ts";
 import { FakeClock } from "../testing/fake_clock.ts";
 import { InnerConn, jobs } from "./conn_inner.ts";
 import { bytes, countedSignal, unhandledIn } from "./support.ts";
@@ -130,6 +131,54 @@ Deno.test("Conn.write() sends more than 64 KiB in place, in one operation", asyn
       assertEquals(inner.writeSizes, [PIECE, 200_001 - PIECE]);
     },
   );
+});
+
+/** As the runtime's TLS has it. */
+class TlsInner extends InnerConn {
+  handshake(): void {}
+}
+
+Deno.test("Conn sends 32 KiB over TLS at first, until they are out", async (t) => {
+  const early = 32 * 1024;
+  const size = 100_000;
+  const writes: Record<string, (conn: Conn) => Promise<number>> = {
+    "a large write": (conn) => conn.write(new Uint8Array(size)),
+    "many small ones": async (conn) => {
+      const sent = Array.from(
+        { length: 10 },
+        () => conn.write(new Uint8Array(size / 10)),
+      );
+      return (await Promise.all(sent)).reduce((sum, n) => sum + n);
+    },
+    "the library's own bytes": (conn) =>
+      new Promise((resolve, reject) => {
+        const job = new WriteJob(new Uint8Array(size), resolve, reject, true);
+        writerOf(conn).add(job);
+      }),
+  };
+  for (const [name, write] of Object.entries(writes)) {
+    await t.step(name, async () => {
+      const inner = new TlsInner();
+      const writing = write(new Conn(inner));
+      await jobs();
+      while (inner.writes.length > 0) await inner.take();
+      assertEquals(await writing, size);
+      const [first = 0, second = 0] = inner.writeSizes;
+      assertEquals(first, early);
+      assertEquals(second, name === "many small ones" ? PIECE : size - early);
+    });
+  }
+  await t.step("its memory is not the caller's", async () => {
+    const inner = new TlsInner();
+    const p = new Uint8Array(size);
+    const writing = new Conn(inner).write(p);
+    await jobs();
+    assert(inner.writes[0]!.p.buffer !== p.buffer);
+    await inner.take();
+    assertStrictEquals(inner.writes[0]!.p.buffer, p.buffer);
+    await inner.take();
+    assertEquals(await writing, size);
+  });
 });
 
 Deno.test("Conn.write() that may be abandoned sends copies, 64 KiB at a time", async (t) => {
