@@ -281,9 +281,11 @@ function checkFamily(ip: Ip, family: 4 | 6, host: string): void {
  * Underscores pass: the system's resolver can deal with them.
  */
 export function isHostName(host: string): boolean {
-  // deno-lint-ignore no-control-regex -- they are what must not pass
-  if (/[\x00-\x20\x7f%/\\?#@:<>^|[\]"`{}!$&'()*+,;=~]/.test(host)) return false;
   const ascii = toAscii(host);
+  // The form in ASCII, too: `⑴.test` is "(1).test".
+  // deno-lint-ignore no-control-regex -- they are what must not pass
+  const odd = /[\x00-\x20\x7f%/\\?#@:<>^|[\]"`{}!$&'()*+,;=~]/;
+  if (odd.test(host) || odd.test(ascii)) return false;
   const name = ascii.endsWith(".") ? ascii.slice(0, -1) : ascii;
   if (name.length === 0 || name.length > 253) return false;
   const labels = name.split(".");

@@ -153,7 +153,8 @@ export async function atOnce(
   const { ask, clock, signal } = init;
   const deadline = clock.monotonic() + HEDGE_MS;
   const asked = [settled(family, ask(family, signal))];
-  const answer = await first(asked, deadline, init);
+  const answer = await first(asked, deadline, init) ??
+    await first(asked, clock.monotonic(), init); // one more turn, as above
   return answer?.addresses ?? [];
 }
 

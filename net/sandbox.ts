@@ -89,7 +89,7 @@ export function deniedReason(
   const state = grant({ name: "net", host: wanted });
   // Granted and yet refused: a wider --deny-net wins over a narrower grant.
   const forbids = state === "denied"
-    ? isForbidden("net", wanted.replace(/:\d+$/, ""))
+    ? isForbidden("net")
     : state === "granted" && netGrant() !== "granted";
   if (forbids) {
     return forbidden(
@@ -140,17 +140,11 @@ function unixReason(path: string): string | undefined {
  * on (stdin or stderr is none) Deno answers "no" by itself and remembers it,
  * for what was asked about and for that permission as a whole, but for nothing
  * else: then nothing was forbidden, but a grant is missing.
- *
- * @param host What to ask about in its place: the host without its port, so
- * that it is known whether all of the host is denied.
  */
-function isForbidden(
-  name: "net" | "read" | "write",
-  host = "unrelated.invalid:1",
-): boolean {
+function isForbidden(name: "net" | "read" | "write"): boolean {
   if (canPrompt() || grant({ name }) !== "denied") return true;
   const other = name === "net"
-    ? { name, host }
+    ? { name, host: "unrelated.invalid:1" }
     : { name, path: "/unrelated.invalid" };
   return grant(other) === "denied";
 }

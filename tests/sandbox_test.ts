@@ -221,17 +221,6 @@ Deno.test("dial() says that a wider --deny-net wins over a grant", async (t) => 
   await check(t, "--allow-net=127.0.0.1:PORT --deny-net=127.0.0.0/8", [
     ["a literal", literal, denied("race", "127.0.0.1:PORT", forbidden)],
   ]);
-  // Without a terminal Deno answers "no", and remembers it for all of net.
-  await check(t, "--deny-net=127.0.0.1", [
-    ["a missing grant", { address: "127.0.0.2:1" }, {
-      ...denied("race", "127.0.0.2:1"),
-    }],
-    [
-      "a denied host after it",
-      literal,
-      denied("race", "127.0.0.1:PORT", forbidden),
-    ],
-  ], "missing");
 });
 
 Deno.test("a permission broker's own words are left as they are", () => {
