@@ -32,8 +32,8 @@ export class Fabric {
   readonly #bufferSize: number;
   readonly #faults = new Faults();
   readonly #ports = new Ports();
-  /** Each connection, with the address that it was accepted on. */
-  readonly #cables = new Map<Cable, Deno.Addr>();
+  /** Each connection, with what its faults are looked up under. */
+  readonly #cables = new Map<Cable, readonly string[]>();
   /** Rung when a connect that waits has to look again. */
   readonly #changed: Bell;
 
@@ -57,10 +57,8 @@ export class Fabric {
   /** Resets the connections of an address; returns how many. */
   reset(address: string | Addr): number {
     const key = faultKey(address);
-    const hit = [...this.#cables].filter(([{ near, far }, listening]) =>
-      key === "*" ||
-      [near.localAddr, near.remoteAddr, far.localAddr, listening]
-        .some((addr) => faultKeys(toAddr(addr)).includes(key))
+    const hit = [...this.#cables].filter(([, keys]) =>
+      key === "*" || keys.includes(key)
     );
     for (const [cable] of hit) cable.reset();
     return hit.length;
@@ -192,7 +190,7 @@ export class Fabric {
       { local: asSeen(remote), remote: asSeen(local) },
     );
     const { near } = cable;
-    this.#cables.set(cable, listener.addr);
+    this.#cables.set(cable, keys);
     this.open.set(near, `dialled connection ${connName(near)}`);
     cable.note(near, "connected");
     const { accept } = cable.fault();
