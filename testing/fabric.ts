@@ -110,7 +110,7 @@ export class Fabric {
     addr = destination(addr);
     try {
       signal.throwIfAborted();
-      const bound = this.#ports.at(addr)[0]?.addr;
+      const bound = this.#ports.at(addr)?.addr;
       const keys = [
         ...faultKeys(addr),
         ...(from === undefined ? [] : [from]),

@@ -61,23 +61,23 @@ export class Ports {
 
   /** The listener for a connection; several, by SO_REUSEPORT, take turns. */
   find(addr: Addr): MemoryListener | undefined {
-    const [listener] = this.at(addr);
+    const listener = this.at(addr);
     const entries = this.#bound.get(placeOf(addr)) ?? [];
     const at = entries.findIndex((entry) => entry.listener === listener);
     if (at >= 0) entries.push(...entries.splice(at, 1)); // it comes last now
     return listener;
   }
 
-  /** The listeners of an address; those on a wildcard only if no others. */
-  at(addr: Addr): MemoryListener[] {
+  /** Who is next at an address; one on a wildcard only if there is no other. */
+  at(addr: Addr): MemoryListener | undefined {
     const entries = this.#bound.get(placeOf(addr)) ?? [];
     const host = hostOf(addr);
     const wildcards = host.includes(":") ? ["::"] : ["0.0.0.0", "::"];
     for (const hostname of [host, ...wildcards]) {
-      const fitting = entries.filter((entry) => entry.hostname === hostname);
-      if (fitting.length > 0) return fitting.map(({ listener }) => listener);
+      const entry = entries.find((entry) => entry.hostname === hostname);
+      if (entry) return entry.listener;
     }
-    return [];
+    return undefined;
   }
 }
 
