@@ -24,13 +24,14 @@ export interface ListenerHooks {
 export class MemoryListener implements Deno.Listener {
   /** Where it listens. */
   readonly addr: Deno.Addr;
+  /** Closed, while the address is not free yet. */
+  closed = false;
   readonly #backlog: number;
   readonly #hooks: ListenerHooks;
   readonly #hold: Hold;
   readonly #pace = new Pace();
   #queue: Cable[] = [];
   #pending: PromiseWithResolvers<Deno.Conn> | null = null;
-  #closed = false;
 
   /** Listens at `addr`, which is free. */
   constructor(
@@ -50,11 +51,6 @@ export class MemoryListener implements Deno.Listener {
     return this.#queue.length > this.#backlog;
   }
 
-  /** Closed, while the address is not free yet. */
-  get closed(): boolean {
-    return this.#closed;
-  }
-
   /** Puts a connection in the queue. */
   push(cable: Cable): void {
     this.#queue.push(cable);
@@ -63,7 +59,7 @@ export class MemoryListener implements Deno.Listener {
 
   /** Takes the next connection, or waits for one. */
   accept(): Promise<Deno.Conn> {
-    if (this.#closed) return Promise.reject(closedError());
+    if (this.closed) return Promise.reject(closedError());
     if (this.#pending) {
       const tcp = this.addr.transport === "tcp";
       return Promise.reject(
@@ -81,8 +77,8 @@ export class MemoryListener implements Deno.Listener {
 
   /** Frees the address, once a pending accept has failed. */
   close(): void {
-    if (this.#closed) throw badResource();
-    this.#closed = true;
+    if (this.closed) throw badResource();
+    this.closed = true;
     this.#hooks.closed();
     for (const { far } of this.#queue) far.abandon();
     this.#queue = [];
@@ -99,7 +95,7 @@ export class MemoryListener implements Deno.Listener {
 
   /** Accepts until it is closed. */
   async *[Symbol.asyncIterator](): AsyncIterableIterator<Deno.Conn> {
-    while (!this.#closed) {
+    while (!this.closed) {
       try {
         yield await this.accept();
       } catch (error) {
@@ -120,7 +116,7 @@ export class MemoryListener implements Deno.Listener {
 
   /** Closes; more than once is no error. */
   [Symbol.dispose](): void {
-    if (!this.#closed) this.close();
+    if (!this.closed) this.close();
   }
 
   /** Settles the pending accept if there is a connection for it. */
