@@ -83,7 +83,10 @@ export class Fabric {
       throw error;
     }
     const listener = new MemoryListener(this.#clock, raw(bound), backlog, {
-      accepted: (conn) => this.#accepted(conn),
+      accepted: (conn) => {
+        this.open.set(conn, `accepted connection ${connName(conn)}`);
+        this.log.note("accept", connName(conn));
+      },
       failed: (code) => this.log.note("fail", name, `accept: ${code}`),
       room: () => this.#changed.ring(),
       closed: () => {
@@ -198,11 +201,6 @@ export class Fabric {
     if (accept === "half-close") near.sendFin();
     listener.push(cable);
     return near;
-  }
-
-  #accepted(conn: MemoryConn): void {
-    this.open.set(conn, `accepted connection ${connName(conn)}`);
-    this.log.note("accept", connName(conn));
   }
 }
 
