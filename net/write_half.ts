@@ -117,9 +117,8 @@ export class WriteHalf implements Half {
   #deadline: Deadline | null = null;
   #pending = false;
   #scheduled = false;
-  /** What is under way, from `#from` on, in the pool's memory or a caller's. */
+  /** What is under way, in the pool's memory or a caller's. */
   #piece: Uint8Array | null = null;
-  #from = 0;
   #memory: Uint8Array<ArrayBuffer> | null = null;
   /** More than a piece is under way in place: to abandon it is to close. */
   #inPlace = false;
@@ -232,13 +231,11 @@ export class WriteHalf implements Half {
     if (job.owned || (rest > PIECE && most > PIECE)) {
       const size = Math.min(rest, most);
       job.taken = job.done + size;
-      this.#piece = partOf(job.bytes, job.done, job.taken);
       this.#inPlace = size > PIECE;
+      this.#write(partOf(job.bytes, job.done, job.taken));
     } else {
-      this.#gather(job);
+      this.#write(this.#gather(job));
     }
-    this.#from = 0;
-    this.#write(this.#piece!);
   }
 
   /** An odd Deno.Conn may throw here, or return nothing. */
@@ -250,6 +247,7 @@ export class WriteHalf implements Half {
   }
 
   #write(piece: Uint8Array): void {
+    this.#piece = piece;
     try {
       this.#wire.inner.write(piece).then(this.#onWritten, this.#onFailure);
     } catch (error) {
@@ -259,7 +257,7 @@ export class WriteHalf implements Half {
   }
 
   /** Copies as much of the queue as fits in one piece. */
-  #gather(head: WriteJob): void {
+  #gather(head: WriteJob): Uint8Array {
     let size = 0;
     for (let job: WriteJob | null = head; gathers(job); job = job.next) {
       size += job.end - job.done;
@@ -279,23 +277,20 @@ export class WriteHalf implements Half {
       at += n;
     }
     this.#memory = memory;
-    this.#piece = memory.length === size ? memory : memory.subarray(0, size);
+    return memory.length === size ? memory : memory.subarray(0, size);
   }
 
   #written(n: number): void {
     const piece = this.#piece!;
     this.#most = IN_PLACE;
     if (!this.#wire.closed) {
-      if (!counts(n, piece.length - this.#from)) {
-        return this.#failed(odd("write", n));
-      }
+      if (!counts(n, piece.length)) return this.#failed(odd("write", n));
       this.#wire.sent();
-      this.#from += n;
       // A job that settles may add the next one, or close the connection.
       this.#settle(n);
     }
-    if (this.#from < piece.length && !this.#inPlace && !this.#wire.closed) {
-      this.#write(piece.subarray(this.#from));
+    if (n < piece.length && !this.#inPlace && !this.#wire.closed) {
+      this.#write(piece.subarray(n));
     } else this.#idle();
   }
 
