@@ -56,8 +56,11 @@ export function connsOf(
   close: () => Promise<void>,
 ): AsyncIterableIterator<Conn> {
   return {
-    next: () =>
-      new Promise((resolve, reject) => enter(new NextCall(resolve, reject))),
+    next: () => {
+      const call = new NextCall();
+      enter(call);
+      return call.result.promise;
+    },
     return: async (value) => {
       await close();
       return { done: true, value };
@@ -72,23 +75,14 @@ export function connsOf(
 class NextCall implements AcceptWaiter {
   next: AcceptWaiter | null = null;
   before: AcceptWaiter | null = null;
-  readonly #resolve: (result: IteratorResult<Conn, undefined>) => void;
-  readonly #reject: (error: unknown) => void;
-
-  constructor(
-    resolve: (result: IteratorResult<Conn, undefined>) => void,
-    reject: (error: unknown) => void,
-  ) {
-    this.#resolve = resolve;
-    this.#reject = reject;
-  }
+  readonly result = Promise.withResolvers<IteratorResult<Conn, undefined>>();
 
   resolve(value: Conn): void {
-    this.#resolve({ done: false, value });
+    this.result.resolve({ done: false, value });
   }
 
   reject(error: unknown): void {
-    if (isClosed(error)) this.#resolve({ done: true, value: undefined });
-    else this.#reject(error);
+    if (isClosed(error)) this.result.resolve({ done: true, value: undefined });
+    else this.result.reject(error);
   }
 }

@@ -55,9 +55,7 @@ export function reasonFirst(
  * there is no time for a job: this one has to reject first.
  */
 export function failCall<T>(
-  promise: Promise<T>,
-  resolve: (value: Promise<T>) => void,
-  reject: (error: unknown) => void,
+  { promise, resolve, reject }: PromiseWithResolvers<T>,
   error: unknown,
   signal: AbortSignal | null,
   atOnce = false,

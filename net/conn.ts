@@ -164,7 +164,7 @@ export class Conn
     }
     const call = new ReadCall(p);
     if (!signal || call.follow(reader, signal)) reader.wait(call);
-    return call.promise;
+    return call.result.promise;
   }
 
   /**
@@ -200,18 +200,15 @@ export class Conn
     if (refusal) return tolerate(Promise.reject(refusal));
     if (p.length === 0) return Promise.resolve(0);
     if (signal) return writeUntil(writer, p, signal);
-    const { promise, resolve, reject } = Promise.withResolvers<number>();
-    const job = new WriteJob(p, resolve, reject);
-    job.promise = promise;
-    writer.add(job);
-    return promise;
+    const result = Promise.withResolvers<number>();
+    writer.add(new WriteJob(p, result));
+    return result.promise;
   }
 
   /**
    * Sets both deadlines; see {@linkcode setReadDeadline}.
    *
-   * @param t A point in time: a Date, or milliseconds since the epoch as
-   * `Date.now()` gives them; `null` for none.
+   * @param t A Date, or milliseconds since the epoch; `null` for none.
    * @throws {Error} As {@linkcode setReadDeadline}.
    */
   setDeadline(t: Date | number | null): void {
@@ -264,16 +261,19 @@ export class Conn
     const refusal = writer.refusal("close");
     if (refusal) return tolerate(Promise.reject(refusal));
     writer.finished = true;
-    const { promise, resolve, reject } = Promise.withResolvers<void>();
-    const job = new WriteJob(null, () => resolve(), (error) => {
-      this.#fin = null;
-      // A FIN under way (TLS: until the handshake) still goes out.
-      writer.finished = job.abandoned && job.taken > 0;
-      failCall(promise, resolve, reject, error, null);
+    const result = Promise.withResolvers<void>();
+    const job = new WriteJob(null, {
+      resolve: () => result.resolve(),
+      reject: (error) => {
+        this.#fin = null;
+        // A FIN under way (TLS: until the handshake) still goes out.
+        writer.finished = job.abandoned && job.taken > 0;
+        failCall(result, error, null);
+      },
     });
-    this.#fin = promise;
+    this.#fin = result.promise;
     writer.add(job);
-    return promise;
+    return result.promise;
   }
 
   /**

@@ -159,13 +159,9 @@ class Pump implements ReadWaiter, Watcher {
   readonly #to: Conn;
   /** Made for the first piece: most connections are idle, and need none. */
   #writer: WriteHalf | null = null;
-  readonly #promise: Promise<number>;
-  readonly #resolve: (n: number | Promise<number>) => void;
-  readonly #reject: (error: unknown) => void;
+  readonly #result = Promise.withResolvers<number>();
   readonly #signal: AbortSignal | null;
   readonly #unfollow: (() => void) | null = null;
-  readonly #onWritten = (n: number): void => this.#written(n);
-  readonly #onFailure = (error: unknown): void => this.#writeFailed(error);
   #over = false;
   #job: WriteJob | null = null;
   #piece: Uint8Array<ArrayBuffer> | null = null;
@@ -176,10 +172,6 @@ class Pump implements ReadWaiter, Watcher {
     wireOf(to); // nothing is read if it is no Conn
     this.#from = from;
     this.#to = to;
-    const { promise, resolve, reject } = Promise.withResolvers<number>();
-    this.#promise = promise;
-    this.#resolve = resolve;
-    this.#reject = reject;
     this.#signal = signal ?? null;
     if (signal) {
       this.#unfollow = onAbort(signal, () => this.#stop(signal.reason));
@@ -194,7 +186,7 @@ class Pump implements ReadWaiter, Watcher {
       if (!this.#over) wireOf(this.#to).watch(this);
     }
     if (!this.#over) this.#pull();
-    return this.#promise;
+    return this.#result.promise;
   }
 
   over(wire: Wire, cause: Error): void {
@@ -211,7 +203,7 @@ class Pump implements ReadWaiter, Watcher {
   ready(reader: ReadHalf): void {
     if (reader.unread === 0) {
       this.#end();
-      return this.#resolve(this.#copied);
+      return this.#result.resolve(this.#copied);
     }
     const writer = this.#writer ??= writerOf(this.#to);
     const refusal = writer.refusal();
@@ -220,29 +212,26 @@ class Pump implements ReadWaiter, Watcher {
     // After an abort the piece still goes out whole, so it must be small.
     const abandonable = this.#signal !== null || writer.abandonable;
     this.#piece = reader.lend(abandonable ? PIECE : MAX_SIZE);
-    this.#job = new WriteJob(
-      this.#piece,
-      this.#onWritten,
-      this.#onFailure,
-      true,
-    );
+    this.#job = new WriteJob(this.#piece, this, true);
     writer.add(this.#job);
   }
 
   fail(error: unknown): void {
     if (this.#over) return; // stopped with a piece under way
     this.#end();
-    failCall(this.#promise, this.#resolve, this.#reject, error, this.#signal);
+    failCall(this.#result, error, this.#signal);
   }
 
-  #written(n: number): void {
+  /** A piece is out. */
+  resolve(n: number): void {
     this.#copied += n;
     this.#reader.giveBack(this.#piece!);
     this.#piece = this.#job = null;
     if (!this.#over) this.#pull();
   }
 
-  #writeFailed(error: unknown): void {
+  /** A piece will not go out, or not all of it. */
+  reject(error: unknown): void {
     // A piece whose write has not begun can be read again.
     this.#reader.takeBack(this.#piece!, this.#job!.taken);
     this.#piece = this.#job = null;

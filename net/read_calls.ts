@@ -7,21 +7,15 @@ export class ReadCall implements ReadWaiter {
   next: ReadWaiter | null = null;
   /** See {@linkcode ReadWaiter}. */
   before: ReadWaiter | null = null;
-  /** The caller's promise, which need not be awaited. */
-  readonly promise: Promise<number | null>;
+  /** What the caller gets; it need not be awaited. */
+  readonly result = Promise.withResolvers<number | null>();
   readonly #p: Uint8Array;
-  readonly #resolve: (n: number | null | Promise<number | null>) => void;
-  readonly #reject: (error: unknown) => void;
   #signal: AbortSignal | null = null;
   #unfollow: (() => void) | null = null;
 
   /** Reads into `p`, which is not empty. */
   constructor(p: Uint8Array) {
-    const { promise, resolve, reject } = Promise.withResolvers<number | null>();
-    this.promise = promise;
     this.#p = p;
-    this.#resolve = resolve;
-    this.#reject = reject;
   }
 
   /** Leaves the queue when `signal` aborts; if it is none, fails: `false`. */
@@ -42,16 +36,16 @@ export class ReadCall implements ReadWaiter {
   /** Takes what fits. */
   ready(reader: ReadHalf): void {
     this.#unfollow?.();
-    if (reader.unread === 0) this.#resolve(null);
-    else if (this.#p.length > 0) this.#resolve(reader.copyTo(this.#p));
-    else this.#reject(new TypeError("p was detached while it waited"));
+    const { resolve, reject } = this.result;
+    if (reader.unread === 0) resolve(null);
+    else if (this.#p.length > 0) resolve(reader.copyTo(this.#p));
+    else reject(new TypeError("p was detached while it waited"));
   }
 
   /** Nothing will come. */
   fail(error: unknown, atOnce = false): void {
     this.#unfollow?.();
-    const { promise } = this;
-    failCall(promise, this.#resolve, this.#reject, error, this.#signal, atOnce);
+    failCall(this.result, error, this.#signal, atOnce);
   }
 }
 
@@ -67,7 +61,7 @@ export function chunksOf(reader: ReadHalf): AsyncIterableIterator<Chunk> {
       if (refusal) return tolerate(Promise.reject(refusal));
       const call = new ChunkCall(iterator);
       reader.wait(call);
-      return call.promise;
+      return call.result.promise;
     },
     return: (value) => {
       returned = true;
@@ -88,41 +82,33 @@ export function chunksOf(reader: ReadHalf): AsyncIterableIterator<Chunk> {
   return iterator;
 }
 
-type Step = IteratorResult<Chunk, undefined>;
-
 /** One step of an iteration that waits. */
 class ChunkCall implements ReadWaiter {
   next: ReadWaiter | null = null;
   before: ReadWaiter | null = null;
-  /** The caller's promise, which need not be awaited. */
-  readonly promise: Promise<Step>;
+  /** What the caller gets; it need not be awaited. */
+  readonly result = Promise.withResolvers<IteratorResult<Chunk, undefined>>();
   /** The iteration that it is a step of. */
   readonly iterator: AsyncIterator<Chunk>;
-  readonly #resolve: (step: Step | Promise<Step>) => void;
-  readonly #reject: (error: unknown) => void;
 
   /** A step that waits. */
   constructor(iterator: AsyncIterator<Chunk>) {
-    const { promise, resolve, reject } = Promise.withResolvers<Step>();
-    this.promise = promise;
     this.iterator = iterator;
-    this.#resolve = resolve;
-    this.#reject = reject;
   }
 
   /** Takes all that there is. */
   ready(reader: ReadHalf): void {
     if (reader.unread === 0) return this.end();
-    this.#resolve({ done: false, value: reader.takeChunk() });
+    this.result.resolve({ done: false, value: reader.takeChunk() });
   }
 
   /** Nothing more will come. */
   end(): void {
-    this.#resolve({ done: true, value: undefined });
+    this.result.resolve({ done: true, value: undefined });
   }
 
   /** Nothing will come. */
   fail(error: unknown, atOnce = false): void {
-    failCall(this.promise, this.#resolve, this.#reject, error, null, atOnce);
+    failCall(this.result, error, null, atOnce);
   }
 }

@@ -82,7 +82,7 @@ class Source implements UnderlyingByteSource {
   }
 
   pull(): Promise<void> {
-    if (this.#call !== null) return this.#call.promise;
+    if (this.#call !== null) return this.#call.result.promise;
     const refusal = this.#half.refusal();
     if (refusal) {
       this.failing = true;
@@ -90,7 +90,7 @@ class Source implements UnderlyingByteSource {
     }
     const call = this.#call = new PullCall(this);
     this.#half.wait(call);
-    return call.promise;
+    return call.result.promise;
   }
 
   cancel(): void {
@@ -148,17 +148,11 @@ class PullCall implements ReadWaiter {
   next: ReadWaiter | null = null;
   before: ReadWaiter | null = null;
   /** What the platform waits for. */
-  readonly promise: Promise<void>;
+  readonly result = Promise.withResolvers<void>();
   readonly #source: Source;
-  readonly #resolve: () => void;
-  readonly #reject: (error: unknown) => void;
 
   constructor(source: Source) {
-    const { promise, resolve, reject } = Promise.withResolvers<void>();
     this.#source = source;
-    this.promise = promise;
-    this.#resolve = resolve;
-    this.#reject = reject;
   }
 
   ready(): void {
@@ -166,19 +160,19 @@ class PullCall implements ReadWaiter {
       this.#source.take();
       this.end();
     } catch (error) {
-      this.#reject(error); // see over()
+      this.result.reject(error); // see over()
     }
   }
 
   /** The stream has got all that it gets. */
   end(): void {
-    this.#resolve();
+    this.result.resolve();
   }
 
   /** Leaves the stack as it is: V8 cannot see who waits for a stream. */
   fail(error: unknown): void {
     this.#source.failing = true;
-    this.#reject(error);
+    this.result.reject(error);
   }
 }
 

@@ -15,9 +15,12 @@ export function writeUntil(
     unfollow();
     settle(value);
   };
-  const [done, failed] = [settled(resolve), settled(reject)];
-  const job = new WriteJob(p, done, failed, false, signal);
-  job.promise = promise;
+  const result = {
+    promise,
+    resolve: settled(resolve),
+    reject: settled(reject),
+  };
+  const job = new WriteJob(p, result, false, signal);
   const unfollow = onAbort(signal, () => writer.abandon(job, signal.reason));
   writer.add(job);
   return promise;

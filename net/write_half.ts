@@ -41,8 +41,14 @@ const IN_PLACE = 1024 * 1024;
 /** What may wait for a TLS handshake: with 64 KiB a reset makes Deno panic. */
 const EARLY = 32 * 1024;
 
-/** A promise's own `resolve` takes a promise, too. */
-type Resolve = (n: number | Promise<number>) => void;
+/** Who is told how a job ends; a promise need not be awaited. */
+type Caller = PromiseWithResolvers<number> | {
+  readonly promise?: undefined;
+  /** All of its bytes are out: so many. */
+  resolve(n: number): void;
+  /** It will not go out, or not all of it. */
+  reject(error: unknown): void;
+};
 
 /** One call that writes, or the FIN after all of them. */
 export class WriteJob implements Link<WriteJob> {
@@ -64,17 +70,12 @@ export class WriteJob implements Link<WriteJob> {
   end: number;
   /** Whether nobody waits for it any more. */
   abandoned = false;
-  /** The caller's promise, if it need not be awaited; `resolve` is its own. */
-  promise: Promise<number> | null = null;
-  /** Called with `end` when all of it is out. */
-  readonly resolve: (n: number) => void;
-  readonly #reject: (error: unknown) => void;
+  readonly #caller: Caller;
 
   /** A job that has not begun. */
   constructor(
     bytes: Uint8Array | null,
-    resolve: (n: number) => void,
-    reject: (error: unknown) => void,
+    caller: Caller,
     owned = false,
     signal: AbortSignal | null = null,
   ) {
@@ -82,15 +83,19 @@ export class WriteJob implements Link<WriteJob> {
     this.end = bytes === null ? 0 : bytes.length;
     this.owned = owned;
     this.signal = signal;
-    this.resolve = resolve;
-    this.#reject = reject;
+    this.#caller = caller;
+  }
+
+  /** All of it is out. */
+  resolve(): void {
+    this.#caller.resolve(this.end);
   }
 
   /** It will not go out, or not all of it. */
   reject(error: unknown): void {
-    const { promise, signal } = this;
-    if (promise === null) return this.#reject(error);
-    failCall(promise, this.resolve as Resolve, this.#reject, error, signal);
+    const caller = this.#caller;
+    if (caller.promise) failCall(caller, error, this.signal);
+    else caller.reject(error);
   }
 }
 
@@ -324,7 +329,7 @@ export class WriteHalf implements Half {
       n -= part;
       if (job.done < job.end) return;
       this.#jobs.shift();
-      if (!job.abandoned) job.resolve(job.end);
+      if (!job.abandoned) job.resolve();
       job = this.#jobs.head;
     }
   }
@@ -332,7 +337,7 @@ export class WriteHalf implements Half {
   #finSent(): void {
     if (!this.#wire.closed) {
       const job = this.#jobs.shift();
-      if (!job.abandoned) job.resolve(0);
+      if (!job.abandoned) job.resolve();
     }
     this.#idle();
   }

@@ -152,8 +152,8 @@ Deno.test("Conn sends 32 KiB over TLS at first, until they are out", async (t) =
     },
     "the library's own bytes": (conn) =>
       new Promise((resolve, reject) => {
-        const job = new WriteJob(new Uint8Array(size), resolve, reject, true);
-        writerOf(conn).add(job);
+        const caller = { resolve, reject };
+        writerOf(conn).add(new WriteJob(new Uint8Array(size), caller, true));
       }),
   };
   for (const [name, write] of Object.entries(writes)) {
