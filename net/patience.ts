@@ -22,32 +22,21 @@ const CONNECTIONS_PER_TURN = 32;
 const patient = new Set<Patience>();
 /** Those whose timer fired late, and how many more turns they get. */
 const late = new Map<Patience, number>();
-/** The turn that is to come, if any; one at a time serves all of them. */
-let next: unknown;
-
-function turn(): void {
-  next = undefined;
+/** The next turn, while somebody is late; one at a time serves all of them. */
+const turn = new Alarm(systemClock, () => {
   for (const [patience, turns] of late) {
     if (turns > 0) late.set(patience, turns - 1);
     else patience.end();
   }
-  if (late.size > 0) nextTurn();
-}
-
-function nextTurn(): void {
-  if (next !== undefined) return;
-  next = systemClock.setTimeout(turn, 0);
-  systemClock.unrefTimer(next);
-}
+  if (late.size > 0) turn.setIn(0);
+}, false);
 
 /**
  * With nobody late no turn is to come. (It may never come: it was set with a
  * test's fake timers, and these are gone.)
  */
 function notLate(patience: Patience): void {
-  if (!late.delete(patience) || late.size > 0 || next === undefined) return;
-  systemClock.clearTimeout(next);
-  next = undefined;
+  if (late.delete(patience) && late.size === 0) turn.clear();
 }
 
 /** One peer's time limit; {@linkcode clear} has to be called in the end. */
@@ -89,7 +78,7 @@ export class Patience {
 
   #ring(due: number): void {
     if (this.#clock.monotonic() <= due) return this.end();
-    nextTurn();
+    if (turn.at === Infinity) turn.setIn(0);
     late.set(this, 1 + Math.ceil(patient.size / CONNECTIONS_PER_TURN));
   }
 }
