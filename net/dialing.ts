@@ -126,11 +126,8 @@ export class Dialing {
    */
   #nativeTarget({ host, port }: NamedAddress): readonly Target[] | undefined {
     if (this.#settings.resolve) return undefined;
-    const grant = netGrant();
     const addr = new TcpAddr(host, port);
-    const all = grant === "granted" ||
-      (grant === "partial" && netGrant(String(addr)) !== "denied");
-    if (all) return undefined;
+    if (isGranted() && netGrant(String(addr)) !== "denied") return undefined;
     this.#mode = "native";
     return [namedTarget(addr)];
   }
