@@ -246,7 +246,7 @@ export function parseAddress(network: string, address: string): ParsedAddress {
   const family = network === "tcp4" ? 4 : network === "tcp6" ? 6 : undefined;
   const { host, port: service } = splitHostPort(address || ":0");
   const port = lookupPort(network as Network, service);
-  const ip = host === "" ? null : parseIp(host);
+  const ip = parseIp(host);
   if (ip === null) {
     if (host !== "" && !isHostName(host)) {
       throw new DnsError({ hostname: host, notFound: true });
@@ -287,7 +287,7 @@ export function isHostName(host: string): boolean {
   const odd = /[\x00-\x20\x7f%/\\?#@:<>^|[\]"`{}!$&'()*+,;=~]/;
   if (odd.test(host) || odd.test(ascii)) return false;
   const name = ascii.endsWith(".") ? ascii.slice(0, -1) : ascii;
-  if (name.length === 0 || name.length > 253) return false;
+  if (name.length > 253) return false;
   const labels = name.split(".");
   if (labels.some((label) => label === "" || label.length > 63)) return false;
   return labels.some((label) => !/^([0-9]+|0x[0-9a-f]*)$/i.test(label));
