@@ -27,13 +27,10 @@ export class HostLimit {
 
   /** One more from `name`; `false` if it has as many as it may. */
   enter(name: string): boolean {
-    const host = this.#hosts.get(name);
-    if (host === undefined) {
-      this.#hosts.set(name, { count: 1, waiting: new Set() });
-      return true;
-    }
+    const host = this.#hosts.get(name) ?? { count: 0, waiting: new Set() };
     if (host.count >= this.most) return false;
     host.count++;
+    this.#hosts.set(name, host);
     return true;
   }
 
