@@ -55,9 +55,6 @@ export const systemClock: Clock = {
 /** setTimeout() takes a 32-bit count; a larger one would fire at once. */
 export const MAX_TIMEOUT = 2 ** 31 - 1;
 
-/** Which of a clock's two scales the times of an alarm are on. */
-export type Scale = "monotonic" | "now";
-
 /**
  * A point in time that can be moved. Moving it later costs nothing: the running
  * timer finds out when it fires, and starts anew. (A timer for each read costs
@@ -71,7 +68,7 @@ export class Alarm {
   readonly #clock: Clock;
   readonly #ring: (at: number) => void;
   readonly #keepAlive: boolean;
-  readonly #scale: Scale;
+  readonly #scale: "monotonic" | "now";
   #timer: unknown;
   #timerAt = Infinity;
 
@@ -88,7 +85,7 @@ export class Alarm {
     clock: Clock,
     ring: (at: number) => void,
     keepAlive: boolean,
-    scale: Scale = "monotonic",
+    scale: "monotonic" | "now" = "monotonic",
   ) {
     this.#clock = clock;
     this.#ring = ring;
