@@ -96,6 +96,8 @@ export function clampDelay(ms: number): number {
 
 /** One race; see the top of this file. */
 export class Race<T extends Candidate, C> {
+  /** Whether the outcome is known. */
+  over = false;
   /** What was tried, in the order of the starts. */
   readonly attempts: readonly Attempt<T>[];
   /** The winner, or `undefined` if there is none. Never rejects. */
@@ -117,7 +119,6 @@ export class Race<T extends Candidate, C> {
   /** No attempt starts before this while others are in flight. */
   #nextStart = -Infinity;
   #sealed = false;
-  #over = false;
   #pumping = false;
 
   /** A race without candidates; {@linkcode add} starts it. */
@@ -129,11 +130,6 @@ export class Race<T extends Candidate, C> {
     this.done = this.#done.promise;
   }
 
-  /** Whether the outcome is known. */
-  get over(): boolean {
-    return this.#over;
-  }
-
   /** What was not tried, in the order in which it would have been. */
   get untried(): readonly T[] {
     return this.#untried;
@@ -141,7 +137,7 @@ export class Race<T extends Candidate, C> {
 
   /** Adds a batch, best first. */
   add(batch: Iterable<T>): void {
-    if (this.#over) return;
+    if (this.over) return;
     const { refuse } = this.#init;
     for (const candidate of batch) {
       if (this.#seen.has(candidate.text)) continue;
@@ -163,7 +159,7 @@ export class Race<T extends Candidate, C> {
 
   /** Ends the race without a winner; attempts in flight fail with `error`. */
   stop(error: unknown): void {
-    if (!this.#over) this.#finish(undefined, error);
+    if (!this.over) this.#finish(undefined, error);
   }
 
   #arrange(): void {
@@ -188,7 +184,7 @@ export class Race<T extends Candidate, C> {
     // A connect() that fails at once gets here from inside #start().
     if (this.#pumping) return;
     this.#pumping = true;
-    while (!this.#over && this.#mayStart()) this.#start();
+    while (!this.over && this.#mayStart()) this.#start();
     this.#pumping = false;
     if (this.#sealed && this.#untried.length === 0 && this.#inFlight === 0) {
       this.stop(undefined);
@@ -297,7 +293,7 @@ export class Race<T extends Candidate, C> {
   }
 
   #finish(winner: C | undefined, error: unknown): void {
-    this.#over = true;
+    this.over = true;
     this.#alarm.clear();
     for (const attempt of this.#runs) {
       if (attempt.state !== "running") continue;
