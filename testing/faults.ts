@@ -94,7 +94,6 @@ export class Faults {
 
   /** The fault of the first of `keys` that has one. */
   of(keys: readonly string[]): Fault {
-    if (this.#faults.size === 0) return NONE;
     for (const key of keys) {
       const fault = this.#faults.get(key);
       if (fault !== undefined) return fault;
