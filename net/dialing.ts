@@ -67,7 +67,7 @@ export interface DialSettings extends SocketOptions {
 type NamedAddress = ParsedAddress & { kind: "tcp" };
 
 /** What was tried in a dial, and what was not: a race that is over. */
-type Turns = Pick<Race<Target, Deno.Conn>, "attempts" | "untried">;
+type Tries = Pick<Race<Target, Deno.Conn>, "attempts" | "untried">;
 
 /** One dial; `run()` is called once. */
 export class Dialing {
@@ -148,16 +148,16 @@ export class Dialing {
       end: 0,
       state: "connected",
     };
-    const turns = { attempts: [attempt], untried: [] };
+    const tries = { attempts: [attempt], untried: [] };
     try {
       const inner = await open(candidate, this.#openOptions(parsed), undefined);
       attempt.end = clock.monotonic();
-      return this.#conn(inner, turns, attempt.end);
+      return this.#conn(inner, tries, attempt.end);
     } catch (error) {
       attempt.end = clock.monotonic();
       attempt.state = "failed";
       attempt.error = error;
-      throw this.#failure(parsed, turns, attempt.end);
+      throw this.#failure(parsed, tries, attempt.end);
     }
   }
 
@@ -269,12 +269,12 @@ export class Dialing {
     return targets;
   }
 
-  #conn(inner: Deno.Conn, turns: Turns, end: number): Conn {
+  #conn(inner: Deno.Conn, tries: Tries, end: number): Conn {
     const { clock } = this.#settings;
-    return new Conn(inner, { clock, dialTrace: this.#trace(turns, end) });
+    return new Conn(inner, { clock, dialTrace: this.#trace(tries, end) });
   }
 
-  #trace({ attempts, untried }: Turns, end: number): DialTrace {
+  #trace({ attempts, untried }: Tries, end: number): DialTrace {
     const start = this.#start;
     return this.trace = {
       network: this.#network,
@@ -289,9 +289,9 @@ export class Dialing {
     };
   }
 
-  #failure(parsed: ParsedAddress, turns: Turns, end: number): OpError {
+  #failure(parsed: ParsedAddress, tries: Tries, end: number): OpError {
     const network = this.#network;
-    const { attempts, untried } = turns;
+    const { attempts, untried } = tries;
     if (attempts.length === 0) return this.#noAttempt(parsed);
     const { error } = attempts[0]!;
     if (this.#mode === "native" && error instanceof DnsError) {
@@ -308,7 +308,7 @@ export class Dialing {
         ? lookupError(parsed.host, this.#lookupError)
         : undefined,
       timeUp: this.#timeUp,
-      trace: this.#trace(turns, end),
+      trace: this.#trace(tries, end),
     });
   }
 
