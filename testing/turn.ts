@@ -18,7 +18,7 @@ const BURST = 1_000;
 const MAX_TURNS = 100;
 
 /** Lets the event loop turn once; timers of 0 ms that were set before fire. */
-export function turn(): Promise<void> {
+function turn(): Promise<void> {
   return new Promise((resolve) => setTimeout(resolve, 0));
 }
 
