@@ -56,7 +56,9 @@ export function readableOf(
 }
 
 /** Where the readable stream of a connection gets its bytes. */
-class Source implements UnderlyingByteSource {
+class Source implements UnderlyingByteSource, ReadWaiter {
+  next: ReadWaiter | null = null;
+  before: ReadWaiter | null = null;
   /** Makes it a byte stream. */
   readonly type = "bytes";
   /** The peer has sent FIN, and the stream has been told. */
@@ -68,7 +70,8 @@ class Source implements UnderlyingByteSource {
   readonly #conn: Conn;
   readonly #half: ReadHalf;
   #controller!: ReadableByteStreamController;
-  #call: PullCall | null = null;
+  /** What the platform waits for. */
+  #pulling: PromiseWithResolvers<void> | null = null;
   /** In a pull in place of the platform: how many bytes there is room for. */
   #room = Infinity;
 
@@ -82,15 +85,31 @@ class Source implements UnderlyingByteSource {
   }
 
   pull(): Promise<void> {
-    if (this.#call !== null) return this.#call.result.promise;
+    if (this.#pulling !== null) return this.#pulling.promise;
     const refusal = this.#half.refusal();
     if (refusal) {
       this.failing = true;
       return Promise.reject(refusal);
     }
-    const call = this.#call = new PullCall(this);
-    this.#half.wait(call);
-    return call.result.promise;
+    const { promise } = this.#pulling = Promise.withResolvers<void>();
+    this.#half.wait(this);
+    return promise;
+  }
+
+  ready(): void {
+    const { resolve, reject } = this.#pulling!;
+    try {
+      this.#take();
+      resolve();
+    } catch (error) {
+      reject(error); // see over()
+    }
+  }
+
+  /** Leaves the stack as it is: V8 cannot see who waits for a stream. */
+  fail(error: unknown): void {
+    this.failing = true;
+    this.#pulling!.reject(error);
   }
 
   cancel(): void {
@@ -98,11 +117,11 @@ class Source implements UnderlyingByteSource {
   }
 
   /** Takes all that there is, or as much as the reader has room for. */
-  take(): void {
+  #take(): void {
     const half = this.#half;
     const controller = this.#controller;
     const most = this.#room;
-    this.#call = null;
+    this.#pulling = null;
     this.#room = Infinity;
     if (half.unread === 0) {
       this.ended = true;
@@ -119,10 +138,10 @@ class Source implements UnderlyingByteSource {
 
   /** Nobody waits for the stream any more: what arrives is for others. */
   letGo(): void {
-    if (this.#call !== null) {
-      this.#half.abandon(this.#call);
-      this.#call.end();
-      this.#call = null;
+    if (this.#pulling !== null) {
+      this.#half.abandon(this);
+      this.#pulling.resolve();
+      this.#pulling = null;
     }
     this.byob = false;
   }
@@ -132,7 +151,7 @@ class Source implements UnderlyingByteSource {
    * got some, the platform pulls for no other reader.
    */
   get forgotten(): boolean {
-    return this.#call === null && !this.failing &&
+    return this.#pulling === null && !this.failing &&
       this.#controller.byobRequest !== null;
   }
 
@@ -140,39 +159,6 @@ class Source implements UnderlyingByteSource {
   pullFor(room: number): void {
     this.#room = room;
     this.pull().catch((error) => this.#controller.error(error));
-  }
-}
-
-/** A stream that waits. */
-class PullCall implements ReadWaiter {
-  next: ReadWaiter | null = null;
-  before: ReadWaiter | null = null;
-  /** What the platform waits for. */
-  readonly result = Promise.withResolvers<void>();
-  readonly #source: Source;
-
-  constructor(source: Source) {
-    this.#source = source;
-  }
-
-  ready(): void {
-    try {
-      this.#source.take();
-      this.end();
-    } catch (error) {
-      this.result.reject(error); // see over()
-    }
-  }
-
-  /** The stream has got all that it gets. */
-  end(): void {
-    this.result.resolve();
-  }
-
-  /** Leaves the stack as it is: V8 cannot see who waits for a stream. */
-  fail(error: unknown): void {
-    this.#source.failing = true;
-    this.result.reject(error);
   }
 }
 
