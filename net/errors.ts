@@ -39,7 +39,7 @@ const TEMPORARY_CODES: ReadonlySet<string> = new Set([
 export function isClosed(error: unknown): boolean {
   return someCause(
     error,
-    (e) => isNamed(e, "ClosedError") || e instanceof Deno.errors.BadResource,
+    (e) => e.name === "ClosedError" || e instanceof Deno.errors.BadResource,
   );
 }
 
@@ -47,11 +47,7 @@ export function isClosed(error: unknown): boolean {
  * Tests by name, not by class: a program may contain two versions of this
  * library. `field` tells our errors from others of the same name.
  */
-export function isNamed(
-  error: unknown,
-  name: string,
-  field = "message",
-): boolean {
+export function isNamed(error: unknown, name: string, field: string): boolean {
   return error instanceof Error && error.name === name && field in error;
 }
 
