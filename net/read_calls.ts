@@ -26,7 +26,7 @@ export class ReadCall implements ReadWaiter {
         this.fail(signal.reason);
       });
     } catch (error) {
-      this.fail(error);
+      this.result.reject(error); // wrong use is not to pass in silence
       return false;
     }
     this.#signal = signal;

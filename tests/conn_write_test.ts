@@ -730,6 +730,15 @@ Deno.test("Conn.write() and read() reject an invalid signal", async () => {
     assert(await failure(conn.write(bytes("x"), options)) instanceof TypeError);
     assert(await failure(conn.read(bytes("x"), options)) instanceof TypeError);
   }
+  const options = { signal: 1 as unknown as AbortSignal };
+  const unhandled = await unhandledIn(() => {
+    conn.write(bytes("x"), options);
+    conn.read(bytes("x"), options);
+  });
+  assertEquals(unhandled.map((error) => error instanceof TypeError), [
+    true,
+    true,
+  ]);
   conn.close();
 });
 
