@@ -472,6 +472,10 @@ async function dials(cuts: string[], { rounds = 1 } = {}): Promise<Report[]> {
       }
       await listener.close();
       await accepting;
+      // A connector's connection may come late: up to 9 ms, below.
+      for (let i = 0; sockets() !== before && i < 100; i++) {
+        await new Promise((resolve) => setTimeout(resolve, 10));
+      }
       return { ended, connected, left: sockets() - before, odd: [...odd] };
     }
 
