@@ -163,7 +163,10 @@ export class OpError extends Error {
     const { op = "dial", network = "", source, addr, cause } = init;
     const where = source && addr ? `${source}->${addr}` : source ?? addr ?? "";
     const subject = [op, network, String(where)].filter(Boolean).join(" ");
-    super(`${subject}: ${init.reason ?? reasonText(cause)}`, because(cause));
+    super(
+      printable(`${subject}: ${init.reason ?? reasonText(cause)}`),
+      because(cause),
+    );
     this.op = op;
     this.network = network;
     if (source) this.source = source;
@@ -226,7 +229,7 @@ export class AddrError extends Error {
    * @param addr The offending text; left out of the message if empty.
    */
   constructor(reason = "", addr = "") {
-    super(addr === "" ? reason : `address ${addr}: ${reason}`);
+    super(printable(addr === "" ? reason : `address ${addr}: ${reason}`));
     this.addr = addr;
     this.reason = reason;
   }
@@ -276,12 +279,8 @@ export class DnsError extends Error {
     const timeout = init.timeout ?? false;
     const reason = init.reason ??
       (notFound ? "no such host" : timeout ? "i/o timeout" : reasonText(cause));
-    super(
-      `lookup ${hostname}${
-        server === undefined ? "" : ` on ${server}`
-      }: ${reason}`,
-      because(cause),
-    );
+    const where = server === undefined ? "" : ` on ${server}`;
+    super(printable(`lookup ${hostname}${where}: ${reason}`), because(cause));
     this.hostname = hostname;
     if (server !== undefined) this.server = server;
     this.notFound = notFound;
@@ -332,6 +331,17 @@ function wordsOf(cause: unknown): string {
     return says ? messageOf(cause) : wordsOf(cause.cause);
   }
   return errnoText(cause) || messageOf(cause) || String(cause.name);
+}
+
+/**
+ * Text that may come from a peer, such as its unix name, as a log can print it:
+ * a control character would begin a line of its own, or command the terminal.
+ */
+export function printable(text: string): string {
+  return text.replace(/\p{Cc}/gu, (c) => {
+    const hex = c.charCodeAt(0).toString(16).padStart(2, "0");
+    return `\\x${hex}`;
+  });
 }
 
 /** An absent cause must not be printed as `[cause]: undefined`. */

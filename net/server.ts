@@ -18,7 +18,7 @@ import { checkOptions, checkSignal, checkType } from "./check.ts";
 import type { Clock } from "./clock.ts";
 import type { Conn } from "./conn.ts";
 import { Drain, type Drainable, type ShutdownReport } from "./drain.ts";
-import { isClosed, OpError, someCause } from "./errors.ts";
+import { isClosed, OpError, printable, someCause } from "./errors.ts";
 import type { Hold } from "./hold.ts";
 import { HostLimit } from "./host_limit.ts";
 import { watchIdle } from "./idle.ts";
@@ -388,7 +388,8 @@ export class Server implements AsyncDisposable {
 
 function printError(error: unknown, conn?: Conn): void {
   // A unix peer has no name: say which server it is.
-  const whom = conn && (String(conn.remoteAddr) || conn.localAddr);
+  const whom = conn &&
+    printable(String(conn.remoteAddr) || `${conn.localAddr}`);
   if (conn) console.error(`switchboard: serving ${whom}:`, error);
   else console.error("switchboard: the listener broke:", error);
 }

@@ -17,7 +17,12 @@ import {
   toAddr,
   UnixAddr,
 } from "../net/addr.ts";
-import { AddrError, DnsError, UnknownNetworkError } from "../net/errors.ts";
+import {
+  AddrError,
+  DnsError,
+  printable,
+  UnknownNetworkError,
+} from "../net/errors.ts";
 
 /** Checks an AddrError's message and its fields. */
 function assertAddrError(fn: () => unknown, reason: string, addr: string) {
@@ -291,7 +296,7 @@ Deno.test("parseAddress() refuses impossible host names as not found", async (t)
           () => parseAddress("tcp", joinHostPort(host, 0)),
           DnsError,
         );
-        assertEquals(error.message, `lookup ${host}: no such host`);
+        assertEquals(error.message, `lookup ${printable(host)}: no such host`);
         assertEquals(error.hostname, host);
         assert(error.notFound);
       });

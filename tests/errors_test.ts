@@ -29,6 +29,14 @@ function errno(code: string, message = code): Error {
 }
 
 const PRINTED: { [text: string]: OpErrorInit } = {
+  // A peer chooses its unix name, and what it says.
+  "read unix @srv->@\\x1b[2J\\x0aFAKE: what is \\x9b\\x07?": {
+    op: "read",
+    network: "unix",
+    source: new UnixAddr("@srv"),
+    addr: new UnixAddr("\0\x1b[2J\nFAKE"),
+    cause: new Error("what is \x9b\x07?"),
+  },
   "dial tcp [::1]:80: connection refused": {
     op: "dial",
     network: "tcp",
