@@ -53,8 +53,9 @@ export interface DialOptions {
    */
   signal?: AbortSignal;
   /**
-   * Milliseconds for the whole dial, resolving included. With 0 or less, time
-   * is already up; `Infinity` is no limit.
+   * Milliseconds for the whole dial, resolving included; while the runtime asks
+   * the user for permission they stand still. With 0 or less, time is already
+   * up; `Infinity` is no limit.
    *
    * @default {Infinity}
    */

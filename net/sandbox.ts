@@ -48,7 +48,7 @@ function grant(descriptor: Deno.PermissionDescriptor): Grant | undefined {
 export function mayAsk(host: string): boolean {
   const all = netGrant();
   if (all === "granted") return true;
-  // What a --deny-net does not name is granted, even if no grant could.
+  // What no --deny-net names is granted, even what no grant could name.
   if (all === "partial") return netGrant(host) !== "denied";
   return isGranted(host);
 }

@@ -14,7 +14,7 @@
  *   no more than one piece follows.
  *
  * A deadline that is set while a write goes out in place is too late: if it
- * passes, the connection ends, or the caller's memory would go on leaving.
+ * passes, the connection ends, or what is the caller's again would be sent.
  *
  * Invariants: the queue holds the jobs in the order of their calls; bytes `done
  * … taken` of each are in the piece under way; an abandoned one ends at `taken`.

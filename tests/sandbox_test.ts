@@ -223,6 +223,17 @@ Deno.test("dial() says that a wider --deny-net wins over a grant", async (t) => 
   ]);
 });
 
+Deno.test("dial() does not name a flag that only has exceptions", async (t) => {
+  const flags = "--allow-read --deny-read=/nosuch.sock/below --allow-write";
+  await check(t, flags, [
+    ["a unix socket", socket, {
+      ...denied("race", "/nosuch.sock"),
+      error: "dial unix /nosuch.sock: " +
+        "run again with --allow-net=unix:/nosuch.sock",
+    }],
+  ]);
+});
+
 Deno.test("a permission broker's own words are left as they are", () => {
   // Queries do not reach a broker, so nothing is known to be missing.
   const refusal = new Deno.errors.NotCapable("policy says no");

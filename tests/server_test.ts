@@ -292,6 +292,23 @@ Deno.test({
     }),
 });
 
+Deno.test("serve() prints no control characters of a unix name", {
+  ignore: Deno.build.os !== "linux", // where a name is no file
+}, () =>
+  capturing(async (printed) => {
+    const failure = new Error("handler");
+    const name = `@${crypto.randomUUID()}\x1b[2J\nFAKE`;
+    await using server = serve(
+      await listen("unix", name),
+      () => Promise.reject(failure),
+    );
+    using client = await dial("unix", name);
+    await client.closeWrite();
+    const shown = name.replace("\x1b", "\\x1b").replace("\n", "\\x0a");
+    assertEquals(String(server.addr), name); // it must be possible to dial it
+    assertEquals(await printed, [`switchboard: serving ${shown}:`, failure]);
+  }));
+
 Deno.test("a failure that cannot be printed ends only its own connection", {
   ignore: Deno.build.os !== "linux", // where /dev/full is
   timeout: STUCK_MS,
