@@ -64,7 +64,9 @@ const server = serve(listener, async (conn) => {
       const lines = rest.split("\n");
       rest = lines.pop()!;
       if (rest.length > 4096) throw new Error(`${name} knows no end of line`);
-      for (const line of lines) await say(conn, `${name}: ${line}`);
+      // No control characters: they could command the others' terminals.
+      const printable = lines.map((line) => line.replace(/\p{Cc}/gu, ""));
+      for (const line of printable) await say(conn, `${name}: ${line}`);
     }
   } finally {
     room.delete(conn);

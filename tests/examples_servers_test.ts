@@ -84,6 +84,8 @@ test("chat_server passes lines on to all other guests", async () => {
   await ann.write(bytes("lo\nbob\n")); // lines, not packets
   assertEquals(await next(toBob), "guest1: hello");
   assertEquals(await next(toBob), "guest1: bob");
+  await ann.write(bytes("\x1b[2Jwipe\r\n")); // to clear bob's screen
+  assertEquals(await next(toBob), "guest1: [2Jwipe");
   await ann.write(new Uint8Array(5_000)); // a line without end
   await server.line(/^guest1 knows no end of line$/);
   assertEquals(await next(toBob), "* guest1 has left");
