@@ -265,7 +265,10 @@ export class DnsError extends Error {
   readonly notFound: boolean;
   /** Whether no answer came in time. */
   readonly timeout: boolean;
-  /** Whether another lookup may find it (Go: a timeout, or EAI_AGAIN). */
+  /**
+   * Whether another lookup may find it (as in Go: a timeout, EAI_AGAIN, or a
+   * socket that failed).
+   */
   readonly temporary: boolean;
 
   /**

@@ -11,7 +11,7 @@ import { isHostName, joinHostPort } from "./addr.ts";
 import { checkOptions } from "./check.ts";
 import { systemClock } from "./clock.ts";
 import { errorCode, lowerFirst } from "./errno.ts";
-import { AddrError, DnsError } from "./errors.ts";
+import { AddrError, DnsError, reasonText } from "./errors.ts";
 import { parseIp } from "./ip.ts";
 import {
   atOnce,
@@ -227,7 +227,8 @@ export interface DnsResolverOptions {
  * them (RFC 8305, section 3, Resolution Delay) and are a batch of their own if
  * there are none by then. A family that fails does not matter if the other has
  * addresses. A question without an answer is asked again after 1 s, and given
- * up after 2. Deno itself answers for `localhost` and for names in /etc/hosts.
+ * up after 2; a name server that refuses by ICMP is not heard, and takes as
+ * long. Deno itself answers for `localhost` and for names in /etc/hosts.
  * It refuses names such as `my_db` (the underscore is not the first) or `-db`.
  *
  * Cancellation: after an abort it rejects with the signal's reason, at once,
@@ -315,6 +316,9 @@ function checkGrant(hostname: string, server: string | undefined): void {
   throw new DnsError({ hostname, cause, reason });
 }
 
+/** How Deno begins (2.9.6) if a socket failed; to Go that is temporary. */
+const SOCKET_FAILED = "proto error: io error: ";
+
 function dnsError(
   hostname: string,
   server: string | undefined,
@@ -326,6 +330,11 @@ function dnsError(
   }
   if (cause instanceof Deno.errors.NotCapable) {
     return denied(hostname, server, cause);
+  }
+  const reason = reasonText(cause);
+  if (reason.startsWith(SOCKET_FAILED)) {
+    const words = lowerFirst(reason.slice(SOCKET_FAILED.length));
+    return new DnsError({ ...init, reason: words, temporary: true });
   }
   return new DnsError({ ...init, timeout: errorCode(cause) === "ETIMEDOUT" });
 }
