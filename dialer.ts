@@ -61,10 +61,12 @@ export interface DialOptions {
    */
   timeout?: number;
   /**
-   * Milliseconds for each address, more than 0. It does not apply in trace mode
-   * "native", where the sandbox leaves the addresses to the runtime, so set
-   * `timeout`, too. With more than 128 dials in flight the runtime keeps some
-   * waiting although their answer is there (docs/operating.md).
+   * Milliseconds for each address, more than 0. Less than a second and a round
+   * trip gives an address up after one lost packet: the kernel asks again after
+   * 1 s. It does not apply in trace mode "native", where the sandbox leaves the
+   * addresses to the runtime, so set `timeout`, too. With more than 128 dials
+   * in flight the runtime keeps some waiting although their answer is there
+   * (docs/operating.md).
    *
    * @default {Infinity}
    */

@@ -24,7 +24,8 @@ export interface DialAttempt {
    * How it ended. "canceled": another address was faster. "timeout": no answer
    * within `attemptTimeout`, `timeout` or, in a serial dial, its share of that;
    * or the system gave up (ETIMEDOUT).
-   * "denied": the sandbox, or a firewall on this side, does not allow it.
+   * "denied": the sandbox, a rule of this system or, over IPv6, a firewall
+   * anywhere on the way does not allow it (EACCES).
    * "unreachable": no route, or none that works. "failed": anything else; see
    * `code`.
    */
