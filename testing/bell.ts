@@ -2,14 +2,19 @@ import { onAbort } from "../net/calls.ts";
 import { Alarm, type Clock } from "../net/clock.ts";
 import { Hold } from "../net/hold.ts";
 
+/** What is open, or waits, and what {@linkcode MemoryNetwork.check} calls it. */
+export type Open = Map<object, string>;
+
 /** Wakes everything that waits. */
 export class Bell {
   readonly #clock: Clock;
+  readonly #open: Open;
   readonly #sleepers = new Set<() => void>();
 
-  /** Nobody waits yet. */
-  constructor(clock: Clock) {
+  /** Nobody waits yet; who does will be in `open`. */
+  constructor(clock: Clock, open: Open) {
     this.#clock = clock;
+    this.#open = open;
   }
 
   /** Wakes all. */
@@ -19,11 +24,12 @@ export class Bell {
 
   /**
    * Waits for the next ring, at most `ms` milliseconds; an abort rejects with
-   * its reason. No timer is left.
+   * its reason. No timer is left. Meanwhile `what` is open.
    */
-  async wait(signal: AbortSignal, ms: number): Promise<void> {
+  async wait(signal: AbortSignal, ms: number, what: string): Promise<void> {
     signal.throwIfAborted();
     const { promise, resolve, reject } = Promise.withResolvers<void>();
+    this.#open.set(promise, what);
     const alarm = new Alarm(this.#clock, () => resolve(), true);
     alarm.setIn(ms);
     const unfollow = onAbort(signal, () => reject(signal.reason));
@@ -33,6 +39,7 @@ export class Bell {
     try {
       await promise;
     } finally {
+      this.#open.delete(promise);
       alarm.clear();
       hold.waiting = false;
       this.#sleepers.delete(resolve);

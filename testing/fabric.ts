@@ -9,12 +9,11 @@ import type { Clock } from "../net/clock.ts";
 import { reasonText } from "../net/errors.ts";
 import { isWildcard, parseIp, platformHost } from "../net/ip.ts";
 import { notCapable } from "../net/sandbox.ts";
-import { Bell } from "./bell.ts";
+import { Bell, type Open } from "./bell.ts";
 import { Cable } from "./cable.ts";
 import { platformError } from "./errno.ts";
 import { type Fault, faultKey, faultKeys, Faults } from "./faults.ts";
 import { Log } from "./log.ts";
-import type { MemoryConn } from "./memory_conn.ts";
 import { MemoryListener } from "./memory_listener.ts";
 import { Ports } from "./ports.ts";
 
@@ -26,8 +25,8 @@ import { Ports } from "./ports.ts";
 export class Fabric {
   /** What has happened. */
   readonly log: Log;
-  /** What is open, and what {@linkcode MemoryNetwork.check} calls it. */
-  readonly open = new Map<MemoryConn | MemoryListener, string>();
+  /** Connections, listeners, and connects and lookups that wait. */
+  readonly open: Open = new Map();
   readonly #clock: Clock;
   readonly #bufferSize: number;
   readonly #faults = new Faults();
@@ -41,7 +40,7 @@ export class Fabric {
   constructor(clock: Clock, bufferSize: number) {
     this.#clock = clock;
     this.#bufferSize = bufferSize;
-    this.#changed = new Bell(clock);
+    this.#changed = new Bell(clock, this.open);
     this.log = new Log(clock);
   }
 
@@ -127,7 +126,8 @@ export class Fabric {
           const listener = this.#reach(addr, connect);
           if (listener) return this.#establish(addr, listener, from);
         }
-        await this.#changed.wait(signal, left > 0 ? left : Infinity);
+        const most = left > 0 ? left : Infinity;
+        await this.#changed.wait(signal, most, `connect to ${name}`);
       }
     } catch (error) {
       if (signal.aborted) this.log.note("abort", name);

@@ -94,7 +94,7 @@ export class MemoryNetwork {
     checkCount("bufferSize", bufferSize);
     this.clock = clock;
     this.#fabric = new Fabric(clock, bufferSize);
-    this.#names = new Names(clock, this.#fabric.log);
+    this.#names = new Names(clock, this.#fabric.log, this.#fabric.open);
     this.resolve = this.#names.resolve;
     for (const [name, script] of Object.entries(options.hosts ?? {})) {
       this.#names.set(name, script);
@@ -214,11 +214,11 @@ export class MemoryNetwork {
   }
 
   /**
-   * Fails unless everything is closed: connections that were dialled or
-   * accepted, listeners, and timers on the network's {@linkcode FakeClock}.
-   * {@linkcode inMemory} calls it when a test is over. (The network is not
-   * disposable: an error from that would hide that of a test that has already
-   * failed.)
+   * Fails unless everything is over: connections that were dialled or accepted,
+   * listeners, dials and lookups that wait, and timers on the network's
+   * {@linkcode FakeClock}. {@linkcode inMemory} calls it when a test is over.
+   * (The network is not disposable: an error from that would hide that of a
+   * test that has already failed.)
    *
    * @throws {Error} Named AssertionError; it lists what is open.
    */

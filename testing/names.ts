@@ -3,7 +3,7 @@ import type { Clock } from "../net/clock.ts";
 import { DnsError, reasonText } from "../net/errors.ts";
 import { parseIp } from "../net/ip.ts";
 import type { Resolver } from "../net/resolver.ts";
-import { Bell } from "./bell.ts";
+import { Bell, type Open } from "./bell.ts";
 import type { Log } from "./log.ts";
 
 /**
@@ -20,12 +20,14 @@ export type HostScript = readonly (string | number | Error)[];
 export class Names {
   readonly #clock: Clock;
   readonly #log: Log;
+  readonly #open: Open;
   readonly #scripts = new Map<string, HostScript>();
 
-  /** Knows `localhost` only. */
-  constructor(clock: Clock, log: Log) {
+  /** Knows `localhost` only; lookups that wait are in `open`. */
+  constructor(clock: Clock, log: Log, open: Open) {
     this.#clock = clock;
     this.#log = log;
+    this.#open = open;
     this.#scripts.set("localhost", ["::1", "127.0.0.1"]);
   }
 
@@ -61,7 +63,9 @@ export class Names {
           batch = [];
         }
         if (step instanceof Error) throw step;
-        if (step > 0) await new Bell(this.#clock).wait(signal, step);
+        if (step === 0) continue;
+        const bell = new Bell(this.#clock, this.#open);
+        await bell.wait(signal, step, `lookup of ${hostname}`);
       }
     } catch (error) {
       if (signal.aborted) this.#log.note("abort", hostname);

@@ -827,6 +827,36 @@ Deno.test("check() names what is open", async () => {
   net.check();
 });
 
+Deno.test("check() names dials and lookups that wait", async () => {
+  const clock = new FakeClock();
+  const net = new MemoryNetwork({
+    clock,
+    hosts: { "a.test": ["10.0.0.1", "10.0.0.2"], "never.test": [Infinity] },
+  });
+  net.fault("10.0.0.1", { connect: "drop" });
+  await using _listener = await net.listen("tcp", "10.0.0.2:80");
+  const winning = net.dial("tcp", "a.test:80");
+  await clock.advance(250);
+  (await winning).close();
+  const controller = new AbortController();
+  const { signal } = controller;
+  const failed = ["10.0.0.1:80", "never.test:80"].map((address) =>
+    assertRejects(() => net.dial("tcp", address, { signal }))
+  );
+  await clock.advance(0);
+  const { message } = assertThrows(() => net.check(), Error);
+  assertEquals(message.split("\n"), [
+    "left open:",
+    "  listener 10.0.0.2:80",
+    "  connect to 10.0.0.1:80",
+    "  lookup of never.test",
+  ]);
+  controller.abort();
+  await Promise.all(failed);
+  const after = assertThrows(() => net.check(), Error);
+  assertEquals(after.message, "left open:\n  listener 10.0.0.2:80");
+});
+
 const context = {} as Deno.TestContext;
 
 Deno.test(
