@@ -9,6 +9,12 @@ interface Timer {
   readonly setBy: string;
 }
 
+/**
+ * Far from the system's time: a deadline that is computed from `Date.now()` by
+ * mistake never comes, where near it, it would come in every other run.
+ */
+const START = Date.UTC(2000, 0, 1);
+
 /** Where this package is; its own frames say nothing about a test. */
 const HOME = new URL("../", import.meta.url).href;
 const OWN_FRAME = /^(net|testing)\/|^(listener|dialer|handler|mod)\.ts/;
@@ -54,11 +60,11 @@ export class FakeClock implements Clock {
   /**
    * A clock that stands still.
    *
-   * @param now What it shows, in milliseconds since the epoch. Default:
-   * `Date.now()`.
+   * @param now What it shows, in milliseconds since the epoch. Default: the
+   * beginning of the year 2000 (UTC), far from what `Date.now()` says.
    * @throws {RangeError} If `now` is not a finite number.
    */
-  constructor(now: number = Date.now()) {
+  constructor(now: number = START) {
     if (!Number.isFinite(now)) throw new RangeError(`not a time: ${now}`);
     this.#start = now;
   }
