@@ -37,7 +37,8 @@ export interface Fault {
   accept?: "reset" | "half-close" | "EMFILE" | "ENFILE" | "ENOBUFS" | "ENOMEM";
   /**
    * Both ends are reset when this many bytes have passed since they were
-   * connected, counting both directions; 0 lets none pass.
+   * connected, counting both directions; 0 lets none pass. That is looked at
+   * when bytes are sent: lowered later, it waits for the next write.
    *
    * @default {Infinity}
    */
@@ -45,6 +46,7 @@ export interface Fault {
   /**
    * Milliseconds that bytes and FIN take to arrive. `Infinity`: nothing does,
    * as if the peer had lost its power; when that is lifted, all of it arrives.
+   * Connects are not held up: see `delay`, and `connect: "drop"`.
    *
    * @default {0}
    */

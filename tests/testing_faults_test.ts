@@ -362,6 +362,18 @@ Deno.test(
 );
 
 Deno.test(
+  "latency: a connect is not held up",
+  inMemory(async ({ clock, net }) => {
+    await using _listener = await net.listen("tcp", ADDRESS);
+    for (const latency of [40, Infinity]) {
+      net.fault("*", { latency });
+      (await net.dial("tcp", ADDRESS)).close();
+    }
+    assertEquals(clock.monotonic(), 0);
+  }),
+);
+
+Deno.test(
   "latency: bytes and FIN arrive in order, later",
   connected(async ({ client, clock, net, server }) => {
     net.fault(ADDRESS, { latency: 40 });

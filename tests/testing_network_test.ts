@@ -720,6 +720,40 @@ Deno.test(
   }),
 );
 
+/** One end of a connection as an adapter of one's own has it. */
+function plain(conn: Conn): Deno.Conn {
+  const { localAddr, remoteAddr } = conn;
+  const read = (p: Uint8Array) => conn.read(p);
+  const close = () => conn.close();
+  return { localAddr, remoteAddr, read, close } as unknown as Deno.Conn;
+}
+
+Deno.test(
+  "adapters of one's own take the fake clock as an option",
+  inMemory(async ({ clock, net }) => {
+    await using inner = await net.listen("tcp", ":80");
+    const adapter = {
+      addr: inner.addr,
+      accept: () => inner.accept().then(plain),
+      close() {},
+    } as unknown as Deno.Listener;
+    await using listener = new Listener(adapter, { clock });
+    const accepting = listener.accept();
+    const dialled = await net.dial("tcp", "10.0.0.1:80");
+    await using client = new Conn(plain(dialled), { clock });
+    await using server = await accepting;
+    for (const conn of [client, server]) {
+      conn.setReadDeadline(clock.now() + 1_000);
+      const read = () => conn.read(new Uint8Array(1));
+      const reading = assertRejects(read);
+      await clock.advance(999);
+      assertEquals(clock.pending, 1);
+      await clock.advance(1);
+      assert(isTimeout(await reading));
+    }
+  }),
+);
+
 Deno.test(
   "the log tells what happened, and when",
   inMemory(async ({ clock, net }) => {
