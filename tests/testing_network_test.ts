@@ -544,6 +544,28 @@ Deno.test(
   }),
 );
 
+Deno.test(
+  "an answer under way continues as it began",
+  inMemory(async ({ clock, net }) => {
+    const failed = assertRejects(() => net.dial("tcp", "a.test:80"), DialError);
+    await clock.advance(50);
+    net.host("a.test", ["10.0.0.9"]);
+    await clock.advance(50);
+    const addrs = (await failed).trace.attempts.map(({ addr }) => addr);
+    assertEquals(addrs, ["10.0.0.1:80", "10.0.0.2:80"]);
+  }, { hosts: { "a.test": ["10.0.0.1", 100, "10.0.0.2"] } }),
+);
+
+Deno.test(
+  "localhost is ::1 and 127.0.0.1, in this order",
+  inMemory(async ({ net }) => {
+    const dialling = () => net.dial("tcp", "localhost:80");
+    const { trace } = await assertRejects(dialling, DialError);
+    const addrs = trace.attempts.map(({ addr }) => addr);
+    assertEquals(addrs, ["[::1]:80", "127.0.0.1:80"]);
+  }),
+);
+
 Deno.test("a host's script is checked", () => {
   const net = new MemoryNetwork();
   for (const step of ["db.test", "127.1", -1, NaN, null]) {
