@@ -1,8 +1,8 @@
 /**
- * The accept loop that nothing kills. {@linkcode listen} binds an address; the
- * {@linkcode Listener} hands out connections, to one caller after another, and
- * deals with what is not the caller's business: clients that reset before they
- * were accepted, and a full table of file descriptors.
+ * An accept loop that no client's error can end. {@linkcode listen} binds an
+ * address; the {@linkcode Listener} hands out connections, to one caller after
+ * another, and deals with what is not the caller's business: clients that reset
+ * before they were accepted, and a full table of file descriptors.
  *
  * @example
  * ```ts

@@ -1,6 +1,6 @@
 /**
- * TCP for Deno, as easy to get right as in Go: an accept loop that no peer can
- * kill, a dialer that tries every address and reports what it tried,
+ * TCP for Deno, as easy to get right as in Go: an accept loop that no client's
+ * error can end, a dialer that tries every address and reports what it tried,
  * connections with deadlines and half-close, and servers that drain.
  *
  * | verb | what it does |
@@ -9,9 +9,10 @@
  * | {@linkcode dial} | resolves, races all addresses (RFC 8305), connects |
  * | {@linkcode serve} | one handler task per connection, limits, shutdown |
  *
- * Times are milliseconds, `null` from a read is EOF, calls that may wait long
- * take a `signal` and reject with its reason, and every failure of the network
- * is an {@linkcode OpError} whose `cause` says why.
+ * Times are milliseconds, `null` from a read is EOF, whatever listens, accepts,
+ * dials, reads, writes or copies takes a `signal` and rejects with its reason,
+ * and every failure of the network is an {@linkcode OpError} whose `cause` says
+ * why.
  *
  * @example An echo server and its client
  * ```ts
