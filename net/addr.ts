@@ -232,8 +232,8 @@ export type ParsedAddress =
 
 /**
  * Checks a network and an address in Go's order: network, host:port, port,
- * host, family. Asks nobody. An empty TCP address means any, as for listen(2);
- * dial() then says that it is missing.
+ * host, family. Asks nobody. An empty TCP address means all addresses and any
+ * port, as in Go's `net.Listen`; dial() then says that it is missing.
  *
  * @throws {UnknownNetworkError} If there is no such network.
  * @throws {AddrError} If the address cannot be understood or has the wrong

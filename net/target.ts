@@ -91,7 +91,7 @@ export function understand(network: string, address: string): Understood {
   if (lastLiteral?.address === address && lastLiteral.network === network) {
     return lastLiteral;
   }
-  // The network is checked first. Unlike listen(2), a dial needs an address.
+  // The network is checked first. Unlike listen(), a dial needs an address.
   const parsed = parseAddress(network, address);
   if (address === "") throw new AddrError("missing address");
   const targets = literalTargets(parsed);
