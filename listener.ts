@@ -43,11 +43,13 @@ const MAX_BACKLOG = 2 ** 31 - 1;
  * for all addresses of this host (IPv4, and IPv6 if there is any); a service
  * name as the port; port 0 for a free one. A host name is bound to its first
  * IPv4 address, or else to its first; if only the name is granted, the runtime
- * takes whichever comes first. With "unix" the address is a path, and the file
- * is removed when the listener closes. For that, a relative path is looked up
- * again if Deno runs with `-A`; with any other grants it is made absolute at
- * once, and the result has to fit in 107 bytes. `@name` is in Linux's abstract
- * namespace.
+ * takes whichever comes first.
+ *
+ * With "unix" the address is a path, and the file is removed when the listener
+ * closes. Under `-A` the runtime removes what a relative path names by then, so
+ * do not change the working directory; with any other grants it makes the path
+ * absolute at once, and the result has to fit in 107 bytes. `@name` is in
+ * Linux's abstract namespace, which has no files.
  *
  * "tcp6" on all addresses accepts IPv6 peers only: Deno cannot set IPV6_V6ONLY,
  * so the kernel accepts IPv4 peers, and they are closed unseen.

@@ -21,7 +21,7 @@ import { Wire } from "./wire.ts";
 import { writeUntil } from "./write_calls.ts";
 import { WriteHalf, WriteJob } from "./write_half.ts";
 
-/** Options of {@linkcode Conn.read} and {@linkcode Conn.write}. */
+/** Options of reads, writes and copies. */
 export interface IoOptions {
   /**
    * When it aborts, the call rejects with `signal.reason`. No byte is lost:
@@ -140,7 +140,8 @@ export class Conn
    *
    * @param p Where to put the bytes.
    * @param options See {@linkcode IoOptions}.
-   * @returns How many bytes, at least one; `null` at EOF, or after a reset.
+   * @returns How many bytes: at least one, unless `p` has no room; `null` at
+   * EOF, and once an earlier read has reported a reset.
    * @throws {OpError} With a cause of {@linkcode DeadlineExceededError},
    * {@linkcode ClosedError}, or the platform's error (ECONNRESET).
    * @throws {AbortSignal["reason"]} If `signal` aborts.

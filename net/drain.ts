@@ -7,7 +7,10 @@ export interface ShutdownReport {
   drained: number;
   /** Connections closed by force: handler or peer was not done in time. */
   forced: number;
-  /** Connections whose handlers failed in time, for other reasons. */
+  /**
+   * Connections whose handlers failed in time, but not because of the shutdown,
+   * and those that were closed for `maxConnectionsPerHost` meanwhile.
+   */
   failed: number;
   /** Milliseconds from the shutdown's start to its end. */
   durationMs: number;
