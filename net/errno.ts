@@ -3,6 +3,11 @@
  * shows it by `code`, by class alone, or (ENFILE, EPROTO, ENETDOWN, 2.9.6) only
  * by strerror's text.
  *
+ * What an errno means is said where it matters: to an accept in
+ * accept_errors.ts, to a trace in dial_trace.ts, to a connection in wire.ts, to
+ * a wildcard in bind.ts, and to `temporary` in errors.ts. A new one may belong
+ * in each of them, and in testing/errno.ts.
+ *
  * @module
  */
 
