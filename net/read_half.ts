@@ -196,8 +196,8 @@ export class ReadHalf implements Half {
       return this.#failed(odd("read", n));
     }
     if (n === null) {
-      const { loss } = this.#wire;
-      if (loss !== null) return this.#failed(loss);
+      const { untoldLoss } = this.#wire;
+      if (untoldLoss !== null) return this.#failed(untoldLoss);
       this.eof = true;
       this.#release();
     } else {
@@ -212,10 +212,10 @@ export class ReadHalf implements Half {
   #failed(error: unknown): void {
     this.#pending = false;
     this.#release();
-    const { loss } = this.#wire;
+    const { untoldLoss } = this.#wire;
     // TLS takes the EOF after a loss for a cut.
     const cut = error instanceof Deno.errors.UnexpectedEof;
-    if (cut && loss !== null) error = loss;
+    if (cut && untoldLoss !== null) error = untoldLoss;
     this.#wire.readFailed(error);
     if (this.#wire.closed) return;
     this.#failure = { error };

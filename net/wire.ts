@@ -18,7 +18,7 @@ export interface Watcher {
 }
 
 /**
- * The connection is gone without a proper end: it was reset, or the kernel has
+ * The connection is lost, without a proper end: it was reset, or the kernel has
  * given up on it, with the last reason that ICMP gave (tcp(7), icmp(7)). (EPIPE
  * comes after the peer's FIN, or our own.)
  */
@@ -53,12 +53,12 @@ export class Wire {
   /** It is being closed: an idle timeout no longer applies. */
   lingering = false;
   /**
-   * Why the connection is gone, if a write has found out and no read yet. The
-   * kernel says it once; reads after that only get EOF.
+   * Why the connection is lost, if a write has found out and no read yet. The
+   * kernel says it once; without this the next read would get EOF.
    */
-  loss: Error | null = null;
+  untoldLoss: Error | null = null;
   /** Why nothing can be sent any more, if a call has found out. */
-  gone: Error | null = null;
+  sendError: Error | null = null;
   /** Called when bytes came or went. */
   activity: ((direction: "in" | "out") => void) | null = null;
   /** The reading half, once somebody has read. */
@@ -152,17 +152,17 @@ export class Wire {
 
   /** Notes the platform's error for a read. */
   readFailed(error: unknown): void {
-    this.loss = null;
-    if (LOST.has(errorCode(error))) this.gone ??= error as Error;
+    this.untoldLoss = null;
+    if (LOST.has(errorCode(error))) this.sendError ??= error as Error;
   }
 
   /** Notes the platform's error for a write, or a FIN. */
   writeFailed(error: unknown): void {
-    if (error === this.gone) return; // a FIN, refused because of it
+    if (error === this.sendError) return; // a FIN, refused because of it
     const code = errorCode(error);
-    if (LOST.has(code)) this.loss = this.gone = error as Error;
+    if (LOST.has(code)) this.untoldLoss = this.sendError = error as Error;
     // The kernel also says EPIPE to all that comes after a reset.
-    if (code === "EPIPE") this.gone ??= error as Error;
+    if (code === "EPIPE") this.sendError ??= error as Error;
   }
 
   /** Says what failed, where and why; both addresses, as in Go's `OpError`. */

@@ -245,9 +245,9 @@ export class WriteHalf implements Half {
 
   /** An odd Deno.Conn may throw here, or return nothing. */
   async #sendFin(): Promise<void> {
-    const { gone, inner } = this.#wire;
+    const { inner, sendError } = this.#wire;
     // The runtime takes the kernel's refusal (ENOTCONN) for success.
-    if (gone !== null) throw gone;
+    if (sendError !== null) throw sendError;
     await inner.closeWrite();
   }
 
