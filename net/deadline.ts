@@ -12,7 +12,8 @@ export class Deadline {
   readonly #clock: Clock;
   readonly #expire: () => void;
   #at = Infinity;
-  #sealed = false;
+  /** Whether nobody can move it any more. */
+  #fixed = false;
   #alarm: Alarm | null = null;
 
   /**
@@ -38,7 +39,7 @@ export class Deadline {
 
   /** Moves it; `Infinity` clears. `waiting` says whether a call waits. */
   set(at: number, waiting: boolean): void {
-    if (this.#sealed) return;
+    if (this.#fixed) return;
     this.#at = at;
     if (at === Infinity) this.#alarm?.clear();
     else if (!waiting) return;
@@ -48,26 +49,26 @@ export class Deadline {
 
   /** A call begins to wait: from now on the alarm has to run. */
   watch(): void {
-    if (this.#at === Infinity || this.#sealed) return;
+    if (this.#at === Infinity || this.#fixed) return;
     this.#alarm ??= new Alarm(this.#clock, () => this.#ring(), false, "now");
     this.#alarm.set(this.#at);
   }
 
   /**
-   * Never passes from now on, even if it had: nobody can move it any more.
+   * Lifts it for good: it never passes, even if it had, and cannot be moved.
    * Large writes go on in pieces, as under any deadline, and can be abandoned.
    */
-  lift(): void {
+  liftForGood(): void {
     this.#alarm?.clear();
     this.#at = Number.MAX_VALUE;
-    this.#sealed = true;
+    this.#fixed = true;
   }
 
-  /** Makes it pass, for good: nobody can move it any more. */
-  seal(): void {
+  /** Makes it pass for good: it cannot be moved. */
+  expireForGood(): void {
     this.#alarm?.clear();
     this.#at = -Infinity;
-    this.#sealed = true;
+    this.#fixed = true;
     this.#expire();
   }
 

@@ -13,8 +13,8 @@ export function watchIdle(conn: Conn, ms: number): () => void {
   const wire = wireOf(conn);
   const patience = new Patience(wire.clock, ms, () => {
     if (wire.lingering) return;
-    readerOf(conn).deadline.seal();
-    writerOf(conn).deadline.seal();
+    readerOf(conn).deadline.expireForGood();
+    writerOf(conn).deadline.expireForGood();
     wire.end(new DeadlineExceededError());
   });
   const renew = () => patience.renew();

@@ -35,8 +35,8 @@ async function linger(conn: Conn): Promise<void> {
     // The connections inside it have limits, too.
     for (let c: Deno.Conn = conn; c instanceof Conn; c = wireOf(c).inner) {
       wireOf(c).lingering = true;
-      readerOf(c).deadline.lift();
-      writerOf(c).deadline.lift();
+      readerOf(c).deadline.liftForGood();
+      writerOf(c).deadline.liftForGood();
     }
     // A slow reader may take its time for what the handler did not await.
     const { activity } = wire;
