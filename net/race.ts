@@ -143,11 +143,11 @@ export class Race<T extends Candidate, C> {
       if (this.#seen.has(candidate.text)) continue;
       this.#seen.add(candidate.text);
       this.#untried.push(candidate);
-      if (!this.#shares) continue;
+      if (!this.#sharesTime) continue;
       if (refuse?.(candidate) !== undefined) this.#refused.add(candidate);
     }
     this.#arrange();
-    this.#share();
+    this.#shareAnew();
     this.#pump();
   }
 
@@ -201,7 +201,7 @@ export class Race<T extends Candidate, C> {
 
   #start(): void {
     const now = this.#init.clock.monotonic();
-    const patience = this.#patience(0, now);
+    const limit = this.#limit(0, now);
     const attempt: Run<T> = {
       candidate: this.#untried.shift()!,
       start: now,
@@ -218,28 +218,28 @@ export class Race<T extends Candidate, C> {
     this.#alarm.clear();
     this.#lastStart = now;
     this.#nextStart = now + this.#delay;
-    this.#settling.push(this.#run(attempt, patience));
+    this.#settling.push(this.#run(attempt, limit));
   }
 
   /** Whether addresses share the time: in a serial dial with a deadline. */
-  get #shares(): boolean {
+  get #sharesTime(): boolean {
     return this.#delay === Infinity && this.#init.deadline !== Infinity;
   }
 
   /** Shares the time of the running attempt with a new batch. */
-  #share(): void {
+  #shareAnew(): void {
     const attempt = this.#runs.at(-1);
-    if (!this.#shares || attempt?.state !== "running") return;
-    const patience = this.#patience(1, attempt.start);
-    attempt.alarm.set(attempt.start + patience);
+    if (!this.#sharesTime || attempt?.state !== "running") return;
+    attempt.alarm.set(attempt.start + this.#limit(1, attempt.start));
   }
 
   /**
-   * How long an attempt may take that starts at `now`; `running` share, too.
+   * How long an attempt may take that starts at `now`; `running` is 1 if it is
+   * under way, and no longer among the untried, with whom it shares the time.
    */
-  #patience(running: number, now: number): number {
+  #limit(running: number, now: number): number {
     const { attemptTimeout, deadline } = this.#init;
-    if (!this.#shares) return attemptTimeout;
+    if (!this.#sharesTime) return attemptTimeout;
     const remaining = deadline - now;
     const takers = this.#untried.filter((one) => !this.#refused.has(one));
     const share = Math.max(remaining / (takers.length + running), MIN_SHARE);
@@ -248,12 +248,12 @@ export class Race<T extends Candidate, C> {
   }
 
   /** Never rejects: ends when its attempt does, wanted or not. */
-  async #run(attempt: Run<T>, patience: number): Promise<void> {
+  async #run(attempt: Run<T>, limit: number): Promise<void> {
     const { close, connect } = this.#init;
     try {
       const connecting = connect(attempt.candidate, attempt.abort.signal);
       // Afterwards: a process's first timer takes Deno 20 ms.
-      if (attempt.state === "running") attempt.alarm.setIn(patience);
+      if (attempt.state === "running") attempt.alarm.setIn(limit);
       const conn = await connecting;
       if (attempt.state !== "running") return close(conn);
       this.#end(attempt, "connected");
