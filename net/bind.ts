@@ -136,7 +136,7 @@ async function bindName(
   try {
     let chosen: string | undefined;
     if (netGrant(joinHostPort(host, port)) !== "denied" && mayAsk(host)) {
-      const batches = systemAddresses(host, 0, signal, PATIENCE_MS);
+      const batches = systemAddresses(host, 0, signal, HEDGE_MS);
       chosen = await choose(batches, host, family);
       if (isGranted() || isGranted(joinHostPort(chosen, port))) {
         return openTcp(network, chosen, port, options);
@@ -169,7 +169,7 @@ async function bindName(
  * more to lose: asked for IPv4 alone, glibc reads each `::1` in /etc/hosts as
  * 127.0.0.1, before the addresses that are there.
  */
-const PATIENCE_MS = 2_000;
+const HEDGE_MS = 2_000;
 
 /** A name's first IPv4 address, else its first (Go); then it asks no more. */
 export async function choose(

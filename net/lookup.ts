@@ -45,12 +45,12 @@ const LATE_MS = 2_000;
  * The first question has the last word whenever its answer comes. If it is
  * for one family, it is the only one.
  *
- * @param patience How long the first question is left alone, in milliseconds.
+ * @param hedgeMs How long the first question is left alone, in milliseconds.
  */
 export async function* hedged(
   init: LookupInit,
   whole: Family,
-  patience = HEDGE_MS,
+  hedgeMs = HEDGE_MS,
 ): AsyncGenerator<string[]> {
   const { ask, clock, signal } = init;
   signal.throwIfAborted();
@@ -58,7 +58,7 @@ export async function* hedged(
   const pending = new Map<Family, Promise<Answer>>();
   const start = (family: Family) =>
     pending.set(family, settled(family, ask(family, signal)));
-  let deadline = whole === 0 ? clock.monotonic() + patience : Infinity;
+  let deadline = whole === 0 ? clock.monotonic() + hedgeMs : Infinity;
   let late = false;
   start(whole);
   while (true) {
@@ -81,7 +81,7 @@ export async function* hedged(
       late = true;
       deadline = clock.monotonic();
     } else if (init.spare?.() === false) {
-      deadline = clock.monotonic() + patience;
+      deadline = clock.monotonic() + hedgeMs;
     } else {
       start(6);
       start(4);

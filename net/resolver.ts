@@ -96,15 +96,15 @@ export const systemResolver: Resolver = (
 ): AsyncIterable<string[]> => systemAddresses(hostname, family ?? 0, signal);
 
 /**
- * As {@linkcode systemResolver}, but for callers with more patience, too.
+ * As {@linkcode systemResolver}, for a caller that hedges later, too.
  *
- * @param patience See {@linkcode hedged}.
+ * @param hedgeMs See {@linkcode hedged}.
  */
 export async function* systemAddresses(
   hostname: string,
   family: Family,
   signal: AbortSignal,
-  patience?: number,
+  hedgeMs?: number,
 ): AsyncGenerator<string[]> {
   // getaddrinfo would take `127.1` for an address, whoever asks.
   if (parseIp(hostname) === null && !isHostName(hostname)) {
@@ -115,7 +115,7 @@ export async function* systemAddresses(
   // Loading it, in a busy start, is not time spent without an answer.
   await import("node:dns/promises");
   try {
-    yield* hedged(init, family, patience);
+    yield* hedged(init, family, hedgeMs);
   } catch (error) {
     if (family === 0 || !(error instanceof DnsError && error.notFound)) {
       throw error;

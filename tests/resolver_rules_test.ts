@@ -242,7 +242,7 @@ Deno.test("an answer that is due at the same time is taken", async (t) => {
   }
 });
 
-Deno.test("hedged() waits for `patience` before it asks more", async (t) => {
+Deno.test("hedged() waits for `hedgeMs` before it asks more", async (t) => {
   const patient = (init: LookupInit) => hedged(init, 0, 2_000);
   await expectAll(t, patient, {
     "an answer in time is enough": {
