@@ -72,8 +72,8 @@ export class Listener implements AsyncIterable<Conn>, AsyncDisposable {
         clock: listener.#clock,
         closing: listener.#closed.promise,
         hold: listener.#hold,
-        served: listener.#heir !== null,
-        bequeath: (heir) => listener.#heir = heir,
+        served: listener.#takeLate !== null,
+        serveWith: (takeLate) => listener.#takeLate = takeLate,
       };
     };
     makeListener = (inner, options, ipv6Only = false) => {
@@ -108,8 +108,8 @@ export class Listener implements AsyncIterable<Conn>, AsyncDisposable {
   /** Nobody waits for the pending accept any more, and it is unref'd. */
   #stale = false;
   #refd = true;
-  /** A server: it takes what a pending accept still brings after close(). */
-  #heir: ((conn: Conn) => void) | null = null;
+  /** A server's: takes what a pending accept still brings after close(). */
+  #takeLate: ((conn: Conn) => void) | null = null;
   /** A connection whose caller had gone; only while nobody waits. */
   #spare: Conn | null = null;
   /** What broke it while nobody waited. */
@@ -209,7 +209,7 @@ export class Listener implements AsyncIterable<Conn>, AsyncDisposable {
 
   /** Serves a caller, at once or in turn. */
   #enter(caller: AcceptWaiter): void {
-    if (this.#closing) return caller.reject(this.#epitaph());
+    if (this.#closing) return caller.reject(this.#refusal());
     if (this.#spare) {
       const conn = this.#spare;
       this.#spare = null;
@@ -236,7 +236,7 @@ export class Listener implements AsyncIterable<Conn>, AsyncDisposable {
 
   #accepted(inner: Deno.Conn): void {
     this.#pending = null;
-    if (this.#closing && this.#heir === null) return discard(inner);
+    if (this.#closing && this.#takeLate === null) return discard(inner);
     this.#retryMs = 0;
     let conn: Conn | null;
     try {
@@ -248,7 +248,7 @@ export class Listener implements AsyncIterable<Conn>, AsyncDisposable {
     if (conn !== null) {
       this.#badPeers = 0;
       // What an odd Deno.Conn did in the meantime may have closed us, too.
-      if (this.#closing) this.#heir ? this.#heir(conn) : discard(conn);
+      if (this.#closing) (this.#takeLate ?? discard)(conn);
       else if (this.#callers.head === null) this.#spare = conn;
       else this.#callers.shift().resolve(conn);
     }
@@ -380,8 +380,8 @@ export class Listener implements AsyncIterable<Conn>, AsyncDisposable {
     await freed;
   }
 
-  /** The error for a caller that comes too late. */
-  #epitaph(): OpError {
+  /** Why a call must fail that comes too late. */
+  #refusal(): OpError {
     const why = this.#untold ?? this.#closedError();
     this.#untold = null;
     return why;

@@ -75,10 +75,10 @@ export interface ListenerParts {
   closing: Promise<void>;
   /** For what waits before an accept, to hold the process as one would. */
   hold: Hold;
-  /** Whether it has an heir already: a server. */
+  /** Whether it has a server already. */
   served: boolean;
-  /** Makes `heir` take what a pending accept still brings after close(). */
-  bequeath(heir: (conn: Conn) => void): void;
+  /** Gives it one, which takes what a pending accept brings after close(). */
+  serveWith(takeLate: (conn: Conn) => void): void;
 }
 
 const LISTENER_NAMES: Record<keyof ListenerOptions, true> = {

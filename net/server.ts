@@ -109,9 +109,9 @@ export class Server implements AsyncDisposable {
     this.#idleTimeout = idleTimeout;
     this.#onError = onError;
     this.#signal = signal;
-    const { bequeath, clock, closing, hold, served } = listenerParts(listener);
+    const { clock, closing, hold, served, serveWith } = listenerParts(listener);
     if (served) throw new TypeError("the listener has a server already");
-    bequeath((conn) => this.#take(conn));
+    serveWith((conn) => this.#take(conn));
     this.#clock = clock;
     this.#hold = hold;
     closing.then(() => {
