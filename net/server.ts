@@ -201,12 +201,12 @@ export class Server implements AsyncDisposable {
         while (
           this.#listening &&
           (this.#paused || this.#sessions.size >= this.#maxConnections)
-        ) await this.#look();
+        ) await this.#change();
         if (this.#drain) break;
         let conn: Conn | null = await this.#listener.accept();
         // An accept cannot be taken back: if one was under way when a pause
         // began, its connection waits here.
-        while (this.#listening && this.#paused) await this.#look();
+        while (this.#listening && this.#paused) await this.#change();
         this.#take(conn);
         conn = null; // or it would be held until the next one comes
       }
@@ -231,7 +231,7 @@ export class Server implements AsyncDisposable {
   }
 
   /** Waits until something may have changed; as alive as an accept is. */
-  async #look(): Promise<void> {
+  async #change(): Promise<void> {
     this.#hold.waiting = true;
     await new Promise<void>((resolve) => this.#wake = resolve);
     this.#hold.waiting = false;
