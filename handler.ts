@@ -23,13 +23,13 @@ import type { Listener } from "./net/accept.ts";
 import { discard, onAbort } from "./net/calls.ts";
 import { checkOptions, checkSignal, checkType } from "./net/check.ts";
 import { type Conn, wireOf } from "./net/conn.ts";
-import { Context, type Handler, live } from "./net/life.ts";
+import { Context, type Handler, runHandler } from "./net/run_handler.ts";
 import type { ServeOptions } from "./net/serve_options.ts";
 import { Server } from "./net/server.ts";
 
 export { Server } from "./net/server.ts";
 export type { ServeOptions, ShutdownOptions } from "./net/serve_options.ts";
-export type { Handler, HandlerContext } from "./net/life.ts";
+export type { Handler, HandlerContext } from "./net/run_handler.ts";
 export type { ShutdownReport } from "./net/drain.ts";
 
 /** Options of {@linkcode handle}. */
@@ -93,7 +93,7 @@ export async function handle(
   const { signal } = options;
   checkSignal(signal);
   const context = new Context(conn);
-  if (!signal) return await live(conn, handler, context);
+  if (!signal) return await runHandler(conn, handler, context);
   const aborted = Promise.withResolvers<never>();
   const unfollow = onAbort(signal, () => {
     context.abort(signal.reason);
@@ -103,7 +103,7 @@ export async function handle(
   try {
     if (signal.aborted) discard(conn);
     signal.throwIfAborted();
-    await Promise.race([live(conn, handler, context), aborted.promise]);
+    await Promise.race([runHandler(conn, handler, context), aborted.promise]);
   } finally {
     unfollow();
   }

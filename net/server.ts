@@ -22,7 +22,7 @@ import { isClosed, OpError, printable, someCause } from "./errors.ts";
 import type { Hold } from "./hold.ts";
 import { HostLimit } from "./host_limit.ts";
 import { watchIdle } from "./idle.ts";
-import { Context, type Handler, live } from "./life.ts";
+import { Context, type Handler, runHandler } from "./run_handler.ts";
 import { type Entry, Roster } from "./roster.ts";
 import {
   checkDuration,
@@ -277,7 +277,7 @@ export class Server implements AsyncDisposable {
       this.#report(error, conn);
     };
     const end = () => this.#end(session, failed ? "failed" : "drained");
-    live(conn, this.#handler, context, fail).then(end, (error) => {
+    runHandler(conn, this.#handler, context, fail).then(end, (error) => {
       fail(error); // from the close
       end();
     });

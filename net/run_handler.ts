@@ -84,7 +84,7 @@ export class Context implements HandlerContext {
  * @param onFailure Gets the handler's error, at once, instead of the caller:
  * the close may wait for the peer for seconds.
  */
-export async function live(
+export async function runHandler(
   conn: Conn,
   handler: Handler,
   context: Context,
