@@ -20,7 +20,7 @@ import { Deadline } from "./deadline.ts";
 import { DeadlineExceededError } from "./errors.ts";
 import { giveMemory, GROWTH, MAX_SIZE, MIN_SIZE, takeMemory } from "./pool.ts";
 import { type Link, Queue } from "./queue.ts";
-import { counts, type Half, odd, type Wire } from "./wire.ts";
+import { badCount, type Half, isCount, type Wire } from "./wire.ts";
 
 /** A caller that waits for bytes. One of its methods is called, once. */
 export interface ReadWaiter extends Link<ReadWaiter> {
@@ -192,8 +192,8 @@ export class ReadHalf implements Half {
   #arrived(n: number | null): void {
     this.#pending = false;
     if (this.#wire.closed) return this.#release();
-    if (n !== null && !counts(n, this.#memory!.length)) {
-      return this.#failed(odd("read", n));
+    if (n !== null && !isCount(n, this.#memory!.length)) {
+      return this.#failed(badCount("read", n));
     }
     if (n === null) {
       const { untoldLoss } = this.#wire;

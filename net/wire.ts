@@ -185,12 +185,12 @@ export class Wire {
 }
 
 /** Whether a Deno.Conn can have read or written `n` of `most` bytes. */
-export function counts(n: unknown, most: number): boolean {
+export function isCount(n: unknown, most: number): boolean {
   return Number.isInteger(n) && n as number > 0 && n as number <= most;
 }
 
 /** An odd Deno.Conn's count: if we believed it, we would ask again for ever. */
-export function odd(op: "read" | "write", n: unknown): Error {
+export function badCount(op: "read" | "write", n: unknown): Error {
   return new TypeError(`the connection's own ${op}() gave ${n}`);
 }
 

@@ -27,7 +27,7 @@ import { Deadline } from "./deadline.ts";
 import { DeadlineExceededError } from "./errors.ts";
 import { giveMemory, takeMemory } from "./pool.ts";
 import { type Link, Queue } from "./queue.ts";
-import { counts, type Half, odd, type Wire } from "./wire.ts";
+import { badCount, type Half, isCount, type Wire } from "./wire.ts";
 
 /** How much may still go out after its write was abandoned. */
 export const PIECE = 64 * 1024;
@@ -289,7 +289,7 @@ export class WriteHalf implements Half {
     const piece = this.#piece!;
     this.#most = IN_PLACE;
     if (!this.#wire.closed) {
-      if (!counts(n, piece.length)) return this.#failed(odd("write", n));
+      if (!isCount(n, piece.length)) return this.#failed(badCount("write", n));
       this.#wire.sent();
       // A job that settles may add the next one, or close the connection.
       this.#settle(n);
