@@ -38,7 +38,7 @@ export class Queue<T extends Link<T>> {
     return item;
   }
 
-  /** Takes `item` out, wherever it stands; if it is in no line, nothing. */
+  /** Takes `item` out, wherever it stands; if it is in none, nothing. */
   remove(item: T): void {
     if (item === this.head) this.shift();
     const { before, next } = item;

@@ -65,7 +65,7 @@ export function chunksOf(reader: ReadHalf): AsyncIterableIterator<Chunk> {
     },
     return: (value) => {
       returned = true;
-      for (const call of reader.line) {
+      for (const call of reader.waiters) {
         if (!(call instanceof ChunkCall && call.iterator === iterator)) {
           continue;
         }

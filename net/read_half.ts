@@ -80,10 +80,12 @@ export class ReadHalf implements Half {
   }
 
   /** The callers that wait, in order. */
-  get line(): ReadWaiter[] {
-    const line: ReadWaiter[] = [];
-    for (let at = this.#waiters.head; at !== null; at = at.next) line.push(at);
-    return line;
+  get waiters(): ReadWaiter[] {
+    const waiters: ReadWaiter[] = [];
+    for (let at = this.#waiters.head; at !== null; at = at.next) {
+      waiters.push(at);
+    }
+    return waiters;
   }
 
   /** Why a call must fail before it looks at data; `null` if it need not. */

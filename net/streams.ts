@@ -102,7 +102,7 @@ class Source implements UnderlyingByteSource, ReadWaiter {
       this.#take();
       resolve();
     } catch (error) {
-      reject(error); // see over()
+      reject(error); // see `over` in readableOf()
     }
   }
 
