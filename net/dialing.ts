@@ -38,9 +38,9 @@ import {
   namedTarget,
   open,
   type OpenOptions,
+  type ParsedDial,
+  parseDial,
   type Target,
-  understand,
-  type Understood,
 } from "./target.ts";
 
 /** How to dial; checked by the caller. */
@@ -102,19 +102,19 @@ export class Dialing {
    */
   run(): Promise<Conn> {
     const { attemptTimeout, signal, timeout } = this.#settings;
-    let understood: Understood;
+    let dial: ParsedDial;
     try {
-      understood = understand(this.#network, this.#address);
+      dial = parseDial(this.#network, this.#address);
     } catch (cause) {
       return Promise.reject(new OpError({ network: this.#network, cause }));
     }
     if (signal?.aborted) return Promise.reject(signal.reason);
-    const { parsed } = understood;
-    const targets = understood.targets ??
+    const { parsed } = dial;
+    const targets = dial.targets ??
       this.#nativeTarget(parsed as NamedAddress);
-    const callOff = signal !== undefined || timeout !== Infinity ||
+    const abortable = signal !== undefined || timeout !== Infinity ||
       attemptTimeout !== Infinity;
-    if (!callOff && targets?.length === 1 && targets[0]!.named) {
+    if (!abortable && targets?.length === 1 && targets[0]!.named) {
       return this.#connectOnly(parsed, targets[0]!);
     }
     return this.#raceAll(parsed, targets);

@@ -54,8 +54,8 @@ export interface Target extends Candidate {
   readonly named: boolean;
 }
 
-/** An address that has been parsed. */
-export interface Understood {
+/** What the caller of a dial has passed, parsed. */
+export interface ParsedDial {
   /** The network, as the caller named it. */
   readonly network: string;
   /** The address, as the caller wrote it. */
@@ -80,14 +80,14 @@ export interface OpenOptions extends SocketOptions {
  * The literal that was dialled last. A proxy or a pool dials the same one over
  * and over, and parsing it takes 7 % of a dial on loopback.
  */
-let lastLiteral: Understood | null = null;
+let lastLiteral: ParsedDial | null = null;
 
 /**
  * Parses what the caller of a dial has passed, and asks nobody.
  *
  * @throws {AddrError} As {@linkcode parseAddress}, and if there is no address.
  */
-export function understand(network: string, address: string): Understood {
+export function parseDial(network: string, address: string): ParsedDial {
   if (lastLiteral?.address === address && lastLiteral.network === network) {
     return lastLiteral;
   }
@@ -95,9 +95,9 @@ export function understand(network: string, address: string): Understood {
   const parsed = parseAddress(network, address);
   if (address === "") throw new AddrError("missing address");
   const targets = literalTargets(parsed);
-  const understood = { network, address, parsed, targets };
-  if (targets) lastLiteral = understood;
-  return understood;
+  const dial = { network, address, parsed, targets };
+  if (targets) lastLiteral = dial;
+  return dial;
 }
 
 /**
