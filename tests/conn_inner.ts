@@ -6,6 +6,7 @@
  */
 
 import { assertEquals } from "@std/assert";
+import { turn } from "./support.ts";
 
 /** A read under way. */
 export interface InnerRead {
@@ -87,13 +88,13 @@ export class InnerConn implements Deno.Conn {
     const { p, resolve } = only(this.reads);
     if (bytes) p.set(bytes);
     resolve(bytes && bytes.length);
-    await jobs();
+    await turn();
   }
 
   /** Ends the only read under way with a failure. */
   async failRead(error: unknown): Promise<void> {
     only(this.reads).reject(error);
-    await jobs();
+    await turn();
   }
 
   /** Ends the only write under way: `n` bytes of it are out, or all. */
@@ -101,20 +102,15 @@ export class InnerConn implements Deno.Conn {
     const { p, resolve } = only(this.writes);
     const taken = p.slice(0, n);
     resolve(taken.length);
-    await jobs();
+    await turn();
     return taken;
   }
 
   /** Ends the only write under way with a failure. */
   async failWrite(error: unknown): Promise<void> {
     only(this.writes).reject(error);
-    await jobs();
+    await turn();
   }
-}
-
-/** Lets all promise jobs run. */
-export function jobs(): Promise<void> {
-  return new Promise((resolve) => setTimeout(resolve, 0));
 }
 
 /** The only operation under way: there must never be two. */

@@ -14,7 +14,7 @@ import { Conn } from "../net/conn.ts";
 import { isClosed, isTimeout, OpError } from "../net/errors.ts";
 import { watchIdle } from "../net/idle.ts";
 import { FakeClock } from "../testing/fake_clock.ts";
-import { InnerConn, jobs } from "./conn_inner.ts";
+import { InnerConn } from "./conn_inner.ts";
 import { failure, text } from "./suites/conn_suite_kit.ts";
 import { bytes, pair, runChild, textOf, turn, unhandledIn } from "./support.ts";
 
@@ -57,7 +57,7 @@ Deno.test("new Conn() needs nothing beyond the Deno.Conn interface", async () =>
   conn.close();
   conn.close();
   assertEquals(inner.closes, 1);
-  await jobs();
+  await turn();
   assertEquals(inner.readSizes.length, 1);
 });
 
@@ -103,7 +103,7 @@ Deno.test("Conn.write() fails if its Deno.Conn reports more bytes than were left
   const inner = new InnerConn();
   const conn = new Conn(inner);
   const error = conn.write(new Uint8Array(10)).catch((e) => e);
-  await jobs();
+  await turn();
   await inner.take(4);
   inner.writes[0]!.resolve(7);
   assertStringIncludes(`${await error}`, "own write() gave 7");
@@ -344,13 +344,13 @@ function setUp(): { inner: InnerConn; conn: Conn; clock: FakeClock } {
 Deno.test("readable makes one read per pull, never ahead", async () => {
   const { inner, conn } = setUp();
   const reader = conn.readable.getReader();
-  await jobs();
+  await turn();
   assertEquals(inner.readSizes.length, 0);
   for (const word of ["one", "two"]) {
     const reading = reader.read();
     await inner.deliver(bytes(word));
     assertEquals(text((await reading).value!), word);
-    await jobs();
+    await turn();
     assertEquals(inner.reads.length, 0);
   }
   conn.close();
@@ -360,13 +360,13 @@ Deno.test("readable fills a BYOB reader's array", async () => {
   const { inner, conn } = setUp();
   const reader = conn.readable.getReader({ mode: "byob" });
   const reading = reader.read(new Uint8Array(4));
-  await jobs();
+  await turn();
   await inner.deliver(bytes("abcdef"));
   assertEquals(text((await reading).value!), "abcd");
   const { value } = await reader.read(new Uint8Array(4));
   assertEquals(text(value!), "ef");
   const ended = reader.read(new Uint8Array(4));
-  await jobs();
+  await turn();
   await inner.deliver(null);
   assertEquals((await ended).done, true);
   assertEquals(inner.closes, 0);
@@ -377,7 +377,7 @@ Deno.test("readable leaves what a released reader asked for to the next reader",
   const { inner, conn } = setUp();
   const first = conn.readable.getReader();
   const gone = failure(first.read());
-  await jobs();
+  await turn();
   first.releaseLock();
   assert(await gone instanceof TypeError);
   await inner.deliver(bytes("kept"));
@@ -390,7 +390,7 @@ Deno.test("readable leaves what a released reader asked for to the next reader",
 async function letGo({ readable }: Conn, size: number): Promise<void> {
   const reader = readable.getReader({ mode: "byob" });
   const released = failure(reader.read(new Uint8Array(size)));
-  await jobs();
+  await turn();
   reader.releaseLock();
   assert(await released instanceof TypeError);
 }
@@ -400,7 +400,7 @@ const LETTING_GO: Record<string, (conn: Conn) => Promise<unknown>> = {
   "a reader": async ({ readable }) => {
     const reader = readable.getReader();
     const gone = failure(reader.read());
-    await jobs();
+    await turn();
     reader.releaseLock();
     await gone;
   },
@@ -411,7 +411,7 @@ const LETTING_GO: Record<string, (conn: Conn) => Promise<unknown>> = {
     const gone = failure(
       readable.pipeTo(new WritableStream(), { preventCancel: true, signal }),
     );
-    await jobs();
+    await turn();
     controller.abort();
     await gone;
   },
@@ -419,7 +419,7 @@ const LETTING_GO: Record<string, (conn: Conn) => Promise<unknown>> = {
     const reader = readable.getReader({ mode: "byob" });
     const gone = [new Uint8Array(2), new Uint8Array(9)]
       .map((p) => failure(reader.read(p)));
-    await jobs();
+    await turn();
     reader.releaseLock();
     await Promise.all(gone);
   },
@@ -536,7 +536,7 @@ Deno.test("readable goes on for a reader when a former one is released again", a
   const former = conn.readable.getReader();
   former.releaseLock();
   const reading = conn.readable.getReader().read();
-  await jobs(); // it pulls
+  await turn(); // it pulls
   former.releaseLock();
   await inner.deliver(bytes("hello"));
   assertEquals((await reading).value, bytes("hello"));
@@ -549,7 +549,7 @@ Deno.test("readable goes on for a reader that takes an aborted pipe's place at o
   const { signal } = controller;
   const options = { preventCancel: true, signal };
   const gone = failure(conn.readable.pipeTo(new WritableStream(), options));
-  await jobs();
+  await turn();
   controller.abort();
   while (conn.readable.locked) await null;
   const reader = conn.readable.getReader({ mode: "byob" });
@@ -578,7 +578,7 @@ Deno.test("readable serves a BYOB reader after one that did not wait, or was ser
       const first = reader.read(new Uint8Array(4));
       const gone = failure(reader.read(new Uint8Array(4)));
       first.then(() => reader.releaseLock());
-      await jobs();
+      await turn();
       await inner.deliver(bytes("abcd"));
       await gone;
     },
@@ -601,7 +601,7 @@ Deno.test("readable that fails takes no more bytes, even if a new reader waits",
     await t.step(when, async () => {
       const { inner, conn, clock } = setUp();
       const former = conn.readable.getReader({ mode: "byob" });
-      await jobs();
+      await turn();
       conn.setReadDeadline(when === "at once" ? 0 : clock.now() + 10);
       const gone = failure(former.read(new Uint8Array(8)));
       conn.setReadDeadline(0); // the read fails, and the stream will
@@ -640,14 +640,14 @@ Deno.test("readable reads no more than is asked for after a BYOB reader was rele
       const { inner, conn } = setUp();
       const byob = conn.readable.getReader({ mode: "byob" });
       const gone = failure(byob.read(new Uint8Array(4)));
-      await jobs();
+      await turn();
       byob.releaseLock();
       const reading = way(conn);
       await gone;
       await inner.deliver(bytes("ab"));
       const found = await Promise.all(reading) as { value: Uint8Array }[];
       assertEquals(found.map(({ value }) => text(value)).join(""), "ab");
-      await jobs();
+      await turn();
       assertEquals(inner.reads, []);
       conn.close();
     });
@@ -668,7 +668,7 @@ Deno.test("readable that has ended can no longer close the connection", async ()
   const { inner, conn } = setUp();
   const reader = conn.readable.getReader();
   const reading = reader.read();
-  await jobs();
+  await turn();
   await inner.deliver(null);
   assertEquals((await reading).done, true);
   await reader.cancel();
@@ -681,7 +681,7 @@ Deno.test("readable fails as its read did, and stays failed; the connection is u
   conn.setReadDeadline(clock.now() + 10);
   const reader = conn.readable.getReader();
   const late = failure(reader.read());
-  await jobs();
+  await turn();
   await clock.advance(10);
   assert(isTimeout(await late));
   conn.setReadDeadline(null);
@@ -697,12 +697,12 @@ Deno.test("writable writes one chunk after the other, and waits for each", async
   const { inner, conn } = setUp();
   const writer = conn.writable.getWriter();
   const writes = [writer.write(bytes("one")), writer.write(bytes("two"))];
-  await jobs();
+  await turn();
   assertEquals(await inner.take(), bytes("one"));
   assertEquals(await inner.take(), bytes("two"));
   await Promise.all(writes);
   const closing = writer.close();
-  await jobs();
+  await turn();
   inner.fins[0]!.resolve();
   await closing;
   assertEquals(inner.closes, 0);
@@ -714,7 +714,7 @@ Deno.test("writable that fails does not close the connection", async () => {
   const writer = conn.writable.getWriter();
   const closed = failure(writer.closed);
   const writing = failure(writer.write(bytes("x")));
-  await jobs();
+  await turn();
   await inner.failWrite(new Deno.errors.BrokenPipe("pipe"));
   assertEquals((await writing as OpError).code, "EPIPE");
   assertEquals((await closed as OpError).code, "EPIPE");
@@ -756,14 +756,14 @@ Deno.test("writable ends a pipe with preventCancel, also one that follows anothe
   const first = failure(
     from.conn.readable.pipeTo(to.conn.writable, { ...options, signal }),
   );
-  await jobs();
+  await turn();
   controller.abort();
   while (to.conn.writable.locked) await null; // its end is not reported yet
   const second = failure(
     from.conn.readable.pipeTo(to.conn.writable, options),
   );
   await first;
-  await jobs();
+  await turn();
   to.conn.close();
   assert(isClosed(await second));
   assertEquals(from.inner.closes, 0);
@@ -774,7 +774,7 @@ Deno.test("a call on writable after an idle timeout need not be awaited", async 
   const [from, to] = [setUp(), setUp()];
   const stop = watchIdle(to.conn, 1_000);
   const piping = failure(from.conn.readable.pipeTo(to.conn.writable));
-  await jobs();
+  await turn();
   await to.clock.advance(1_000);
   assert(isTimeout(await piping));
   const unhandled = await unhandledIn(() => {
@@ -803,7 +803,7 @@ Deno.test("writable does not end a pipe from a stream that is not ours", async (
   const piped = from.conn.readable.pipeTo(conn.writable, {
     preventClose: true,
   });
-  await jobs();
+  await turn();
   await from.inner.deliver(null);
   await piped;
   let cancelled = false;
@@ -923,11 +923,11 @@ Deno.test("a read that meets EOF in the middle of an element need not be awaited
   const unhandled = await unhandledIn(async () => {
     const reader = conn.readable.getReader({ mode: "byob" });
     const reading = reader.read(new Uint16Array(8));
-    await jobs();
+    await turn();
     await inner.deliver(bytes("odd"));
     assertEquals((await reading).value?.length, 1);
     reader.read(new Uint16Array(8)); // nobody awaits it
-    await jobs();
+    await turn();
     await inner.deliver(null);
   });
   assertEquals(unhandled, []);
@@ -962,7 +962,7 @@ Deno.test("writable.abort() closes at once, and ends a stuck write", async () =>
   const writer = conn.writable.getWriter();
   const closed = failure(writer.closed);
   const writing = failure(writer.write(bytes("stuck")));
-  await jobs();
+  await turn();
   const aborting = writer.abort(new Error("mine"));
   assertEquals(inner.closes, 1);
   await aborting;

@@ -3,8 +3,8 @@ import { Conn } from "../net/conn.ts";
 import { copy } from "../net/copy.ts";
 import { isClosed, type OpError } from "../net/errors.ts";
 import { FakeClock } from "../testing/fake_clock.ts";
-import { InnerConn, jobs } from "./conn_inner.ts";
-import { bytes, countedSignal } from "./support.ts";
+import { InnerConn } from "./conn_inner.ts";
+import { bytes, countedSignal, turn } from "./support.ts";
 import { failure, text } from "./suites/conn_suite_kit.ts";
 
 function setUp(): { inner: InnerConn; conn: Conn; clock: FakeClock } {
@@ -24,7 +24,7 @@ Deno.test("Conn reads nothing before somebody asks", async () => {
   assert(conn.readable instanceof ReadableStream);
   conn[Symbol.asyncIterator]();
   conn.setReadDeadline(1e15);
-  await jobs();
+  await turn();
   assertEquals(inner.readSizes, []);
   conn.close();
 });
@@ -32,7 +32,7 @@ Deno.test("Conn reads nothing before somebody asks", async () => {
 Deno.test("Conn.read() starts one operation, however many callers wait", async () => {
   const { inner, conn } = setUp();
   const reads = [readText(conn, 2), readText(conn, 2), readText(conn, 9)];
-  await jobs();
+  await turn();
   assertEquals(inner.readSizes.length, 1);
   await inner.deliver(bytes("abcde"));
   assertEquals(await Promise.all(reads), ["ab", "cd", "e"]);

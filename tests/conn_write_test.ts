@@ -10,8 +10,8 @@ import { Conn, writerOf } from "../net/conn.ts";
 import { isClosed, isTimeout, OpError } from "../net/errors.ts";
 import { WriteJob } from "../net/write_half.ts";
 import { FakeClock } from "../testing/fake_clock.ts";
-import { InnerConn, jobs } from "./conn_inner.ts";
-import { bytes, countedSignal, unhandledIn } from "./support.ts";
+import { InnerConn } from "./conn_inner.ts";
+import { bytes, countedSignal, turn, unhandledIn } from "./support.ts";
 import { failure } from "./suites/conn_suite_kit.ts";
 
 const PIECE = 64 * 1024;
@@ -35,7 +35,7 @@ Deno.test("Conn.write() gathers the small writes of one tick in one operation", 
     (_, i) => conn.write(new Uint8Array(64).fill(i)),
   );
   assertEquals(inner.writeSizes, [], "the tick is not over");
-  await jobs();
+  await turn();
   assertEquals(inner.writeSizes, [640]);
   const out = await inner.take();
   assertEquals(await Promise.all(writes), Array(10).fill(64));
@@ -46,9 +46,9 @@ Deno.test("Conn.write() gathers the small writes of one tick in one operation", 
 Deno.test("Conn.write() gathers writes that come while an operation is under way", async () => {
   const { inner, conn } = setUp();
   const first = conn.write(bytes("a"));
-  await jobs();
+  await turn();
   const rest = ["b", "c", "d"].map((text) => conn.write(bytes(text)));
-  await jobs();
+  await turn();
   assertEquals(inner.writeSizes, [1]);
   await inner.take();
   assertEquals(await first, 1);
@@ -62,7 +62,7 @@ Deno.test("Conn.write() gathers at most 64 KiB", async () => {
     { length: 10 },
     (_, i) => conn.write(new Uint8Array(10_000).fill(i)),
   );
-  await jobs();
+  await turn();
   const out = [await inner.take(), await inner.take()];
   assertEquals(out.map((p) => p.length), [PIECE, 100_000 - PIECE]);
   const all = await new Blob(out as BlobPart[]).bytes();
@@ -80,7 +80,7 @@ Deno.test("Conn.write() sends more than 64 KiB in place, in one operation", asyn
         const { inner, conn } = setUp();
         const p = new Uint8Array(size);
         const writing = conn.write(p);
-        await jobs();
+        await turn();
         assertEquals(inner.writeSizes, [size]);
         assertEquals(inner.writes[0]!.p.buffer === p.buffer, inPlace);
         await inner.take();
@@ -123,7 +123,7 @@ Deno.test("Conn.write() sends more than 64 KiB in place, in one operation", asyn
       const { inner, conn } = setUp();
       const p = new Uint8Array(200_000).fill(2);
       const writes = [conn.write(Uint8Array.of(1)), conn.write(p)];
-      await jobs();
+      await turn();
       assertEquals((await inner.take()).length, PIECE);
       assertStrictEquals(inner.writes[0]!.p.buffer, p.buffer);
       await inner.take();
@@ -160,7 +160,7 @@ Deno.test("Conn sends 32 KiB over TLS at first, until they are out", async (t) =
     await t.step(name, async () => {
       const inner = new TlsInner();
       const writing = write(new Conn(inner));
-      await jobs();
+      await turn();
       while (inner.writes.length > 0) await inner.take();
       assertEquals(await writing, size);
       const [first = 0, second = 0] = inner.writeSizes;
@@ -172,7 +172,7 @@ Deno.test("Conn sends 32 KiB over TLS at first, until they are out", async (t) =
     const inner = new TlsInner();
     const p = new Uint8Array(size);
     const writing = new Conn(inner).write(p);
-    await jobs();
+    await turn();
     assert(inner.writes[0]!.p.buffer !== p.buffer);
     await inner.take();
     assertStrictEquals(inner.writes[0]!.p.buffer, p.buffer);
@@ -196,7 +196,7 @@ Deno.test("Conn.write() that may be abandoned sends copies, 64 KiB at a time", a
       const p = new Uint8Array(2 * PIECE + 10).fill(1);
       const writing = write(conn, p, clock);
       for (const size of [PIECE, PIECE, 10]) {
-        await jobs();
+        await turn();
         assertEquals(inner.writes[0]!.p.length, size);
         assertNotStrictEquals(inner.writes[0]!.p.buffer, p.buffer);
         await inner.take();
@@ -226,7 +226,7 @@ Deno.test("Conn.write() that is aborted sends at most one more piece", async () 
   assert(!rest.includes(2));
   assertEquals(inner.writes, [], "and that was all");
   const next = conn.write(bytes("next"));
-  await jobs();
+  await turn();
   assertEquals(await inner.take(), bytes("next"));
   assertEquals(await next, 4);
 });
@@ -237,7 +237,7 @@ Deno.test("Conn.write() removes its listener from the signal, however it ends", 
   const start = async () => {
     const writing = conn.write(bytes("x"), { signal });
     writing.catch(() => {});
-    await jobs();
+    await turn();
     assertEquals(listeners(), 1);
     return [writing] as const;
   };
@@ -270,7 +270,7 @@ Deno.test("Conn.write() keeps its piece until the operation is over", async () =
   const { inner, conn, clock } = setUp();
   conn.setWriteDeadline(clock.now() + 10);
   const writing = opError(conn.write(new Uint8Array(500).fill(1)));
-  await jobs();
+  await turn();
   const { p: stuck } = inner.writes[0]!;
   await clock.advance(10);
   assert((await writing).timeout);
@@ -278,7 +278,7 @@ Deno.test("Conn.write() keeps its piece until the operation is over", async () =
   const other = setUp();
   other.conn.write(new Uint8Array(500).fill(2));
   other.conn.read(new Uint8Array(1)).catch(() => {});
-  await jobs();
+  await turn();
   assertNotStrictEquals(other.inner.writes[0]!.p.buffer, stuck.buffer);
   assertNotStrictEquals(other.inner.reads[0]!.p.buffer, stuck.buffer);
   assertEquals(stuck, new Uint8Array(500).fill(1));
@@ -293,7 +293,7 @@ Deno.test("Conn.write() that is aborted does not change the counts of other writ
   const aborted = failure(conn.write(bytes("aaaaaaaaaa"), { signal }));
   const other = conn.write(bytes("bbbbbbbbbb"));
   const last = opError(conn.write(bytes("cccccccccc")));
-  await jobs();
+  await turn();
   await inner.take(2);
   controller.abort();
   assertStrictEquals(await aborted, signal.reason);
@@ -311,7 +311,7 @@ Deno.test("Conn.write() reuses the memory of a piece", async () => {
   const buffers = new Set<ArrayBufferLike>();
   for (let i = 0; i < 5; i++) {
     const writing = conn.write(bytes("x"));
-    await jobs();
+    await turn();
     buffers.add(inner.writes[0]!.p.buffer);
     await inner.take();
     await writing;
@@ -325,7 +325,7 @@ Deno.test("Conn.write() tells each caller how much of its own data is out", asyn
   const [a, b, c] = ["aaaaaaaaaa", "bbbbbbbbbb", "cccccccccc"].map((text) =>
     conn.write(bytes(text))
   ) as [Promise<number>, Promise<number>, Promise<number>];
-  await jobs();
+  await turn();
   const errors = [opError(b), opError(c)];
   assertEquals(await inner.take(15), bytes("aaaaaaaaaabbbbb"));
   assertEquals(await a, 10, "settled at once, though the piece goes on");
@@ -334,7 +334,7 @@ Deno.test("Conn.write() tells each caller how much of its own data is out", asyn
   const [forB, forC] = await Promise.all(errors);
   assertEquals([forB!.code, forB!.bytesWritten], ["ECONNRESET", 5]);
   assertEquals([forC!.code, forC!.bytesWritten], ["ECONNRESET", 0]);
-  await jobs();
+  await turn();
   // It was not under way, so it gets its own try.
   assertEquals(await inner.take(), bytes("later"));
   assertEquals(await later, 5);
@@ -355,15 +355,15 @@ Deno.test("Conn.write() that times out says how much is out", async () => {
 Deno.test("Conn.write() that nobody awaits fails silently; the next one rejects", async () => {
   const { inner, conn } = setUp();
   conn.write(bytes("x"));
-  await jobs();
+  await turn();
   await inner.failWrite(new Deno.errors.BrokenPipe("pipe"));
   const next = opError(conn.write(bytes("y")));
-  await jobs();
+  await turn();
   await inner.failWrite(new Deno.errors.BrokenPipe("pipe"));
   assertEquals((await next).code, "EPIPE");
   conn.close();
   conn.write(bytes("z")); // no unhandled rejection either
-  await jobs();
+  await turn();
 });
 
 Deno.test("socket options wait for a write that is under way", async () => {
@@ -374,7 +374,7 @@ Deno.test("socket options wait for a write that is under way", async () => {
     setKeepAlive: (on: boolean) => set.push(`probe ${on}`),
   });
   conn.write(bytes("x"));
-  await jobs();
+  await turn();
   conn.setNoDelay(false);
   conn.setKeepAlive();
   conn.setNoDelay();
@@ -388,11 +388,11 @@ Deno.test("socket options wait for a write that is under way", async () => {
   conn.setKeepAlive(true);
   assertEquals(set.slice(3), ["probe true"], "at once");
   conn.write(bytes("z"));
-  await jobs();
+  await turn();
   conn.setNoDelay();
   conn.close();
   inner.writes.pop()!.reject(new Deno.errors.Interrupted("closed"));
-  await jobs();
+  await turn();
   assertEquals(set.length, 4, "closed: nothing to set");
 });
 
@@ -406,7 +406,7 @@ Deno.test("a socket option that can no longer be set does no harm", async () => 
   const probes: boolean[] = [];
   Object.assign(inner, { setKeepAlive: (on: boolean) => probes.push(on) });
   const first = conn.write(bytes("x"));
-  await jobs();
+  await turn();
   conn.setNoDelay();
   conn.setKeepAlive();
   const second = conn.write(bytes("y"));
@@ -457,7 +457,7 @@ Deno.test("a read fails once, instead of EOF, after a write found the connection
         const read = () => conn.read(new Uint8Array(8)).catch((e) => e);
         let reading = when === "after it" ? undefined : read();
         conn.write(bytes("x")); // nobody awaits it
-        await jobs();
+        await turn();
         await inner.failWrite(cause);
         reading ??= read();
         await inner.deliver(bytes("came before"));
@@ -485,7 +485,7 @@ Deno.test("a read over TLS fails with the loss that a write found, not with a cu
   const read = () => conn.read(new Uint8Array(8)).catch((e) => e);
   const cut = new Deno.errors.UnexpectedEof("without close_notify");
   conn.write(bytes("x")); // nobody awaits it
-  await jobs();
+  await turn();
   await inner.failWrite(new Deno.errors.ConnectionReset("reset"));
   let reading = read();
   await inner.failRead(cut);
@@ -508,7 +508,7 @@ Deno.test("Conn.closeWrite() fails after a write that found the connection lost"
         const { inner, conn } = setUp();
         conn.write(bytes("x")); // nobody awaits it
         let fin = when === "before" ? opError(conn.closeWrite()) : null;
-        await jobs();
+        await turn();
         await inner.failWrite(cause);
         fin ??= opError(conn.closeWrite());
         const error = await fin;
@@ -548,7 +548,7 @@ Deno.test("Conn.closeWrite() sends FIN after a write that failed for another rea
   const { inner, conn } = setUp();
   conn.write(bytes("x"));
   const fin = conn.closeWrite();
-  await jobs();
+  await turn();
   await inner.failWrite(Object.assign(new Error("full"), { code: "ENOBUFS" }));
   assertEquals(inner.fins.length, 1);
   inner.fins[0]!.resolve();
@@ -560,7 +560,7 @@ Deno.test("a read gets EOF after a write and a read have found the connection lo
   const { inner, conn } = setUp();
   const reset = new Deno.errors.ConnectionReset("reset");
   conn.write(bytes("x"));
-  await jobs();
+  await turn();
   await inner.failWrite(reset);
   const error = opError(conn.read(new Uint8Array(8)));
   await inner.failRead(reset);
@@ -628,7 +628,7 @@ Deno.test("Conn.write() of a transferred array fails, and no other write does", 
   ];
   structuredClone(gone, { transfer: [gone.buffer] });
   structuredClone(large, { transfer: [large.buffer] });
-  await jobs();
+  await turn();
   let out = "";
   while (inner.writes.length > 0) {
     out += new TextDecoder().decode(await inner.take());
@@ -651,7 +651,7 @@ Deno.test("Conn.write() survives a Deno.Conn that throws instead of rejecting", 
   const error = await opError(conn.write(bytes("a")));
   assertStrictEquals(error.cause, cause);
   const next = conn.write(bytes("b"));
-  await jobs();
+  await turn();
   assertEquals(await inner.take(), bytes("b"));
   assertEquals(await next, 1);
 });
@@ -670,7 +670,7 @@ Deno.test("Conn.write() survives a Deno.Conn that returns no promise", async () 
   assertEquals(await other.inner.take(), bytes("x"));
   assertEquals(await written, 1);
   const next = conn.write(bytes("b"));
-  await jobs();
+  await turn();
   assertEquals(await inner.take(), bytes("b"));
   assertEquals(await next, 1);
 });
@@ -685,7 +685,7 @@ Deno.test("Conn.closeWrite() survives a Deno.Conn that throws instead of rejecti
     const written = before > 0 ? conn.write(new Uint8Array(before)) : undefined;
     const finished = opError(conn.closeWrite());
     if (written) {
-      await jobs();
+      await turn();
       await inner.take();
       assertEquals(await written, before);
     }
@@ -750,7 +750,7 @@ Deno.test("Conn.write() takes thousands of small writes out of the queue on a ti
     { length: 3000 },
     () => failure(conn.write(p)),
   );
-  await jobs();
+  await turn();
   assertEquals(inner.writeSizes, [PIECE]);
   await clock.advance(10);
   const errors = await Promise.all(writes);
@@ -765,7 +765,7 @@ Deno.test("Conn.closeWrite() waits for earlier writes; two calls are one", async
   const writing = conn.write(bytes("x"));
   const closing = [conn.closeWrite(), conn.closeWrite()];
   assertStrictEquals(closing[0], closing[1]);
-  await jobs();
+  await turn();
   assertEquals(inner.fins.length, 0);
   await inner.take();
   assertEquals(await writing, 1);
@@ -780,7 +780,7 @@ Deno.test("Conn.closeWrite() that fails rejects, and can be tried again", async 
   inner.fins[0]!.reject(new Deno.errors.NotConnected("not connected"));
   assertEquals([(await error).op, (await error).code], ["close", "ENOTCONN"]);
   const writing = conn.write(bytes("x"));
-  await jobs();
+  await turn();
   await inner.take();
   assertEquals(await writing, 1);
   const again = conn.closeWrite();
@@ -799,7 +799,7 @@ Deno.test("Conn.closeWrite() that the platform does not finish times out", async
   // FIN still goes out, so nothing can be written after it.
   assertEquals((await opError(conn.write(bytes("x")))).code, "EPIPE");
   inner.fins[0]!.resolve();
-  await jobs();
+  await turn();
   const again = conn.closeWrite();
   inner.fins[1]!.resolve();
   await again;
@@ -809,7 +809,7 @@ Deno.test("Conn.closeWrite() that the platform does not finish times out", async
 Deno.test("Conn.close() during a write waits for nothing, and starts nothing", async () => {
   const { inner, conn } = setUp();
   const writing = opError(conn.write(bytes("x")));
-  await jobs();
+  await turn();
   const behind = opError(conn.write(bytes("y")));
   conn.close();
   assert(isClosed(await writing) && isClosed(await behind));
@@ -824,13 +824,13 @@ Deno.test("Conn.closeWrite() fails with the first write's error, not a later one
   // The kernel reports them in this order.
   for (const error of [new ConnectionReset(), new BrokenPipe()]) {
     const writing = opError(conn.write(bytes("x")));
-    await jobs();
+    await turn();
     await inner.failWrite(error);
     told.push((await writing).code);
   }
   assertEquals(told, ["ECONNRESET", "EPIPE"]);
   const finishing = opError(conn.closeWrite());
-  await jobs();
+  await turn();
   inner.fins[0]?.resolve(); // the kernel would not object
   assertEquals((await finishing).code, "ECONNRESET");
   conn.close();
@@ -839,7 +839,7 @@ Deno.test("Conn.closeWrite() fails with the first write's error, not a later one
 Deno.test("Conn.close() tells a write how much of it is out", async () => {
   const { inner, conn } = setUp();
   const writing = opError(conn.write(new Uint8Array(3_000)));
-  await jobs();
+  await turn();
   await inner.take(1_000); // the rest is under way
   conn.close();
   assertEquals((await writing).bytesWritten, 1_000);
@@ -851,6 +851,6 @@ Deno.test("Conn.close() in the tick of a write starts nothing", async () => {
   const writing = opError(conn.write(bytes("x")));
   conn.close();
   assert(isClosed(await writing));
-  await jobs();
+  await turn();
   assertEquals(inner.writeSizes, []);
 });

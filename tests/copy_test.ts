@@ -8,7 +8,7 @@ import { Conn, wireOf } from "../net/conn.ts";
 import { copy, copyBidirectional } from "../net/copy.ts";
 import { isClosed, isTimeout, OpError } from "../net/errors.ts";
 import { FakeClock, pipe } from "../testing/mod.ts";
-import { InnerConn, jobs } from "./conn_inner.ts";
+import { InnerConn } from "./conn_inner.ts";
 import {
   bytes,
   countedSignal,
@@ -270,7 +270,7 @@ Deno.test("copy() puts the bytes back if its queued write is given up", async ()
   const [from, to] = [setUp(), setUp()];
   to.conn.setWriteDeadline(to.clock.now() + 10);
   const stuck = failure(to.conn.write(bytes("stuck")));
-  await jobs();
+  await turn();
   const copied = failure(copy(from.conn, to.conn));
   await from.inner.deliver(bytes("kept"));
   await to.clock.advance(10);
@@ -308,7 +308,7 @@ Deno.test("copy() that is given up puts nothing back once somebody has read on",
   const size = 256 * 1024;
   await grow(from, size);
   const stuck = failure(to.conn.write(bytes("stuck")));
-  await jobs();
+  await turn();
   const controller = new AbortController();
   const copied = failure(copy(from.conn, to.conn, controller));
   const data = pattern(size);
@@ -447,7 +447,7 @@ Deno.test("copy() ends at an abort", { timeout: STUCK_MS }, async (t) => {
     const [from, to] = [setUp(), setUp()];
     const { controller, signal, listeners } = countedSignal();
     const writing = to.conn.write(bytes("others'"));
-    await jobs();
+    await turn();
     const copied = failure(copy(from.conn, to.conn, { signal }));
     await from.inner.deliver(bytes("kept"));
     controller.abort(new Error("mine"));
@@ -499,9 +499,9 @@ Deno.test("copy() ends when the connection that it is not waiting for is closed"
     assert(isClosed(error));
     assertEquals(error.op, "read");
     to.inner.writes[0]!.resolve(3); // it was under way
-    await jobs();
+    await turn();
     const written = to.conn.write(bytes("d"));
-    await jobs();
+    await turn();
     to.inner.writes.at(-1)!.resolve(1);
     assertEquals(await written, 1);
   });
