@@ -1,7 +1,7 @@
 /**
- * What the platform's connections do, and what ours do instead. Each hazard is
- * shown on a raw connection first: once Deno has mended it, that fails, and our
- * precaution may go.
+ * What the platform's connections do, and what ours do instead. Where ours
+ * differ, the hazard is shown on a raw connection first: once Deno has mended
+ * it, that fails, and our precaution may go.
  */
 import {
   assert,

@@ -51,7 +51,7 @@ export function ownAddr(port: number): { hostname: string; port: number } {
  * Listens where a listener was closed just now. Test files are threads of one
  * process: while another one starts a child, the child has a copy of all
  * descriptors until its exec, so the address is still in use. It may take some
- * tries; in a process of its own it takes one (listener_hazard_test.ts).
+ * tries; in a process of its own it takes one (listener_hazards_test.ts).
  */
 export async function listenAnew<T>(listen: () => T | Promise<T>): Promise<T> {
   for (let left = 1_000;; left--) {

@@ -1,6 +1,6 @@
 /**
  * What ends or blocks a plain accept loop: shown on `Deno.listen` first, then
- * on our listener.
+ * on our listener. After that, what only real sockets and processes can show.
  *
  * @module
  */
