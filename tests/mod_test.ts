@@ -131,6 +131,15 @@ Deno.test("README.md names every page in docs/", async () => {
   }
 });
 
+Deno.test("CONTRIBUTING.md names every file in net/ and testing/", async () => {
+  const text = await read("CONTRIBUTING.md");
+  for (const path of await modules()) {
+    const [, name = "mod"] = /\/(\w+)\.ts$/.exec(path) ?? [];
+    if (name === "mod") continue; // the layout above has these
+    assert(new RegExp(`\`${name}(\\.ts)?\``).test(text), path);
+  }
+});
+
 Deno.test("every task that our pages name exists", async (t) => {
   for (const page of await pages()) {
     await t.step(page, async () => {
