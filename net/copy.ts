@@ -18,7 +18,8 @@ import { PIECE, type WriteHalf, WriteJob } from "./write_half.ts";
  * The bytes are read into the library's memory and written from there, without
  * a copy, one piece at a time: a slow receiver slows the sender (backpressure).
  * `copy(conn, conn)` is an echo server. The copy ends when either connection is
- * closed, or its `idleTimeout` passes, even while it waits for the other one.
+ * closed, or times out as idle in {@linkcode serve}, even while the copy waits
+ * for the other one.
  *
  * @param from The source; its read deadline applies. Nobody else should read
  * from it meanwhile: if the copy ends early, a piece whose write has not begun

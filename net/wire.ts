@@ -46,9 +46,15 @@ export class Wire {
   readonly clock: Clock;
   /** Once true, always true; no call starts an operation any more. */
   closed = false;
-  /** Why no call can succeed any more, although it is not closed. */
+  /**
+   * Why no call can succeed any more: an idle timeout, or the end of the `Conn`
+   * inside; after close(), its error, if anybody had to be told.
+   */
   ended: Error | null = null;
-  /** Accepted by listen(): a plain socket, whose close() sends FIN last. */
+  /**
+   * Accepted by listen(), so the platform's own socket: its close() sends all,
+   * then FIN. Others may have to do something in their closeWrite() first.
+   */
   plain = false;
   /** It is being closed: an idle timeout no longer applies. */
   lingering = false;
