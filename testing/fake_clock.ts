@@ -1,6 +1,6 @@
 import { setImmediate } from "node:timers";
 import { type Clock, MAX_TIMEOUT } from "../net/clock.ts";
-import { settle } from "./turn.ts";
+import { settle } from "./event_loop.ts";
 
 /** A timer that has neither fired nor been cleared. */
 interface Timer {

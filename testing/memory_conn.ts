@@ -16,7 +16,7 @@ import { Hold } from "../net/hold.ts";
 import type { Cable } from "./cable.ts";
 import { badResource, interrupted, platformError } from "./errno.ts";
 import type { LogEvent } from "./log.ts";
-import { Pace } from "./turn.ts";
+import { Pace } from "./event_loop.ts";
 
 /** One operation that waits; `p` is null for a FIN. */
 interface Operation {

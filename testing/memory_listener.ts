@@ -4,7 +4,7 @@ import { Turns } from "../net/turns.ts";
 import type { Cable } from "./cable.ts";
 import { badResource, platformError } from "./errno.ts";
 import type { MemoryConn } from "./memory_conn.ts";
-import { Pace } from "./turn.ts";
+import { Pace } from "./event_loop.ts";
 
 /** What a {@linkcode MemoryListener} calls. */
 export interface ListenerHooks {
