@@ -226,7 +226,7 @@ Deno.test("Conn's iterator can be used again after a break", async () => {
   server.close();
 });
 
-Deno.test("Conn options: clock and dialTrace", () => {
+Deno.test("new Conn() takes a clock and a dialTrace", () => {
   const clock = new FakeClock(0);
   const dialTrace = {
     network: "tcp",

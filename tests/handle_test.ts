@@ -159,7 +159,7 @@ Deno.test("handle() rejects an invalid handler, and leaves the connection open",
   client.close();
 });
 
-Deno.test("handle() with a signal", async (t) => {
+Deno.test("handle() ends the connection when its signal aborts", async (t) => {
   await t.step("aborted before: closes, does not run the handler", async () => {
     const [client, server] = await pair();
     const { controller, signal, listeners } = countedSignal();

@@ -471,7 +471,7 @@ Deno.test("hedged() and paired() ask nothing if the signal has already aborted",
   }
 });
 
-Deno.test("SharedLookups", async (t) => {
+Deno.test("SharedLookups.find() joins a lookup that is under way", async (t) => {
   const setup = () => {
     const clock = new FakeClock();
     const asked: string[] = [];

@@ -545,7 +545,7 @@ function breaking(error: Error, closed?: () => void): Deno.Listener {
   } as unknown as Deno.Listener;
 }
 
-Deno.test("finished", { timeout: STUCK_MS }, async (t) => {
+Deno.test("finished settles in the end", { timeout: STUCK_MS }, async (t) => {
   await t.step(
     "rejects if the listener broke; no rejection is unhandled",
     async () => {
