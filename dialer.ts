@@ -153,6 +153,9 @@ export function dial(
   return prepare(network, address, options).run();
 }
 
+/** RFC 8305, section 8: the recommended Connection Attempt Delay, in ms. */
+const DEFAULT_DELAY = 250;
+
 /** Options that need no check. */
 const NO_OPTIONS: DialOptions = Object.freeze({});
 
@@ -332,7 +335,7 @@ function prepare(
     signal: options.signal,
     timeout: options.timeout ?? Infinity,
     attemptTimeout: options.attemptTimeout ?? Infinity,
-    attemptDelay: options.attemptDelay ?? 250,
+    attemptDelay: options.attemptDelay ?? DEFAULT_DELAY,
     resolve: options.resolve,
     connect: options.connect,
     noDelay: options.noDelay,

@@ -3,7 +3,10 @@ import { Conn, readerOf, wireOf, writerOf } from "./conn.ts";
 import { OpError } from "./errors.ts";
 import { Patience } from "./patience.ts";
 
-/** How long a peer may take to close its side after we have closed ours. */
+/**
+ * How long a peer may take to close its side after we have closed ours (nginx:
+ * 30 s, but 5 s of silence).
+ */
 const LINGER_MS = 5_000;
 /** How much of what it still sends is thrown away meanwhile. */
 const LINGER_BYTES = 1024 * 1024;
