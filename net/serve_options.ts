@@ -34,12 +34,14 @@ export interface ServeOptions {
    * direction, all calls of the handler on its connection fail as timed out,
    * and so does a copy, or a pipe from another connection's `readable`. If a
    * large write is under way, the connection ends, as with a deadline set late.
-   * A process that stood still meanwhile first looks for bytes that have
-   * arrived. Incoming bytes count when the handler reads them: a handler that
-   * works for longer between two calls is timed out. Outgoing bytes count when
-   * the kernel takes them: for a slow reader it takes none until a good part of
-   * its own buffer (megabytes, on Linux) is free again. The close after the
-   * handler has its own limit of 5 s.
+   *
+   * - Incoming bytes count when the handler reads them: a handler that works
+   *   for longer between two calls is timed out.
+   * - Outgoing bytes count when the kernel takes them: for a slow reader it
+   *   takes none until a good part of its own buffer (megabytes, on Linux) is
+   *   free.
+   * - A process that stood still first looks for bytes that have arrived.
+   * - The close after the handler has its own limit of 5 s.
    *
    * @default {Infinity}
    */
