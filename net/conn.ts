@@ -132,7 +132,7 @@ export class Conn
   /**
    * Reads some of what there is, up to `p.length` bytes; waits only if there is
    * nothing. It may be less than has arrived: the first read gets 1 KiB, later
-   * ones follow the traffic. A read of zero bytes is answered at once.
+   * ones follow the traffic. A read of no bytes gets 0.
    *
    * Cancellation: a deadline or `signal` ends the wait, never the connection,
    * and no byte is lost. Once the promise has settled, `p` is not touched. Like
@@ -140,8 +140,7 @@ export class Conn
    *
    * @param p Where to put the bytes.
    * @param options See {@linkcode IoOptions}.
-   * @returns How many bytes: at least one, unless `p` has no room; `null` at
-   * EOF, and once an earlier read has reported a reset.
+   * @returns How many bytes (> 0); `null` at EOF, and once a reset was told.
    * @throws {OpError} With a cause of {@linkcode DeadlineExceededError},
    * {@linkcode ClosedError}, or the platform's error (ECONNRESET).
    * @throws {AbortSignal["reason"]} If `signal` aborts.
