@@ -268,7 +268,7 @@ function checkNetwork(network: string, address: string): void {
 
 /** A lone `::` has an IPv4 side, too (Go appends `0.0.0.0` to it). */
 function checkFamily(ip: Ip, family: 4 | 6, host: string): void {
-  if (ip.family !== family && !(family === 4 && ip.text === "::")) {
+  if (ip.family !== family && ip.text !== "::") {
     throw new AddrError("no suitable address found", host);
   }
 }
