@@ -203,7 +203,6 @@ export async function open(
       const again = errorCode(error) === "EADDRNOTAVAIL" &&
         accidents < MAX_ACCIDENTS && !signal?.aborted;
       if (again) continue;
-      if (target.addr.transport === "unix") throw error;
       throw lookupFailure(target.hostname, error) ?? error;
     }
     try {
