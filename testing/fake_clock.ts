@@ -169,7 +169,7 @@ export class FakeClock implements Clock {
 
 /** The first frame outside of this package: `at myTest (my_test.ts:7:3)`. */
 function caller(): string {
-  const frames = deepStack().split("\n").slice(1);
+  const frames = deepStack().split("\n");
   const foreign = frames.find((frame) => {
     const url = /((?:file|https?):[^)]*)\)?$/.exec(frame)?.[1];
     if (url === undefined) return false; // the runtime's own
