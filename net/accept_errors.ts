@@ -8,7 +8,7 @@ export type AcceptErrorKind = "closed" | "peer" | "capacity" | "fatal";
  * of accept(2) ("errors ... already pending on the new socket"), and ENOTCONN,
  * which Deno gets from getpeername(2) for a client that has reset.
  */
-const PEER_CODES: ReadonlySet<string> = new Set([
+const PEER_CODES: ReadonlySet<string | undefined> = new Set([
   "ECONNABORTED",
   "ECONNRESET",
   "EHOSTDOWN",
@@ -29,7 +29,7 @@ const PEER_CODES: ReadonlySet<string> = new Set([
 ]);
 
 /** A limit of this process or host: something has to be closed first. */
-const CAPACITY_CODES: ReadonlySet<string> = new Set([
+const CAPACITY_CODES: ReadonlySet<string | undefined> = new Set([
   "EMFILE",
   "ENFILE",
   "ENOBUFS",
@@ -51,7 +51,6 @@ export function acceptErrorKind(
   // A unix client's name that is not UTF-8; Deno drops the client.
   if (error instanceof Deno.errors.InvalidData) return "peer";
   const code = errorCode(error);
-  if (code === undefined) return "fatal";
   if (PEER_CODES.has(code)) return "peer";
   if (code === "EINVAL" && os === "darwin") return "peer";
   return CAPACITY_CODES.has(code) ? "capacity" : "fatal";

@@ -11,7 +11,7 @@ import type { Addr } from "./addr.ts";
 import { errnoText, errorCode, messageOf } from "./errno.ts";
 
 /** After these, the same call may succeed if tried again (Go: `Temporary`). */
-const TEMPORARY_CODES: ReadonlySet<string> = new Set([
+const TEMPORARY_CODES: ReadonlySet<string | undefined> = new Set([
   "EAGAIN",
   "EINTR",
   "EMFILE",
@@ -178,7 +178,7 @@ export class OpError extends Error {
     this.temporary = this.timeout ||
       (isNamed(cause, "DnsError", "hostname") &&
         (cause as DnsError).temporary === true) ||
-      (code !== undefined && TEMPORARY_CODES.has(code)) ||
+      TEMPORARY_CODES.has(code) ||
       (op === "accept" && (code === "ECONNRESET" || code === "ECONNABORTED"));
   }
 }
