@@ -201,13 +201,23 @@ for (const accept of ["reset", "half-close"] as const) {
   );
 }
 
-for (const code of ["EMFILE", "ENFILE", "ENOBUFS", "ENOMEM"] as const) {
+for (
+  const [code, text] of [
+    ["EMFILE", "Too many open files (os error 24)"],
+    ["ENFILE", "Too many open files in system (os error 23)"],
+    ["ENOBUFS", "No buffer space available (os error 105)"],
+    ["ENOMEM", "Cannot allocate memory (os error 12)"],
+  ] as const
+) {
   Deno.test(
     `accept: ${code} is retried with a back-off, 5 ms to 1 s`,
     inMemory(async ({ clock, net }) => {
       const events: string[] = [];
       await using listener = await net.listen("tcp", ADDRESS, {
-        onAcceptError: ({ kind, retryMs }) => events.push(`${kind} ${retryMs}`),
+        onAcceptError: ({ error, kind, retryMs }) => {
+          const { message } = error.cause as Error;
+          events.push(`${kind} ${retryMs} ${message}`);
+        },
       });
       const accepting = listener.accept();
       await clock.advance(10);
@@ -220,7 +230,7 @@ for (const code of ["EMFILE", "ENFILE", "ENOBUFS", "ENOMEM"] as const) {
           .map(({ ms }) => ms - 100);
       const expected = [0, 5, 15, 35, 75, 155, 315, 635, 1_275, 2_275, 3_275];
       assertEquals(tries(), expected);
-      assertEquals(events, ["capacity 5"]);
+      assertEquals(events, [`capacity 5 ${text}`]);
 
       net.fault(ADDRESS, null);
       await clock.advance(275);

@@ -159,6 +159,16 @@ Deno.test("what waits on a fake clock does not keep the process alive", async ()
   assertEquals({ code, stderr }, { code: 0, stderr: "" });
 });
 
+Deno.test("a connect that waits in memory keeps the process alive", async () => {
+  const { stdout, stderr } = await runChild(`
+    import { MemoryNetwork } from "./testing/mod.ts";
+    const net = new MemoryNetwork();
+    net.fault("*", { connect: "drop" });
+    Deno.unrefTimer(setTimeout(() => net.fault("*", null), 200));
+    net.dial("tcp", "10.0.0.1:80").catch((e) => console.log(e.code));`);
+  assertEquals({ stdout, stderr }, { stdout: "ECONNREFUSED\n", stderr: "" });
+});
+
 Deno.test("a deadline on the system's clock fires in memory, too", async () => {
   const [client, server] = pipe();
   client.setReadDeadline(Date.now() + 1);
@@ -182,6 +192,18 @@ Deno.test(
     await client.write(bytes("echo"));
     await client.closeWrite();
     assertEquals(await textOf(client), "echo");
+  }),
+);
+
+Deno.test(
+  "what a MemoryNetwork's connect() gives has one stream for each direction",
+  inMemory(async ({ net }) => {
+    await using listener = await net.listen("tcp", "10.0.0.1:80");
+    const { signal } = new AbortController();
+    using conn = await net.connect(listener.addr, { signal });
+    assertStrictEquals(conn.readable, conn.readable);
+    assertStrictEquals(conn.writable, conn.writable);
+    (await listener.accept()).close();
   }),
 );
 
@@ -410,6 +432,10 @@ Deno.test(
     for (let i = 0; i < 1_025; i++) waiting.use(await net.dial("unix", "/a"));
     const error = await assertRejects(() => net.dial("unix", "/a"), DialError);
     assertEquals(error.code, "EAGAIN");
+    assertEquals(
+      (error.cause as Error).message,
+      "Resource temporarily unavailable (os error 11)",
+    );
   }),
 );
 
@@ -573,6 +599,7 @@ Deno.test("a host's script is checked", () => {
     assertThrows(() => net.host("a", script), TypeError, "not an IP address");
     assertThrows(() => new MemoryNetwork({ hosts: { a: script } }), TypeError);
   }
+  net.host("a", [0, "10.0.0.1"]);
 });
 
 Deno.test(
@@ -781,6 +808,8 @@ Deno.test(
   inMemory(async ({ clock, net }) => {
     const listener = await net.listen("tcp", "10.0.0.1:80");
     net.fault("::1", { connect: "drop" });
+    net.host("db.test", ["::1", "10.0.0.1"]);
+    net.host("gone.test", null);
     const dialling = net.dial("tcp", "db.test:80");
     await clock.advance(250);
     const client = await dialling;
@@ -798,6 +827,8 @@ Deno.test(
       [
         `     0 ms  listen     10.0.0.1:80`,
         `     0 ms  fault      ::1: connect drop`,
+        `     0 ms  host       db.test: ::1, 10.0.0.1`,
+        `     0 ms  host       gone.test: unknown`,
         `     0 ms  lookup     db.test`,
         `     0 ms  answer     db.test: ::1, 10.0.0.1`,
         `     0 ms  connect    [::1]:80`,
@@ -821,7 +852,7 @@ Deno.test(
       text: "     0 ms  listen     10.0.0.1:80",
     });
     assertEquals(structuredClone(net.log), net.log, "plain objects");
-  }, { hosts: { "db.test": ["::1", "10.0.0.1"] } }),
+  }),
 );
 
 Deno.test("the assigned ports start over after the last one", () => {
@@ -842,6 +873,8 @@ Deno.test("a network whose ports are all in use has none to assign", async () =>
   const listeners = await Promise.all(
     Array.from({ length: 16_384 }, () => net.listen("tcp", "10.0.0.1:0")),
   );
+  await listeners.at(-1)!.close(); // its port would come last
+  listeners.push(await net.listen("tcp", "10.0.0.1:0"));
   const late = await net.listen("tcp", "10.0.0.1:0").catch((e) => e);
   assertEquals(late.code, "EADDRINUSE");
   const dialled = await net.dial("tcp", "10.0.0.1:49152").catch((e) => e);
