@@ -159,6 +159,11 @@ class LatePeers implements Disposable {
     this.#patient[i]!.renew();
   }
 
+  /** A peer's connection is over. */
+  clear(i: number): void {
+    this.#patient[i]!.clear();
+  }
+
   /** Takes a turn; `false` if none was due. */
   turn(): boolean {
     const due = this.#turns.splice(0);
@@ -210,6 +215,14 @@ Deno.test("Patience ends although a turn was lost with a test's fake timers", ()
   assertEquals(peers.over, 1);
 });
 
+Deno.test("Patience that is cleared after its timer fired late does not end", () => {
+  using peers = new LatePeers(2);
+  peers.fire(0);
+  peers.clear(0);
+  while (peers.turn());
+  assertEquals(peers.over, 0);
+});
+
 Deno.test("HostLimit keeps nothing of a host that has left", () => {
   const hosts = new HostLimit(2);
   const entered = ["a", "a", "a", "b"].map((host) => hosts.enter(host));
@@ -254,6 +267,9 @@ Deno.test("Turns that are started again are under way once", async () => {
   turns.clear();
   turns.clear();
   assertEquals(turnsUnderWay(), false);
+  turns.start(1);
+  assertEquals(turnsUnderWay(), true);
+  turns.clear();
 });
 
 Deno.test("HostLimit: a place may be free some turns of the loop later", async () => {
