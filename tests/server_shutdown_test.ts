@@ -437,6 +437,19 @@ Deno.test("shutdown() and close() may be called from handlers and callbacks", as
     client.close();
     assertEquals(counts(await report.promise), [0, 1, 0]);
   });
+
+  await t.step("by the inner listener's close()", async () => {
+    const fake = new FakeListener();
+    const server = serve(
+      new Listener(fake.inner),
+      () => new Promise(() => {}),
+    );
+    await fake.settle(new FakeConn());
+    fake.close = () => void server.close();
+    const done = server.shutdown({ timeout: Infinity });
+    await fake.settle(closedInner);
+    assertEquals(counts(await done), [0, 1, 0]);
+  });
 });
 
 Deno.test("shutdown() by force lets a handler whose call fails clean up before the report", async () => {

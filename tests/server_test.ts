@@ -56,6 +56,7 @@ Deno.test("serve() checks its arguments before it accepts", async (t) => {
     "idleTimeout text": [bad({ idleTimeout: "1" }), TypeError],
     "onError text": [bad({ onError: "log" }), TypeError],
     "signal text": [bad({ signal: "SIGINT" }), TypeError],
+    "signal null": [bad({ signal: null }), TypeError],
   };
   for (const [name, [options, type]] of Object.entries(cases)) {
     await t.step(name, () => {
@@ -95,6 +96,7 @@ Deno.test("serve() checks its arguments before it accepts", async (t) => {
     ]);
     client.close();
     conn.close();
+    await serve(listener, echo).shutdown();
   });
 });
 
