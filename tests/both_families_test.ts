@@ -126,6 +126,7 @@ Deno.test("bothFamilies() gives a pending accept one client that comes during cl
     const late = new FakeConn();
     await six.settle(late);
     assertEquals(told, undefined, "the other port is not free yet");
+    await assertRejects(() => both.accept(), Deno.errors.BadResource);
     await four.settle(others);
     assertEquals(told, late as unknown as Deno.Conn);
     assertEquals(late.calls, []);

@@ -13,6 +13,7 @@ import {
   Dialer,
   DialError,
   type DialOptions,
+  type DialTrace,
 } from "../dialer.ts";
 import { listen } from "../listener.ts";
 import type { Network } from "../net/addr.ts";
@@ -523,6 +524,27 @@ Deno.test("dialTrace is plain JSON, exact on a fake clock", async () => {
     ],
   });
   scenario.check(conn);
+});
+
+Deno.test("dialTrace is exact for an address that needs no race, too", async () => {
+  for (const outcome of ["ok", "refused"] as const) {
+    const scenario = new Scenario({ "10.0.0.1": [30, outcome] });
+    const { clock, connect } = scenario;
+    let trace: DialTrace | undefined;
+    const dialling = dial("tcp", "10.0.0.1:80", { clock, connect }).then(
+      (conn) => {
+        trace = conn.dialTrace;
+        return conn;
+      },
+      (error) => {
+        trace = error.trace;
+        return null;
+      },
+    );
+    await clock.advance(30);
+    scenario.check(await dialling);
+    assertEquals([trace?.totalMs, trace?.attempts[0]?.durationMs], [30, 30]);
+  }
 });
 
 Deno.test("dial() of real sockets that hang, refuse and work takes one delay", {

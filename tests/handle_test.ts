@@ -427,6 +427,19 @@ Deno.test("handle() calls an adapter's closeWrite() before its close(), even aft
   assertEquals([inner.reads, inner.closes], [[], 1]);
 });
 
+Deno.test("handle() rejects with what a subclass's closeWrite() throws", async () => {
+  const failure = new Error("cannot flush");
+  class Flushing extends Conn {
+    override closeWrite(): Promise<void> {
+      return Promise.reject(failure);
+    }
+  }
+  const inner = new InnerConn();
+  const handled = handle(new Flushing(inner), () => {});
+  assertStrictEquals(await handled.catch((error) => error), failure);
+  assertEquals(inner.closes, 1);
+});
+
 Deno.test("handle() closes 5 s after its FIN if the peer does not", async () => {
   const clock = new FakeClock();
   const [client, server] = await pairOn(clock);
