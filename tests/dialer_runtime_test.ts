@@ -11,7 +11,13 @@ import {
 import { dial, DialError } from "../dialer.ts";
 import { listen } from "../listener.ts";
 import { DnsServer } from "./dns_server.ts";
-import { blackHole, canUnshare, installed, runChild } from "./support.ts";
+import {
+  blackHole,
+  canUnshare,
+  installed,
+  preload,
+  runChild,
+} from "./support.ts";
 
 const linux = Deno.build.os === "linux";
 
@@ -375,6 +381,53 @@ Deno.test(
     assertEquals(String(conn.remoteAddr), name);
   },
 );
+
+Deno.test({
+  name: "dial() tries three times if the kernel finds no local port",
+  // A preloaded C library lets the first $ACCIDENTS connects fail.
+  ignore: Deno.build.os !== "linux" || !installed("cc"),
+  fn: async () => {
+    await using library = await preload(`
+      #define _GNU_SOURCE
+      #include <dlfcn.h>
+      #include <errno.h>
+      #include <netinet/in.h>
+      #include <stdlib.h>
+      int connect(int fd, const struct sockaddr *addr, socklen_t size) {
+        int (*next)(int, const struct sockaddr *, socklen_t) =
+          dlsym(RTLD_NEXT, "connect");
+        static int accidents = 0;
+        if (addr->sa_family == AF_INET &&
+            accidents++ < atoi(getenv("ACCIDENTS"))) {
+          errno = EADDRNOTAVAIL;
+          return -1;
+        }
+        return next(fd, addr, size);
+      }
+    `);
+    for (const options of ["{}", "{ timeout: 1e9 }"]) {
+      for (const [accidents, end] of [[2, "connected"], [3, "EADDRNOTAVAIL"]]) {
+        const { stdout, stderr } = await runChild(
+          `
+          import { dial, listen } from "./mod.ts";
+          await using listener = await listen("tcp", "127.0.0.1:0");
+          const dialling = dial("tcp", String(listener.addr), ${options});
+          const end = (conn) => {
+            conn.close();
+            return "connected";
+          };
+          console.log(await dialling.then(end, ({ code }) => code));
+          `,
+          {
+            flags: ["--allow-net=127.0.0.1"],
+            wrap: [...library.wrap, `ACCIDENTS=${accidents}`],
+          },
+        );
+        assertEquals([stdout.trim(), stderr], [end, ""], `${accidents}`);
+      }
+    }
+  },
+});
 
 /** How the dials that were cut short in one way ended. */
 interface Report {
