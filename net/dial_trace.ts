@@ -25,7 +25,7 @@ export interface DialAttempt {
    * within `attemptTimeout`, `timeout` or, in a serial dial, its share of that;
    * or the system gave up (ETIMEDOUT).
    * "denied": the sandbox, a rule of this system or, over IPv6, a firewall
-   * anywhere on the way does not allow it (EACCES).
+   * anywhere on the way does not allow it (EACCES, EPERM).
    * "unreachable": no route, or none that works. "failed": anything else; see
    * `code`.
    */

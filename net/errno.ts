@@ -5,8 +5,8 @@
  *
  * What an errno means is said where it matters: to an accept in
  * accept_errors.ts, to a trace in dial_trace.ts, to a connection in wire.ts, to
- * a wildcard in bind.ts, and to `temporary` in errors.ts. A new one may belong
- * in each of them, and in testing/errno.ts.
+ * a wildcard in bind.ts, to another try in target.ts, and to `temporary` in
+ * errors.ts. A new one may belong in any of them, and in testing/errno.ts.
  *
  * @module
  */

@@ -2,8 +2,8 @@
  * IP literals, strictly: RFC 4291 text for IPv6, four decimal numbers without
  * leading zeros for IPv4. `127.1`, `010.0.0.1` and `2130706433`, which
  * getaddrinfo takes for addresses, are refused (inet_aton's shorthand, long a
- * source of filter bypasses). So does Go: it refuses leading zeros since 1.17,
- * and never took the others.
+ * source of filter bypasses). Go's parser has refused leading zeros since 1.17,
+ * and the others always.
  *
  * @module
  */

@@ -96,7 +96,7 @@ export const systemResolver: Resolver = (
 ): AsyncIterable<string[]> => systemAddresses(hostname, family ?? 0, signal);
 
 /**
- * As {@linkcode systemResolver}, for a caller that hedges later, too.
+ * As {@linkcode systemResolver}, which a caller may want to hedge later.
  *
  * @param hedgeMs See {@linkcode hedged}.
  */

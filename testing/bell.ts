@@ -2,7 +2,7 @@ import { onAbort } from "../net/calls.ts";
 import { Alarm, type Clock } from "../net/clock.ts";
 import { Hold } from "../net/hold.ts";
 
-/** What is open, or waits, and what {@linkcode MemoryNetwork.check} calls it. */
+/** What is open, or waits, in the words of {@linkcode MemoryNetwork.check}. */
 export type Open = Map<object, string>;
 
 /** Wakes everything that waits. */

@@ -11,7 +11,7 @@ interface Timer {
 
 /**
  * Far from the system's time: a deadline that is computed from `Date.now()` by
- * mistake never comes, where near it, it would come in every other run.
+ * mistake never comes. Near it, it would come in some runs and not in others.
  */
 const START = Date.UTC(2000, 0, 1);
 
