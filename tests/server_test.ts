@@ -13,7 +13,7 @@ import { copy } from "../net/copy.ts";
 import { isTimeout, OpError } from "../net/errors.ts";
 import { FakeClock } from "../testing/fake_clock.ts";
 import { InnerConn } from "./conn_inner.ts";
-import { type FakeConn, FakeListener } from "./fake_listener.ts";
+import { FakeConn, FakeListener } from "./fake_listener.ts";
 import { bytes, connect, runChild, STUCK_MS, textOf, turn } from "./support.ts";
 
 const echo: Handler = async (conn) => {
@@ -89,6 +89,20 @@ Deno.test("serve() checks its arguments before it accepts", async (t) => {
     await client.closeWrite();
     assertEquals(await textOf(client), "the first one's");
   });
+  await t.step(
+    "a server's listener: what comes late is the server's",
+    async () => {
+      const fake = new FakeListener();
+      const listener = new Listener(fake.inner);
+      const served: string[] = [];
+      const server = serve(listener, () => void served.push("first"));
+      assertThrows(() => serve(listener, () => void served.push("second")));
+      const done = server.shutdown();
+      await fake.settle(new FakeConn());
+      await done;
+      assertEquals(served, ["first"]);
+    },
+  );
   await t.step("the listener is still the caller's", async () => {
     const [client, conn] = await Promise.all([
       connect(listener),
