@@ -7,6 +7,7 @@
 
 import { once } from "node:events";
 import { connect as nodeConnect } from "node:net";
+import { setImmediate } from "node:timers";
 import { listen } from "../listener.ts";
 import { Conn } from "../net/conn.ts";
 
@@ -118,6 +119,8 @@ export async function unhandledIn(
   try {
     await body();
     await turn();
+    // A timer can overtake the news of a rejection; an immediate does not.
+    await new Promise<void>((resolve) => setImmediate(resolve));
   } finally {
     removeEventListener("unhandledrejection", note);
   }
