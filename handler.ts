@@ -115,10 +115,11 @@ export async function handle(
  *
  * Nothing that a handler throws or rejects with, not even a synchronous throw,
  * reaches the accept loop, another connection or `unhandledrejection`: failures
- * go to `onError`. An un-awaited call on a connection fails silently. Three
- * things can still end the process: an async function that the handler starts
- * and neither awaits nor catches, an un-awaited call with an argument of the
- * wrong type, and an abort listener that throws.
+ * go to `onError`. An un-awaited call on a connection fails silently. What can
+ * still end the process: any other promise that the handler makes and neither
+ * awaits nor catches (an async function, a `dial()`), a callback that throws (a
+ * timer's, an abort listener), a Node stream that fails without an `error`
+ * listener, and an un-awaited call with an argument of the wrong type.
  *
  * @param listener From {@linkcode listen}, or any `new Listener(inner)`.
  * @param handler Run for each connection; see {@linkcode handle}.
