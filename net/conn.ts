@@ -24,8 +24,8 @@ import { WriteHalf, WriteJob } from "./write_half.ts";
 /** Options of reads, writes and copies. */
 export interface IoOptions {
   /**
-   * When it aborts, the call rejects with `signal.reason`. No byte is lost:
-   * what a read would have got goes to the next one.
+   * When it aborts, the call rejects with `signal.reason`. What a read would
+   * have got goes to the next one; of a write, the peer gets a prefix.
    */
   signal?: AbortSignal;
 }
@@ -144,7 +144,7 @@ export class Conn
    * @throws {OpError} With a cause of {@linkcode DeadlineExceededError},
    * {@linkcode ClosedError}, or the platform's error (ECONNRESET).
    * @throws {AbortSignal["reason"]} If `signal` aborts.
-   * @throws {TypeError} If `p` is not a Uint8Array, or was transferred.
+   * @throws {TypeError} If `p` is not a Uint8Array, or is transferred meanwhile.
    */
   read(p: Uint8Array, options?: IoOptions): Promise<number | null> {
     if (!(p instanceof Uint8Array)) {
@@ -187,7 +187,7 @@ export class Conn
    * @throws {OpError} `bytesWritten` says how many bytes the kernel is known to
    * have taken; what was under way may be out, too. After closeWrite(): EPIPE.
    * @throws {AbortSignal["reason"]} If `signal` aborts.
-   * @throws {TypeError} If `p` is not a Uint8Array, or was transferred.
+   * @throws {TypeError} If `p` is not a Uint8Array, or is transferred meanwhile.
    */
   write(p: Uint8Array, options?: IoOptions): Promise<number> {
     if (!(p instanceof Uint8Array)) {
