@@ -1,0 +1,390 @@
+/**
+ * What the pages give to copy, where their snippets do not go: peers that
+ * reset, hang up or say nothing, time limits, and what is left open.
+ */
+import {
+  assert,
+  assertEquals,
+  assertRejects,
+  assertStrictEquals,
+} from "@std/assert";
+import { once } from "node:events";
+import { type IncomingMessage, request } from "node:http";
+import { connect as nodeConnect, createServer, type Socket } from "node:net";
+import { dial } from "../dialer.ts";
+import type { Conn } from "../net/conn.ts";
+import {
+  ClosedError,
+  DeadlineExceededError,
+  isTimeout,
+  OpError,
+} from "../net/errors.ts";
+import { pipe } from "../testing/mod.ts";
+import { recipe } from "./recipes.ts";
+import { bytes, STUCK_MS, turn } from "./support.ts";
+
+const hostname = "127.0.0.1";
+const soon = () => ({ signal: AbortSignal.timeout(1) });
+
+/** A peer that does this with each client; Node's sockets can reset. */
+async function peer(
+  meet: (socket: Socket) => void,
+): Promise<AsyncDisposable & { address: string; port: number }> {
+  const sockets = new Set<Socket>();
+  const server = createServer({ allowHalfOpen: true }, (socket) => {
+    sockets.add(socket.on("error", () => {}));
+    meet(socket);
+  });
+  server.listen(0, hostname);
+  await once(server, "listening");
+  const { port } = server.address() as { port: number };
+  return {
+    address: `${hostname}:${port}`,
+    port,
+    async [Symbol.asyncDispose]() {
+      for (const socket of sockets) socket.destroy();
+      await new Promise((closed) => server.close(closed));
+    },
+  };
+}
+
+/** Waits until whoever has the connection has closed it. */
+async function closed(conn: Conn): Promise<void> {
+  for (let turns = 0; turns < 1_000; turns++) {
+    try {
+      conn.setReadDeadline(null);
+    } catch {
+      return;
+    }
+    await turn();
+  }
+  throw new Error("nobody has closed it");
+}
+
+Deno.test("Reader: a line has at most so many bytes, its end included", async () => {
+  const Reader = await recipe("protocols", "Reader");
+  const [ours, theirs] = pipe();
+  const reader = new Reader(ours, 8);
+  await theirs.write(bytes("1234567\n12345\r\n12345678"));
+  assertEquals(await reader.line(), "1234567");
+  assertEquals(await reader.line(), "12345");
+  await assertRejects(() => reader.line(), Error, "a long line");
+  for (const conn of [ours, theirs]) conn.close();
+});
+
+Deno.test("Reader: what had arrived before a timeout is still there", async () => {
+  const Reader = await recipe("protocols", "Reader");
+  const [ours, theirs] = pipe();
+  const reader = new Reader(ours, 8);
+  await theirs.write(bytes("one\nt"));
+  assertEquals(await reader.line(), "one");
+  assert(isTimeout(await reader.line(soon()).catch((e: unknown) => e)));
+  await theirs.write(bytes("wo\n1234"));
+  assertEquals(await reader.line(), "two");
+  const p = new Uint8Array(8);
+  assert(isTimeout(await reader.full(p, soon()).catch((e: unknown) => e)));
+  await theirs.write(bytes("5678"));
+  await reader.full(p);
+  assertEquals(p, bytes("12345678"));
+  for (const conn of [ours, theirs]) conn.close();
+});
+
+Deno.test("Reader: after an abort the lines that were read come first", async () => {
+  const Reader = await recipe("protocols", "Reader");
+  const [ours, theirs] = pipe();
+  const reader = new Reader(ours);
+  await theirs.write(bytes("one\ntwo\n"));
+  assertEquals(await reader.line(), "one");
+  const signal = AbortSignal.abort(new Error("stop"));
+  assertEquals(await reader.line({ signal }), "two");
+  await assertRejects(() => reader.line({ signal }), Error, "stop");
+  await theirs.write(bytes("three\n"));
+  assertEquals(await reader.line(), "three");
+  for (const conn of [ours, theirs]) conn.close();
+});
+
+Deno.test("Reader: more() takes nothing, and is false at EOF only", async () => {
+  const Reader = await recipe("protocols", "Reader");
+  const [ours, theirs] = pipe();
+  const reader = new Reader(ours);
+  await theirs.write(bytes("one\nhalf"));
+  assertEquals([await reader.more(), await reader.more()], [true, true]);
+  assertEquals(await reader.line(), "one");
+  await theirs.closeWrite();
+  assertEquals(await reader.more(), true);
+  await assertRejects(() => reader.line(), Error, "EOF in a line");
+  await assertRejects(() => reader.full(new Uint8Array(5)), Error, "early EOF");
+  await reader.full(new Uint8Array(4));
+  assertEquals(await reader.more(), false);
+  for (const conn of [ours, theirs]) conn.close();
+});
+
+Deno.test("Client: every call hears why the connection is gone", async (t) => {
+  const Client = await recipe("protocols", "Client");
+  const ends: [string, (socket: Socket) => void, string][] = [
+    ["a hang-up", (socket) => socket.end(), "the server has hung up"],
+    ["a reset", (s) => s.resetAndDestroy(), "connection reset by peer"],
+    [
+      "too long an answer",
+      (s) => s.write(new Uint8Array(8).fill(255)),
+      "too long an answer",
+    ],
+  ];
+  for (const [name, end, why] of ends) {
+    await t.step(name, async () => {
+      await using server = await peer((s) => s.once("data", () => end(s)));
+      const client = new Client(await dial("tcp", server.address));
+      const calls = [client.call(bytes("1")), client.call(bytes("2"))];
+      for (const call of calls) await assertRejects(() => call, Error, why);
+      await client.gone;
+      await assertRejects(() => client.call(bytes("3")), Error, "closed");
+    });
+  }
+});
+
+Deno.test("Subscriber: a burst beyond the limit ends the connection", async () => {
+  const Subscriber = await recipe("protocols", "Subscriber");
+  const [ours, theirs] = pipe();
+  const subscriber = new Subscriber(ours);
+  const reading = theirs.read(new Uint8Array(65_536));
+  // They would read it, but it is sent in one go.
+  for (let i = 0; i < 17; i++) subscriber.send(new Uint8Array(65_536));
+  await closed(ours);
+  await reading;
+  theirs.close();
+});
+
+Deno.test("proxied() takes no wrong header for a client", async (t) => {
+  const proxied = await recipe("protocols", "proxied");
+  const clients: Record<string, string | undefined> = {
+    "PROXY TCP4 203.0.113.7 192.0.2.1 1 80\r\n": "203.0.113.7:1",
+    "PROXY TCP6 2001:db8::1 2001:db8::2 1 80\r\n": "[2001:db8::1]:1",
+    "PROXY TCP6 203.0.113.7 192.0.2.1 1 80\r\n": undefined,
+    "PROXY TCP4 203.0.113.256 192.0.2.1 1 80\r\n": undefined,
+    "PROXY TCP4 203.0.113.7 192.0.2.1 65536 80\r\n": undefined,
+    "GET / HTTP/1.1\r\n": undefined,
+    "PROXY": undefined,
+    [`PROXY ${"x".repeat(200)}`]: undefined,
+  };
+  for (const [header, client] of Object.entries(clients)) {
+    await t.step(header, async () => {
+      const [ours, theirs] = pipe();
+      await theirs.write(bytes(header));
+      await theirs.closeWrite();
+      const found = proxied(ours);
+      if (client) assertEquals(String((await found).remoteAddr), client);
+      else await assertRejects(() => found, Error, "no PROXY header");
+      for (const conn of [ours, theirs]) conn.close();
+    });
+  }
+  await t.step("without a client it is the balancer's own", async () => {
+    const [ours, theirs] = pipe();
+    await theirs.write(bytes("PROXY UNKNOWN\r\n"));
+    assertStrictEquals(await proxied(ours), ours);
+    for (const conn of [ours, theirs]) conn.close();
+  });
+});
+
+Deno.test("through() leaves nothing open at a proxy that fails", async (t) => {
+  const through = await recipe("protocols", "through");
+  const refusal = "HTTP/1.1 407 Who are you?\r\n\r\n";
+  const ends: [string, (socket: Socket) => void, string][] = [
+    ["a refusal", (s) => s.write(refusal), '"HTTP/1.1 407 Who are you?"'],
+    ["EOF", (s) => s.end(), "no proxy"],
+    ["an endless head", (s) => s.write("x".repeat(10_000)), "no proxy"],
+    ["silence", () => {}, "i/o timeout"],
+  ];
+  for (const [name, end, why] of ends) {
+    await t.step(name, async () => {
+      const left = Promise.withResolvers<void>();
+      await using proxy = await peer((socket) => {
+        socket.once("data", () => end(socket));
+        socket.on("close", () => left.resolve());
+        socket.on("end", () => left.resolve());
+      });
+      const connect = through(proxy.address);
+      const timeout = name === "silence" ? 50 : STUCK_MS;
+      const dialing = dial("tcp", "192.0.2.1:80", { connect, timeout });
+      await assertRejects(() => dialing, OpError, why);
+      await left.promise;
+    });
+  }
+});
+
+Deno.test("bodyOf() closes the connection, however the body ends", async (t) => {
+  const bodyOf = await recipe("streams", "bodyOf");
+  let conn!: Conn;
+  await using upstream = await peer((socket) => {
+    socket.write("part");
+    socket.on("data", () => socket.resetAndDestroy());
+  });
+  await using web = Deno.serve(
+    { hostname, port: 0, onListen: () => {}, onError: () => Response.error() },
+    async () => {
+      conn = await dial("tcp", upstream.address);
+      return new Response(bodyOf(conn));
+    },
+  );
+  const url = `http://${hostname}:${web.addr.port}`;
+  await t.step("a client that goes away", async () => {
+    const gone = new AbortController();
+    const { body } = await fetch(url, { signal: gone.signal });
+    await body!.getReader().read();
+    gone.abort();
+    await closed(conn);
+  });
+  await t.step("HEAD", async () => {
+    await (await fetch(url, { method: "HEAD" })).text();
+    await closed(conn);
+  });
+  await t.step("a reset, which fails the body", async () => {
+    const conn = await dial("tcp", upstream.address);
+    const reader = bodyOf(conn).getReader();
+    await reader.read();
+    await conn.write(bytes("x"));
+    await assertRejects(() => reader.read(), OpError, "reset by peer");
+    await closed(conn);
+  });
+});
+
+Deno.test("socketOf() closes the connection, and a failure ends one request", async (t) => {
+  const socketOf = await recipe("streams", "socketOf");
+  const head = (length: number) =>
+    `HTTP/1.1 200 OK\r\nContent-Length: ${length}\r\n\r\nhello`;
+  const ends: Record<string, (socket: Socket) => void> = {
+    "a reset before the answer": (socket) => socket.resetAndDestroy(),
+    "FIN before the answer": (socket) => socket.end(),
+    "a reset in its middle": (socket) =>
+      socket.write(head(9), () => setTimeout(() => socket.resetAndDestroy())),
+    "FIN in its middle": (socket) => socket.end(head(9)),
+    "a reset after it": (socket) =>
+      socket.write(head(5), () => setTimeout(() => socket.resetAndDestroy())),
+    "FIN after it": (socket) => socket.end(head(5)),
+  };
+  for (const [name, end] of Object.entries(ends)) {
+    await t.step(name, async () => {
+      await using server = await peer((s) => s.once("data", () => end(s)));
+      const conn = await dial("tcp", server.address);
+      const asked = request({ createConnection: () => socketOf(conn) }).end();
+      asked.on("error", () => {}); // as the page has it
+      const answered = (async () => {
+        const [answer]: IncomingMessage[] = await once(asked, "response");
+        let text = "";
+        for await (const chunk of answer!.setEncoding("utf8")) text += chunk;
+        return text;
+      })();
+      if (name.endsWith("after it")) assertEquals(await answered, "hello");
+      else await assertRejects(() => answered);
+      await closed(conn);
+    });
+  }
+});
+
+Deno.test("connOf() reports a reset as a connection does", async (t) => {
+  const connOf = await recipe("streams", "connOf");
+  const addr = { transport: "tcp", hostname, port: 1 } as const;
+  const open = async (port: number): Promise<Conn> => {
+    const stream = nodeConnect({ host: hostname, port, allowHalfOpen: true });
+    await once(stream, "connect");
+    return connOf(stream, addr, addr);
+  };
+  await t.step("a read: what came before it, then the reset", async () => {
+    await using server = await peer((socket) =>
+      socket.write("hello", () => setTimeout(() => socket.resetAndDestroy()))
+    );
+    using conn = await open(server.port);
+    const p = new Uint8Array(9);
+    assertEquals(await conn.read(p), 5);
+    const error = await conn.read(p).catch((error) => error);
+    assertEquals(error.code, "ECONNRESET");
+  });
+  await t.step("a write, and the read after it", async () => {
+    await using server = await peer((socket) =>
+      socket.once("data", () => socket.resetAndDestroy())
+    );
+    using conn = await open(server.port);
+    let code: string | undefined;
+    while (!code) {
+      await conn.write(bytes("x")).catch((error) =>
+        code = error.code ?? "none"
+      );
+      await turn();
+    }
+    assertEquals(code, "ECONNRESET");
+    const read = await conn.read(new Uint8Array(1)).catch((error) => error);
+    assertEquals(read.code, "ECONNRESET");
+  });
+  await t.step("FIN leaves the other half open", async () => {
+    const said = Promise.withResolvers<string>();
+    await using server = await peer((socket) => {
+      socket.end();
+      socket.on("data", (data) => said.resolve(String(data)));
+    });
+    using conn = await open(server.port);
+    assertEquals(await conn.read(new Uint8Array(1)), null);
+    await conn.write(bytes("late"));
+    assertEquals(await said.promise, "late");
+  });
+});
+
+Deno.test("startTls() leaves nothing open at a server that does not start", async (t) => {
+  const startTls = await recipe("tls", "startTls");
+  const ends: [string, (socket: Socket) => void, string][] = [
+    ["a refusal", (socket) => socket.write("500 no\r\n"), '"500 no"'],
+    ["EOF", (socket) => socket.end(), "no answer to STARTTLS"],
+    ["an endless line", (s) => s.write("x".repeat(600)), "no answer"],
+    ["silence", () => {}, "i/o timeout"],
+  ];
+  for (const [name, end, why] of ends) {
+    await t.step(name, async () => {
+      const left = Promise.withResolvers<void>();
+      await using server = await peer((socket) => {
+        socket.once("data", () => end(socket));
+        socket.on("close", () => left.resolve());
+        socket.on("end", () => left.resolve());
+      });
+      const connect = startTls("localhost");
+      const timeout = name === "silence" ? 50 : STUCK_MS;
+      const dialing = dial("tcp", server.address, { connect, timeout });
+      await assertRejects(() => dialing, OpError, why);
+      await left.promise;
+    });
+  }
+});
+
+Deno.test("the page's onError reports what is unusual, and no more", async (t) => {
+  const { onError } = await recipe("operating", "options");
+  const printed: unknown[] = [];
+  const { error: print } = console;
+  const says = (error: unknown) => {
+    console.error = (...args: unknown[]) => printed.push(args.at(-1));
+    try {
+      onError(error);
+    } finally {
+      console.error = print;
+    }
+    return printed.splice(0).length > 0;
+  };
+  const errno = (code: string) => Object.assign(new Error(code), { code });
+  const failed = (op: OpError["op"], cause: unknown) =>
+    new OpError({ op, network: "tcp", cause });
+  await t.step("not what peers do", () => {
+    for (const op of ["read", "write", "close"] as const) {
+      for (const code of ["ECONNRESET", "EPIPE", "ETIMEDOUT", "EHOSTUNREACH"]) {
+        assertEquals(says(failed(op, errno(code))), false);
+      }
+      assertEquals(says(failed(op, new ClosedError())), false);
+      assertEquals(says(failed(op, new DeadlineExceededError())), false);
+    }
+  });
+  await t.step("but a backend that is down, a limit, a bug", async () => {
+    const refused = await dial("tcp", "127.0.0.1:1").catch((error) => error);
+    const late = await dial("tcp", "127.0.0.1:1", { timeout: 0 })
+      .catch((error) => error);
+    for (const error of [refused, late]) assert(says(error));
+    assert(says(failed("dial", errno("ECONNRESET"))));
+    assert(says(new OpError({ op: "accept", reason: "too many" })));
+    assert(says(failed("accept", errno("EMFILE"))));
+    assert(says(new TypeError("a bug")));
+  });
+});
