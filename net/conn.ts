@@ -144,7 +144,7 @@ export class Conn
    * @throws {OpError} With a cause of {@linkcode DeadlineExceededError},
    * {@linkcode ClosedError}, or the platform's error (ECONNRESET).
    * @throws {AbortSignal["reason"]} If `signal` aborts.
-   * @throws {TypeError} If `p` is not a Uint8Array, or is transferred meanwhile.
+   * @throws {TypeError} If `p` is not a Uint8Array, or transferred meanwhile.
    */
   read(p: Uint8Array, options?: IoOptions): Promise<number | null> {
     if (!(p instanceof Uint8Array)) {
@@ -187,7 +187,7 @@ export class Conn
    * @throws {OpError} `bytesWritten` says how many bytes the kernel is known to
    * have taken; what was under way may be out, too. After closeWrite(): EPIPE.
    * @throws {AbortSignal["reason"]} If `signal` aborts.
-   * @throws {TypeError} If `p` is not a Uint8Array, or is transferred meanwhile.
+   * @throws {TypeError} If `p` is not a Uint8Array, or transferred meanwhile.
    */
   write(p: Uint8Array, options?: IoOptions): Promise<number> {
     if (!(p instanceof Uint8Array)) {
