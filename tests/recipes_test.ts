@@ -310,9 +310,10 @@ Deno.test("connOf() reports a reset as a connection does", async (t) => {
       );
       await turn();
     }
-    assertEquals(code, "ECONNRESET");
+    const lost = ["ECONNRESET", "EPIPE"]; // EPIPE if a write comes too late
+    assert(lost.includes(code), code);
     const read = await conn.read(new Uint8Array(1)).catch((error) => error);
-    assertEquals(read.code, "ECONNRESET");
+    assert(lost.includes(read.code), read.code);
   });
   await t.step("FIN leaves the other half open", async () => {
     const said = Promise.withResolvers<string>();
