@@ -186,6 +186,33 @@ for (const [name, handler] of Object.entries(rounds)) {
 }
 
 Deno.test(
+  "maxConnectionsPerHost: one too many during a shutdown counts as failed",
+  inMemory(async ({ clock, net }) => {
+    const refused: unknown[] = [];
+    const server = serve(
+      await net.listen("tcp", ":80"),
+      async (conn) => {
+        for await (const _ of conn);
+      },
+      {
+        maxConnectionsPerHost: 1,
+        onError: (error) => void refused.push(error),
+      },
+    );
+    using first = await net.dial("tcp", "10.0.0.1:80");
+    await clock.advance(0);
+    using _second = await net.dial("tcp", "10.0.0.1:80");
+    while (server.connections.size < 2) await Promise.resolve();
+    const shutdown = server.shutdown();
+    await clock.advance(0);
+    assertEquals(refused.length, 1);
+    first.close();
+    const { drained, forced, failed } = await shutdown;
+    assertEquals([drained, forced, failed], [1, 0, 1]);
+  }),
+);
+
+Deno.test(
   "maxConnectionsPerHost: a shutdown counts connections that wait for a place",
   inMemory(async ({ clock, net }, t) => {
     type Case = [string, number, boolean, report: number[], ran: boolean[]];

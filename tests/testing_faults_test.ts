@@ -276,11 +276,17 @@ Deno.test("resetAfter: that many bytes pass, counting both directions", async (t
 });
 
 Deno.test(
-  "resetAfter: may be set while the connection is open",
-  connected(async ({ client, net, server }) => {
+  "resetAfter: lowered while the connection is open, it waits for a write",
+  connected(async ({ client, clock, net, server }) => {
     await client.write(bytes("12345"));
+    let told = false;
+    const reading = outcome(client.read(new Uint8Array(9)))
+      .finally(() => told = true);
     net.fault(ADDRESS, { resetAfter: 3 });
+    await clock.advance(0);
+    assertEquals(told, false);
     await client.write(bytes("6"));
+    assertEquals(await reading, "ECONNRESET");
     assertEquals(await server.read(new Uint8Array(9)), 5);
     assertEquals(await outcome(server.read(new Uint8Array(9))), "ECONNRESET");
   }),
