@@ -11,7 +11,7 @@ import {
 import { once } from "node:events";
 import { type IncomingMessage, request } from "node:http";
 import { connect as nodeConnect, createServer, type Socket } from "node:net";
-import { dial } from "../dialer.ts";
+import { type Connector, dial } from "../dialer.ts";
 import type { Conn } from "../net/conn.ts";
 import {
   ClosedError,
@@ -59,6 +59,26 @@ async function closed(conn: Conn): Promise<void> {
     await turn();
   }
   throw new Error("nobody has closed it");
+}
+
+/** Dials over a server that ends like this; the socket to it must close. */
+async function failsClean(
+  name: string,
+  end: (socket: Socket) => void,
+  why: string,
+  connectBy: (address: string) => Connector,
+): Promise<void> {
+  const left = Promise.withResolvers<void>();
+  await using server = await peer((socket) => {
+    socket.once("data", () => end(socket));
+    socket.on("close", () => left.resolve());
+    socket.on("end", () => left.resolve());
+  });
+  const connect = connectBy(server.address);
+  const timeout = name === "silence" ? 50 : STUCK_MS;
+  const dialing = dial("tcp", server.address, { connect, timeout });
+  await assertRejects(() => dialing, OpError, why);
+  await left.promise;
 }
 
 Deno.test("Reader: a line has at most so many bytes, its end included", async () => {
@@ -185,7 +205,9 @@ Deno.test("proxied() takes no wrong header for a client", async (t) => {
   });
 });
 
-Deno.test("through() leaves nothing open at a proxy that fails", async (t) => {
+Deno.test("through() leaves nothing open at a proxy that fails", {
+  timeout: STUCK_MS,
+}, async (t) => {
   const through = await recipe("protocols", "through");
   const refusal = "HTTP/1.1 407 Who are you?\r\n\r\n";
   const ends: [string, (socket: Socket) => void, string][] = [
@@ -195,19 +217,7 @@ Deno.test("through() leaves nothing open at a proxy that fails", async (t) => {
     ["silence", () => {}, "i/o timeout"],
   ];
   for (const [name, end, why] of ends) {
-    await t.step(name, async () => {
-      const left = Promise.withResolvers<void>();
-      await using proxy = await peer((socket) => {
-        socket.once("data", () => end(socket));
-        socket.on("close", () => left.resolve());
-        socket.on("end", () => left.resolve());
-      });
-      const connect = through(proxy.address);
-      const timeout = name === "silence" ? 50 : STUCK_MS;
-      const dialing = dial("tcp", "192.0.2.1:80", { connect, timeout });
-      await assertRejects(() => dialing, OpError, why);
-      await left.promise;
-    });
+    await t.step(name, () => failsClean(name, end, why, through));
   }
 });
 
@@ -328,7 +338,9 @@ Deno.test("connOf() reports a reset as a connection does", async (t) => {
   });
 });
 
-Deno.test("startTls() leaves nothing open at a server that does not start", async (t) => {
+Deno.test("startTls() leaves nothing open at a server that does not start", {
+  timeout: STUCK_MS,
+}, async (t) => {
   const startTls = await recipe("tls", "startTls");
   const ends: [string, (socket: Socket) => void, string][] = [
     ["a refusal", (socket) => socket.write("500 no\r\n"), '"500 no"'],
@@ -337,19 +349,10 @@ Deno.test("startTls() leaves nothing open at a server that does not start", asyn
     ["silence", () => {}, "i/o timeout"],
   ];
   for (const [name, end, why] of ends) {
-    await t.step(name, async () => {
-      const left = Promise.withResolvers<void>();
-      await using server = await peer((socket) => {
-        socket.once("data", () => end(socket));
-        socket.on("close", () => left.resolve());
-        socket.on("end", () => left.resolve());
-      });
-      const connect = startTls("localhost");
-      const timeout = name === "silence" ? 50 : STUCK_MS;
-      const dialing = dial("tcp", server.address, { connect, timeout });
-      await assertRejects(() => dialing, OpError, why);
-      await left.promise;
-    });
+    await t.step(
+      name,
+      () => failsClean(name, end, why, () => startTls("localhost")),
+    );
   }
 });
 
