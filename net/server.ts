@@ -22,8 +22,8 @@ import { isClosed, OpError, printable, someCause } from "./errors.ts";
 import type { Hold } from "./hold.ts";
 import { HostLimit } from "./host_limit.ts";
 import { watchIdle } from "./idle.ts";
-import { Context, type Handler, runHandler } from "./run_handler.ts";
 import { type Entry, Roster } from "./roster.ts";
+import { Context, type Handler, runHandler } from "./run_handler.ts";
 import {
   checkDuration,
   checkLimit,

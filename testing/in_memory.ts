@@ -1,6 +1,6 @@
+import { settle } from "./event_loop.ts";
 import { FakeClock } from "./fake_clock.ts";
 import { MemoryNetwork, type MemoryNetworkOptions } from "./memory_network.ts";
-import { settle } from "./event_loop.ts";
 
 /** What a test in memory gets. */
 export interface InMemory {

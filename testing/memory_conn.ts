@@ -15,8 +15,8 @@ import { Conn } from "../net/conn.ts";
 import { Hold } from "../net/hold.ts";
 import type { Cable } from "./cable.ts";
 import { badResource, interrupted, platformError } from "./errno.ts";
-import type { LogEvent } from "./log.ts";
 import { Pace } from "./event_loop.ts";
+import type { LogEvent } from "./log.ts";
 
 /** One operation that waits; `p` is null for a FIN. */
 interface Operation {

@@ -3,8 +3,8 @@ import { Hold } from "../net/hold.ts";
 import { Turns } from "../net/turns.ts";
 import type { Cable } from "./cable.ts";
 import { badResource, platformError } from "./errno.ts";
-import type { MemoryConn } from "./memory_conn.ts";
 import { Pace } from "./event_loop.ts";
+import type { MemoryConn } from "./memory_conn.ts";
 
 /** What a {@linkcode MemoryListener} calls. */
 export interface ListenerHooks {

@@ -385,7 +385,7 @@ Deno.test(
 Deno.test({
   name: "dial() tries three times if the kernel finds no local port",
   // A preloaded C library lets the first $ACCIDENTS connects fail.
-  ignore: Deno.build.os !== "linux" || !installed("cc"),
+  ignore: !linux || !installed("cc"),
   fn: async () => {
     await using library = await preload(`
       #define _GNU_SOURCE
@@ -544,7 +544,7 @@ async function dials(cuts: string[], { rounds = 1 } = {}): Promise<Report[]> {
 }
 
 Deno.test("dial() that is cut short at a random moment leaves no socket", {
-  ignore: Deno.build.os !== "linux",
+  ignore: !linux,
 }, async (t) => {
   await t.step("raw: Deno.connect() leaves some", async () => {
     const [raw] = await dials([
