@@ -19,8 +19,9 @@ export interface Watcher {
 
 /**
  * The connection is lost, without a proper end: it was reset, or the kernel has
- * given up on it, with the last reason that ICMP gave (tcp(7), icmp(7)). (EPIPE
- * comes after the peer's FIN, or our own.)
+ * given up on it, with the last reason that ICMP gave (tcp(7), icmp(7)) or, in
+ * IPv6, its routes (EINVAL: a blackhole, EPERM: IPsec). (EPIPE comes after the
+ * peer's FIN, or our own.)
  */
 const LOST: ReadonlySet<string | undefined> = new Set([
   "EACCES",
@@ -29,11 +30,13 @@ const LOST: ReadonlySet<string | undefined> = new Set([
   "ECONNRESET",
   "EHOSTDOWN",
   "EHOSTUNREACH",
+  "EINVAL",
   "ENETDOWN",
   "ENETUNREACH",
   "ENONET",
   "ENOPROTOOPT",
   "ENOTSUP",
+  "EPERM",
   "EPROTO",
   "ETIMEDOUT",
 ]);

@@ -443,6 +443,8 @@ Deno.test("a read fails once, instead of EOF, after a write found the connection
       "ENONET",
       "ENOPROTOOPT",
       "ENOTSUP",
+      "EINVAL", // an IPv6 blackhole route
+      "EPERM", // IPsec
     ].map((code): [Error, string] => [
       Object.assign(new Error(code), { code }),
       code,
