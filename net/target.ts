@@ -200,8 +200,11 @@ export async function open(
         }));
     } catch (error) {
       if (connect !== undefined) throw error;
-      const again = errorCode(error) === "EADDRNOTAVAIL" &&
-        accidents < MAX_ACCIDENTS && !signal?.aborted;
+      const code = errorCode(error);
+      // getpeername(2): it was connected, and reset at once. Go says it so.
+      if (code === "ENOTCONN") throw resetAtOnce(error);
+      const again = code === "EADDRNOTAVAIL" && accidents < MAX_ACCIDENTS &&
+        !signal?.aborted;
       if (again) continue;
       throw lookupFailure(target.hostname, error) ?? error;
     }
@@ -222,6 +225,12 @@ export async function open(
 /** The kernel's answer where nobody listens. */
 function refused(): Error {
   return new Deno.errors.ConnectionRefused("connection refused");
+}
+
+/** What a read would have said a moment later. */
+function resetAtOnce(cause: unknown): Error {
+  const message = "connection reset by peer";
+  return new Deno.errors.ConnectionReset(message, { cause });
 }
 
 function platformConnect(
