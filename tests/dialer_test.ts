@@ -31,6 +31,7 @@ import {
   blackHole,
   bytes,
   countedSignal,
+  hasIpv6,
   STUCK_MS,
   textOf,
   turn,
@@ -213,12 +214,6 @@ Deno.test("dial() asks no resolver about literals, the local host and unix paths
     });
   }
 });
-
-/** Whether IPv6 works here: whether `[::1]` can be listened on. */
-const hasIpv6 = await listen("tcp6", "[::1]:0").then(
-  (listener) => listener.close().then(() => true),
-  () => false,
-);
 
 Deno.test("dial() reaches a listener by every name it has", async (t) => {
   const listener = await listen("tcp", hasIpv6 ? "" : "0.0.0.0:0");

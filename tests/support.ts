@@ -17,6 +17,17 @@ import { Conn } from "../net/conn.ts";
  */
 export const STUCK_MS = 30_000;
 
+/** Whether `::1` can be used. In a container, IPv6 is often switched off. */
+export const hasIpv6 = (() => {
+  try {
+    Deno.listen({ hostname: "::1", port: 0 }).close();
+    return true;
+  } catch {
+    console.warn("no ::1 here: tests that need it are skipped");
+    return false;
+  }
+})();
+
 /** A text's bytes. */
 export function bytes(text: string): Uint8Array<ArrayBuffer> {
   return new TextEncoder().encode(text);

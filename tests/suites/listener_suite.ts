@@ -27,6 +27,8 @@ import {
 export interface ListenerWorld {
   /** Listens; on `address`, if given, where an earlier listener has been. */
   listen(options?: ListenOptions, address?: string): Promise<Listener>;
+  /** Whether there is no such world here. */
+  ignore?: boolean;
   /** An address that is free, and stays so unless the test takes it. */
   own?: string;
   /** A client, connected. */
@@ -51,7 +53,8 @@ export function listenerSuite(name: string, world: ListenerWorld): void {
   }
 
   function test(behaviour: string, fn: () => Promise<void>): void {
-    Deno.test(`${name} listener: ${behaviour}`, { timeout: STUCK_MS }, fn);
+    const options = { ignore: world.ignore ?? false, timeout: STUCK_MS };
+    Deno.test(`${name} listener: ${behaviour}`, options, fn);
   }
 
   test("addresses of both ends agree", async () => {
