@@ -11,6 +11,7 @@ import {
 import { once } from "node:events";
 import { type IncomingMessage, request } from "node:http";
 import { connect as nodeConnect, createServer, type Socket } from "node:net";
+import type { Duplex } from "node:stream";
 import { type Connector, dial } from "../dialer.ts";
 import type { Conn } from "../net/conn.ts";
 import {
@@ -257,8 +258,8 @@ Deno.test("bodyOf() closes the connection, however the body ends", async (t) => 
   });
 });
 
-Deno.test("socketOf() closes the connection, and a failure ends one request", async (t) => {
-  const socketOf = await recipe("streams", "socketOf");
+Deno.test("NodeSocket closes the connection, and a failure ends one request", async (t) => {
+  const NodeSocket = await recipe("streams", "NodeSocket");
   const head = (length: number) =>
     `HTTP/1.1 200 OK\r\nContent-Length: ${length}\r\n\r\nhello`;
   const ends: Record<string, (socket: Socket) => void> = {
@@ -275,7 +276,8 @@ Deno.test("socketOf() closes the connection, and a failure ends one request", as
     await t.step(name, async () => {
       await using server = await peer((s) => s.once("data", () => end(s)));
       const conn = await dial("tcp", server.address);
-      const asked = request({ createConnection: () => socketOf(conn) }).end();
+      const asked = request({ createConnection: () => new NodeSocket(conn) })
+        .end();
       asked.on("error", () => {}); // as the page has it
       const answered = (async () => {
         const [answer]: IncomingMessage[] = await once(asked, "response");
@@ -288,6 +290,93 @@ Deno.test("socketOf() closes the connection, and a failure ends one request", as
       await closed(conn);
     });
   }
+});
+
+Deno.test("NodeSocket: what clients ask of a socket", {
+  timeout: STUCK_MS,
+}, async (t) => {
+  const NodeSocket = await recipe("streams", "NodeSocket");
+  const failure = async (socket: Duplex) => (await once(socket, "error"))[0];
+  await t.step("it may be used while it is dialled", async () => {
+    await using server = await peer((socket) => socket.pipe(socket));
+    const dialing = Promise.withResolvers<Conn>();
+    const socket = new NodeSocket(dialing.promise);
+    socket.write("hel");
+    socket.end("lo");
+    assertEquals([socket.readyState, socket.connecting], ["opening", true]);
+    dialing.resolve(dial("tcp", server.address));
+    await once(socket, "connect");
+    assertEquals([socket.readyState, socket.connecting], ["readOnly", false]);
+    assertEquals(socket.remoteAddress, hostname);
+    assertEquals(socket.remotePort, server.port);
+    let text = "";
+    for await (const chunk of socket) text += chunk;
+    assertEquals(text, "hello");
+    await closed(await dialing.promise);
+    assertEquals(socket.readyState, "closed");
+  });
+  await t.step("a dial that fails is its error", async () => {
+    const error = new Error("no way");
+    const socket = new NodeSocket(Promise.reject(error));
+    assertStrictEquals(await failure(socket), error);
+    assertEquals(socket.readyState, "closed");
+  });
+  await t.step("destroyed, it closes what is dialled later", async () => {
+    const dialing = Promise.withResolvers<Conn>();
+    const socket = new NodeSocket(dialing.promise).unref();
+    await once(socket.destroy(), "close");
+    const [ours, theirs] = pipe();
+    let connected = false;
+    socket.once("connect", () => connected = true);
+    dialing.resolve(ours);
+    await closed(ours);
+    assertEquals([connected, socket.readyState], [false, "closed"]);
+    theirs.close();
+  });
+  await t.step("connect() on a connection says so, later", async () => {
+    const [ours, theirs] = pipe();
+    const socket = new NodeSocket(ours);
+    assertEquals(socket.readyState, "open");
+    await once(socket.connect(), "connect");
+    socket.destroy();
+    await closed(ours);
+    theirs.close();
+  });
+  await t.step("what is written before destroy() leaves", async () => {
+    const said = Promise.withResolvers<string>();
+    await using server = await peer((socket) =>
+      socket.on("data", (data) => said.resolve(String(data)))
+    );
+    const conn = await dial("tcp", server.address);
+    const socket = new NodeSocket(conn);
+    socket.write("last words");
+    socket.destroy();
+    assertEquals(await said.promise, "last words");
+    await closed(conn);
+  });
+  await t.step(
+    "paused, with nothing unread, it ends all the same",
+    async () => {
+      await using server = await peer((socket) => socket.end("hello"));
+      const conn = await dial("tcp", server.address);
+      const socket = new NodeSocket(conn);
+      await once(socket, "data");
+      socket.pause();
+      await once(socket, "close");
+      await closed(conn);
+    },
+  );
+  await t.step("a timeout", async () => {
+    await using server = await peer(() => {}); // holds the process
+    const conn = await dial("tcp", server.address);
+    const socket = new NodeSocket(conn);
+    const never = () => assert(false);
+    socket.setTimeout(1, never).setTimeout(0, never).setTimeout(1);
+    await once(socket, "timeout");
+    assertEquals(socket.readyState, "open");
+    socket.destroy();
+    await closed(conn);
+  });
 });
 
 Deno.test("connOf() reports a reset as a connection does", async (t) => {
