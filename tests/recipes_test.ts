@@ -259,7 +259,7 @@ Deno.test("bodyOf() closes the connection, however the body ends", async (t) => 
 });
 
 Deno.test("NodeSocket closes the connection, and a failure ends one request", async (t) => {
-  const NodeSocket = await recipe("streams", "NodeSocket");
+  const NodeSocket = await recipe("node", "NodeSocket");
   const head = (length: number) =>
     `HTTP/1.1 200 OK\r\nContent-Length: ${length}\r\n\r\nhello`;
   const ends: Record<string, (socket: Socket) => void> = {
@@ -295,7 +295,7 @@ Deno.test("NodeSocket closes the connection, and a failure ends one request", as
 Deno.test("NodeSocket: what clients ask of a socket", {
   timeout: STUCK_MS,
 }, async (t) => {
-  const NodeSocket = await recipe("streams", "NodeSocket");
+  const NodeSocket = await recipe("node", "NodeSocket");
   const failure = async (socket: Duplex) => (await once(socket, "error"))[0];
   await t.step("it may be used while it is dialled", async () => {
     await using server = await peer((socket) => socket.pipe(socket));
@@ -380,7 +380,7 @@ Deno.test("NodeSocket: what clients ask of a socket", {
 });
 
 Deno.test("connOf() reports a reset as a connection does", async (t) => {
-  const connOf = await recipe("streams", "connOf");
+  const connOf = await recipe("node", "connOf");
   const addr = { transport: "tcp", hostname, port: 1 } as const;
   const open = async (port: number): Promise<Conn> => {
     const stream = nodeConnect({ host: hostname, port, allowHalfOpen: true });
