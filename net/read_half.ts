@@ -244,8 +244,8 @@ export class ReadHalf implements Half {
         const waiter = this.#waiters.shift();
         waiter.fail(this.#wire.error("read", error), this.waiting);
       } else {
+        this.#deadline?.watch(); // first: an odd read() may close us
         if (!this.#pending) this.#begin();
-        this.#deadline?.watch();
         if (this.#stale) {
           this.#stale = false;
           if (this.#refd) this.#wire.inner.ref?.();

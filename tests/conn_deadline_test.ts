@@ -171,6 +171,19 @@ Deno.test("no timer is left after close(), a cleared deadline, or a finished cal
       assertEquals(clock.pending, 0);
     },
   );
+  await t.step(
+    "after a close() by the inner connection's own read()",
+    async () => {
+      const { conn, inner, clock } = setUp();
+      inner.read = () => {
+        conn.close();
+        return new Promise(() => {});
+      };
+      conn.setReadDeadline(clock.now() + 1000);
+      await failure(conn.read(new Uint8Array(1)));
+      assertEquals(clock.pending, 0);
+    },
+  );
 });
 
 Deno.test("a deadline of more than 2^31 ms uses several timers, and fires once", async () => {
