@@ -305,7 +305,7 @@ export class WriteHalf implements Half {
     this.#memory = this.#piece = null;
     this.#pending = this.#inPlace = false;
     if (this.#deferred !== null) this.#setDeferred(this.#deferred);
-    this.#next();
+    if (!this.#pending) this.#next(); // a setter may have led to a write
   }
 
   #setDeferred(deferred: Map<string, () => void>): void {

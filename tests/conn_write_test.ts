@@ -396,6 +396,18 @@ Deno.test("socket options wait for a write that is under way", async () => {
   assertEquals(set.length, 4, "closed: nothing to set");
 });
 
+Deno.test("a write that begins as a socket option is set is the only one", async () => {
+  const { inner, conn } = setUp();
+  const big = new Uint8Array(100_000); // goes out at once, in place
+  Object.assign(inner, { setNoDelay: () => void conn.write(big) });
+  conn.write(big);
+  conn.setNoDelay();
+  conn.write(big);
+  await inner.take();
+  assertEquals(inner.writes.length, 1);
+  conn.close();
+});
+
 Deno.test("a socket option that can no longer be set does no harm", async () => {
   const { inner, conn } = setUp();
   Object.assign(inner, {
