@@ -358,10 +358,14 @@ export function someCause(
   matches: (error: Error) => boolean,
 ): boolean {
   const seen = new Set<unknown>();
-  while (error instanceof Error && !seen.has(error)) {
-    if (matches(error)) return true;
-    seen.add(error);
-    error = error.cause;
+  try {
+    while (error instanceof Error && !seen.has(error)) {
+      if (matches(error)) return true;
+      seen.add(error);
+      error = error.cause;
+    }
+  } catch {
+    // A getter has thrown: what it hides matches nothing.
   }
   return false;
 }

@@ -94,17 +94,15 @@ export async function runHandler(
     await handler(conn, context);
   } catch (error) {
     context.ended = true; // onFailure() may begin a shutdown
-    try {
-      if (!onFailure) throw error;
-      onFailure(error); // may throw itself, if a getter of the error does
-    } catch (first) {
+    if (!onFailure) {
       try {
         await close(conn, context);
       } catch {
         // From an odd Deno.Conn; the first error counts.
       }
-      throw first;
+      throw error;
     }
+    onFailure(error);
   }
   await close(conn, context);
 }

@@ -10,7 +10,7 @@ import { type Handler, serve, type ServeOptions } from "../handler.ts";
 import { listen, Listener } from "../listener.ts";
 import { Conn } from "../net/conn.ts";
 import { copy } from "../net/copy.ts";
-import { isTimeout, OpError } from "../net/errors.ts";
+import { isClosed, isTimeout, OpError } from "../net/errors.ts";
 import { FakeClock } from "../testing/fake_clock.ts";
 import { InnerConn } from "./conn_inner.ts";
 import { FakeConn, FakeListener } from "./fake_listener.ts";
@@ -388,9 +388,9 @@ Deno.test("serve() closes the connection even if the error's getter throws", {
   timeout: STUCK_MS,
 }, async () => {
   const failed = Promise.withResolvers<unknown>();
-  const odd = Object.defineProperty(new Error("odd"), "cause", {
+  const odd: Error = Object.defineProperty(new Error("odd"), "cause", {
     get() {
-      throw new Error("a getter that throws");
+      throw odd;
     },
   });
   await using server = serve(
@@ -400,7 +400,8 @@ Deno.test("serve() closes the connection even if the error's getter throws", {
   );
   using client = await connect(server);
   assertEquals(await textOf(client), "");
-  await failed.promise;
+  assertStrictEquals(await failed.promise, odd);
+  assertEquals([isClosed(odd), isTimeout(odd)], [false, false]);
 });
 
 Deno.test("serve() reports a connection that cannot be closed to onError", async () => {
