@@ -6,6 +6,7 @@
 
 import { checkCount, checkType } from "./check.ts";
 import type { Conn } from "./conn.ts";
+import { printable } from "./errors.ts";
 
 /** Options of {@linkcode serve}. */
 export interface ServeOptions {
@@ -80,4 +81,13 @@ export function checkDuration(name: string, value: number, min: number): void {
   if (!(value >= min)) {
     throw new RangeError(`${name} is less than ${min} ms: ${value}`);
   }
+}
+
+/** The default of `onError`. */
+export function printError(error: unknown, conn?: Conn): void {
+  // A unix peer has no name: say which server it is.
+  const whom = conn &&
+    printable(String(conn.remoteAddr) || `${conn.localAddr}`);
+  if (conn) console.error(`switchboard: serving ${whom}:`, error);
+  else console.error("switchboard: the listener broke:", error);
 }

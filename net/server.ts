@@ -11,14 +11,14 @@
  * @module
  */
 
-import { type Listener, listenerParts } from "./accept.ts";
+import { Listener, listenerParts } from "./accept.ts";
 import type { Addr } from "./addr.ts";
 import { discard, onAbort, tolerate } from "./calls.ts";
 import { checkOptions, checkSignal, checkType } from "./check.ts";
 import type { Clock } from "./clock.ts";
 import type { Conn } from "./conn.ts";
 import { Drain, type Drainable, type ShutdownReport } from "./drain.ts";
-import { isClosed, OpError, printable, someCause } from "./errors.ts";
+import { isClosed, OpError, someCause } from "./errors.ts";
 import type { Hold } from "./hold.ts";
 import { HostLimit } from "./host_limit.ts";
 import { watchIdle } from "./idle.ts";
@@ -27,6 +27,7 @@ import { Context, type Handler, runHandler } from "./run_handler.ts";
 import {
   checkDuration,
   checkLimit,
+  printError,
   type ServeOptions,
   type ShutdownOptions,
 } from "./serve_options.ts";
@@ -219,9 +220,18 @@ export class Server implements AsyncDisposable {
     }
     // An accept that was under way has brought its connection once the listener
     // is closed. Whether the close went well is for the shutdown to say.
-    await this.#listener.close().catch(() => {});
+    await this.#closeListener().catch(() => {});
     this.#allTaken = true;
     this.#checkEnd();
+  }
+
+  /** If a subclass's own close() fails, it may have closed nothing yet. */
+  async #closeListener(): Promise<void> {
+    try {
+      await this.#listener.close();
+    } finally {
+      await Listener.prototype.close.call(this.#listener);
+    }
   }
 
   /** Begins to serve a connection, unless no more are to be served. */
@@ -349,7 +359,7 @@ export class Server implements AsyncDisposable {
     );
     const sessions = this.#sessions.list();
     for (const session of sessions) drain.add(session);
-    closed.resolve(this.#listener.close());
+    closed.resolve(this.#closeListener());
     for (const { context } of sessions) this.#dismiss(context);
     this.#checkEnd();
     return drain;
@@ -384,12 +394,4 @@ export class Server implements AsyncDisposable {
   #report(error: unknown, conn?: Conn): void {
     tell("onError", () => this.#onError(error, conn));
   }
-}
-
-function printError(error: unknown, conn?: Conn): void {
-  // A unix peer has no name: say which server it is.
-  const whom = conn &&
-    printable(String(conn.remoteAddr) || `${conn.localAddr}`);
-  if (conn) console.error(`switchboard: serving ${whom}:`, error);
-  else console.error("switchboard: the listener broke:", error);
 }

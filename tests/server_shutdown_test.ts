@@ -813,6 +813,33 @@ Deno.test("shutdown() still closes by force if the listener cannot be closed", a
   assertEquals(clock.pending, 0);
 });
 
+Deno.test("shutdown() closes a listener whose subclass fails to", {
+  timeout: STUCK_MS,
+}, async (t) => {
+  const cause = new Error("the registry does not answer");
+  const ways: Record<string, () => Promise<void>> = {
+    "rejects": () => Promise.reject(cause),
+    "throws": () => {
+      throw cause;
+    },
+  };
+  for (const [name, close] of Object.entries(ways)) {
+    await t.step(name, async () => {
+      class Registered extends Listener {
+        override close(): Promise<void> {
+          return close();
+        }
+      }
+      const inner = Deno.listen({ hostname: "127.0.0.1", port: 0 });
+      const server = serve(new Registered(inner), echo);
+      assertStrictEquals(await server.shutdown().catch((e) => e), cause);
+      assertStrictEquals(await server.close().catch((e) => e), cause);
+      await server.finished;
+      await (await listen("tcp", String(server.addr))).close();
+    });
+  }
+});
+
 Deno.test("shutdown() closes all by force although one cannot be closed", async () => {
   const clock = new FakeClock();
   const fake = new FakeListener();
