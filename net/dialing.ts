@@ -169,7 +169,7 @@ export class Dialing {
     const { clock, signal, timeout } = this.#settings;
     const deadline = this.#start + timeout;
     const race = this.#newRace(parsed, deadline);
-    const lookup = new AbortController();
+    let lookup: AbortController | undefined;
     const alarm = new Alarm(clock, () => this.#expire(race), true);
     const unfollow = signal && onAbort(signal, () => race.stop(signal.reason));
     try {
@@ -182,6 +182,7 @@ export class Dialing {
         // If the runtime had to ask the user, everything stood still meanwhile.
         prompted = clock.monotonic() - before;
       } else if (!race.over) {
+        lookup = new AbortController();
         this.#feed(race, parsed as NamedAddress, lookup.signal);
       }
       // Only now: a process's first timer takes Deno 20 ms.
@@ -199,7 +200,7 @@ export class Dialing {
     } finally {
       alarm.clear();
       unfollow?.();
-      lookup.abort();
+      lookup?.abort();
     }
   }
 
