@@ -55,7 +55,7 @@ export let writerOf: (conn: Conn) => WriteHalf;
  * are served first come, first served, writes never interleave. `null` from a
  * read is EOF. Every failure of the network is an {@linkcode OpError}. A
  * subclass may show other addresses. To change the bytes, wrap a `Deno.Conn`:
- * streams, iteration and `copy()` do not go through `read()` and `write()`.
+ * `readable`, iteration and `copy()` go through neither `read()` nor `write()`.
  *
  * @example Echo one message, with a deadline
  * ```ts
