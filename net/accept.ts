@@ -169,6 +169,7 @@ export class Listener implements AsyncIterable<Conn>, AsyncDisposable {
    * Idempotent.
    *
    * @returns Settles when the port can be bound again.
+   * @throws {Error} What the inner listener's own `close()` fails with.
    */
   close(): Promise<void> {
     if (this.#closing === null) {

@@ -158,12 +158,14 @@ export class Server implements AsyncDisposable {
    *
    * Idempotent: every call returns the report of the first. A shorter timeout
    * given later wins. It does not wait for a handler that goes on after its
-   * connection was closed by force; {@linkcode finished} does.
+   * connection was closed by force; {@linkcode finished} does. A handler must
+   * not await it: until the timeout, each would wait for the other.
    *
    * @param options See {@linkcode ShutdownOptions}.
    * @returns What became of the connections that were open.
    * @throws {TypeError} If an option has the wrong type.
    * @throws {RangeError} If `timeout` is negative or NaN.
+   * @throws {Error} In the end, what the listener's `close()` rejected with.
    */
   // deno-lint-ignore require-await -- a bad timeout rejects
   async shutdown(options: ShutdownOptions = {}): Promise<ShutdownReport> {

@@ -425,6 +425,23 @@ Deno.test("shutdown() and close() may be called from handlers and callbacks", as
     await server.finished;
   });
 
+  await t.step("by a handler that awaits it: until the timeout", async () => {
+    const began = Promise.withResolvers<void>();
+    const { clock, server, clients } = await scene(async (conn) => {
+      await conn.read(new Uint8Array(1));
+      began.resolve();
+      await server.shutdown({ timeout: 100 });
+    });
+    await clients[0]!.write(bytes("q"));
+    await began.promise;
+    await clock.advance(99);
+    assertEquals(server.connections.size, 1);
+    await clock.advance(1);
+    assertEquals(counts(await server.shutdown()), [0, 1, 0]);
+    await server.finished;
+    for (const client of clients) client.close();
+  });
+
   await t.step("by onError", async () => {
     const report = Promise.withResolvers<ShutdownReport>();
     const server = serve(
