@@ -35,7 +35,7 @@ export type Addr = TcpAddr | UnixAddr;
  */
 export class TcpAddr implements Deno.NetAddr {
   /** Always `"tcp"`. */
-  readonly transport = "tcp";
+  readonly transport: "tcp" = "tcp";
   /**
    * An IP address (RFC 5952 text, IPv4-mapped ones as plain IPv4), or a name.
    */
@@ -70,7 +70,7 @@ export class TcpAddr implements Deno.NetAddr {
 /** The address of a unix socket: a `Deno.UnixAddr`. */
 export class UnixAddr implements Deno.UnixAddr {
   /** Always `"unix"`. */
-  readonly transport = "unix";
+  readonly transport: "unix" = "unix";
   /**
    * Where it is; `""` for a peer without a name, `@name` in Linux's abstract
    * namespace.

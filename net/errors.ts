@@ -205,7 +205,7 @@ export class DeadlineExceededError extends Error {
   /** Always `"TimeoutError"`, as from `AbortSignal.timeout()`. */
   override name = "TimeoutError";
   /** Always `true`. */
-  readonly timeout = true;
+  readonly timeout: true = true;
 
   /** The counterpart of Go's `os.ErrDeadlineExceeded`; the text is the same. */
   constructor() {

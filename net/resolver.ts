@@ -90,10 +90,12 @@ export type Resolver = (
  * assertEquals(String(conn.remoteAddr), String(listener.addr));
  * ```
  */
-export const systemResolver: Resolver = (
-  hostname,
-  { family, signal },
-): AsyncIterable<string[]> => systemAddresses(hostname, family ?? 0, signal);
+export function systemResolver(
+  hostname: string,
+  { family, signal }: { family?: 4 | 6; signal: AbortSignal },
+): AsyncIterable<string[]> {
+  return systemAddresses(hostname, family ?? 0, signal);
+}
 
 /**
  * As {@linkcode systemResolver}, which a caller may want to hedge later.
