@@ -77,7 +77,6 @@ export class Drain {
     await Promise.allSettled([before, this.#drained.promise]);
     this.#deadline.clear();
     this.#grace.clear();
-    await before;
     const report = {
       drained: this.#count("drained"),
       forced: this.#count("forced"),
@@ -85,6 +84,7 @@ export class Drain {
       durationMs: Math.round(this.#clock.monotonic() - start),
     };
     this.#items.length = 0; // a server that is kept must not keep them
+    await before; // it may have failed
     return report;
   }
 

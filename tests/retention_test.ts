@@ -48,6 +48,26 @@ const CASES: Record<string, string> = {
     await client.closeWrite();
     await server.shutdown();
     return [conns.pop(), server];`,
+  "a connection of a server whose listener could not be closed": `
+    const conns = [];
+    const inner = Deno.listen({ hostname: "127.0.0.1", port: 0 });
+    const close = inner.close.bind(inner);
+    inner.close = () => {
+      close();
+      throw new Error("will not close");
+    };
+    const server = serve(
+      new Listener(inner),
+      (conn, { signal }) => {
+        conns.push(conn);
+        return new Promise((end) => signal.addEventListener("abort", end));
+      },
+    );
+    const client = await dial("tcp", String(server.addr));
+    while (conns.length === 0) await turn();
+    await client.closeWrite();
+    await server.shutdown().catch(() => {});
+    return [conns.pop(), server];`,
   "a copy that was aborted": `
     const [client, from] = await pair();
     const [to, upstream] = await pair();
@@ -78,7 +98,7 @@ const CASES: Record<string, string> = {
 };
 
 const PROGRAM = `
-  import { Conn, copy, dial, listen, serve } from "./mod.ts";
+  import { Conn, copy, dial, listen, Listener, serve } from "./mod.ts";
   import { systemClock } from "./net/clock.ts";
   import { wireOf } from "./net/conn.ts";
   import { hedged } from "./net/lookup.ts";
