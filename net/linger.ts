@@ -60,6 +60,6 @@ async function linger(conn: Conn): Promise<void> {
     if (!(error instanceof OpError)) throw error;
   } finally {
     patience.clear();
-    conn.close();
+    await conn.close(); // a subclass's own may be async, and fail
   }
 }

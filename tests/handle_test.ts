@@ -440,6 +440,20 @@ Deno.test("handle() rejects with what a subclass's closeWrite() throws", async (
   assertEquals(inner.closes, 1);
 });
 
+Deno.test("handle() rejects with what a subclass's close() rejects with", async () => {
+  const failure = new Error("cannot log");
+  class Logged extends Conn {
+    override close(): Promise<void> {
+      super.close();
+      return Promise.reject(failure);
+    }
+  }
+  const [client, server] = pipe();
+  client.close();
+  const handled = handle(new Logged(server), () => {});
+  assertStrictEquals(await handled.catch((error) => error), failure);
+});
+
 Deno.test("handle() closes 5 s after its FIN if the peer does not", async () => {
   const clock = new FakeClock();
   const [client, server] = await pairOn(clock);
