@@ -49,11 +49,11 @@ export interface ServeOptions {
   idleTimeout?: number;
   /**
    * Called at once with every failure: what a handler threw, with its
-   * connection, which is then closed; that a host has too many connections;
-   * without a connection, what broke the listener. What our own shutdown causes
-   * is no failure, but a handler that reads on after closing its own connection
-   * does fail, with an error for which `isClosed` is true. If the callback
-   * throws, or its promise rejects, that is printed.
+   * connection, which is then closed, unless it was detached; that a host has
+   * too many connections; without a connection, what broke the listener. What
+   * our own shutdown causes is no failure, but a handler that reads on after
+   * closing its own connection does fail, with an error for which `isClosed` is
+   * true. If the callback throws, or its promise rejects, that is printed.
    *
    * Default: `console.error` with the peer's address and the error's stack.
    */
