@@ -71,7 +71,7 @@ export function triedEntry(
   start: number,
 ): DialAttempt {
   const { candidate, end, error, state } = attempt;
-  const code = state === "failed" ? errorCode(error) : undefined;
+  const code = errorCode(error);
   const entry: DialAttempt = {
     addr: candidate.text,
     startMs: milliseconds(attempt.start - start),
