@@ -137,7 +137,6 @@ export class Race<T extends Candidate, C> {
 
   /** Adds a batch, best first. */
   add(batch: Iterable<T>): void {
-    if (this.over) return;
     const { refuse } = this.#init;
     for (const candidate of batch) {
       if (this.#seen.has(candidate.text)) continue;
