@@ -91,7 +91,6 @@ function formatGroups(groups: number[]): string {
     let end = i;
     while (end < 8 && groups[end] === 0) end++;
     if (end - i > length) [from, length] = [i, end - i];
-    i = end;
   }
   const words = groups.map((group) => group.toString(16));
   if (from < 0) return words.join(":");
