@@ -828,6 +828,19 @@ Deno.test("an attempt does not start early, even if a timer fires early", async 
   }
 });
 
+Deno.test("a race gets through ten thousand refusals at once", async () => {
+  const { race, clock, starts } = racing({
+    refuse: ({ family }) => family === 6 ? new Error("forbidden") : undefined,
+  });
+  const texts = Array.from({ length: 10_000 }, (_, i) => `::${i}`);
+  race.add(texts.map((text) => ({ text, family: 6 })));
+  race.add([{ text: "10.0.0.1", family: 4 }]);
+  await clock.advance(0);
+  race.stop(undefined);
+  assertEquals(starts, [["10.0.0.1", 0]]);
+  assertEquals(race.attempts.length, 10_001);
+});
+
 Deno.test("an address that the sandbox refuses takes no turn", async () => {
   const { race, clock, starts } = racing({
     refuse: ({ text }) => text === "::2" ? new Error("forbidden") : undefined,

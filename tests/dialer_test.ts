@@ -17,7 +17,7 @@ import {
 } from "../dialer.ts";
 import { listen } from "../listener.ts";
 import type { Network } from "../net/addr.ts";
-import type { Conn } from "../net/conn.ts";
+import { Conn } from "../net/conn.ts";
 import {
   AddrError,
   DnsError,
@@ -26,6 +26,7 @@ import {
   UnknownNetworkError,
 } from "../net/errors.ts";
 import { FakeClock } from "../testing/mod.ts";
+import { InnerConn } from "./conn_inner.ts";
 import { Scenario } from "./scenario.ts";
 import {
   blackHole,
@@ -540,6 +541,33 @@ Deno.test("dialTrace is exact for an address that needs no race, too", async () 
     scenario.check(await dialling);
     assertEquals([trace?.totalMs, trace?.attempts[0]?.durationMs], [30, 30]);
   }
+});
+
+Deno.test("dial() that is aborted after it was won closes the connection", async () => {
+  const reason = new Error("too late");
+  let looks = 0;
+  const dialled = async (abortAt: number) => {
+    looks = 0;
+    const controller = new AbortController();
+    const { signal } = controller;
+    const clock = new class extends FakeClock {
+      override monotonic(): number {
+        if (++looks === abortAt) controller.abort(reason);
+        return super.monotonic();
+      }
+    }(0);
+    const inner = new InnerConn();
+    const connect = () => Promise.resolve(inner);
+    const options = { clock, connect, signal };
+    const outcome = await dial("tcp", "10.0.0.1:80", options).catch((e) => e);
+    return { inner, outcome };
+  };
+  const { outcome: conn } = await dialled(Infinity);
+  assertInstanceOf(conn, Conn);
+  // The last look at the clock says how long it took.
+  const { inner, outcome } = await dialled(looks);
+  assertStrictEquals(outcome, reason);
+  assertEquals(inner.closes, 1);
 });
 
 Deno.test("dial() of real sockets that hang, refuse and work takes one delay", {
