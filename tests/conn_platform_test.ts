@@ -10,7 +10,7 @@ import {
 import { setImmediate } from "node:timers";
 import type { Addr } from "../mod.ts";
 import { discard } from "../net/calls.ts";
-import { Conn } from "../net/conn.ts";
+import { Conn, wireOf } from "../net/conn.ts";
 import { isClosed, isTimeout, OpError } from "../net/errors.ts";
 import { watchIdle } from "../net/idle.ts";
 import { FakeClock } from "../testing/fake_clock.ts";
@@ -487,6 +487,19 @@ Deno.test("readable keeps no bytes that do not fit in a small view after a large
   conn.close();
 });
 
+Deno.test("readable keeps no bytes that do not fit after a getReader() that failed", async () => {
+  const { inner, conn } = setUp();
+  const reader = conn.readable.getReader({ mode: "byob" });
+  assertThrows(() => conn.readable.getReader(), TypeError);
+  const reading = reader.read(new Uint8Array(4));
+  await turn();
+  await inner.deliver(bytes("0123456789"));
+  assertEquals((await reading).value, bytes("0123"));
+  reader.releaseLock();
+  assertEquals(await conn.read(new Uint8Array(8)), 6);
+  conn.close();
+});
+
 Deno.test("readable gives a BYOB reader all there is, even if its next view is smaller", async () => {
   const { inner, conn } = setUp();
   await LETTING_GO["a BYOB reader"]!(conn);
@@ -798,6 +811,20 @@ Deno.test("a call on writable after close() need not be awaited", async () => {
   assertEquals(unhandled, []);
 });
 
+Deno.test("writable tells its writer nothing after a pipe that could not start", async () => {
+  const [from, to] = [setUp(), setUp()];
+  const writer = to.conn.writable.getWriter();
+  const piping = failure(from.conn.readable.pipeTo(to.conn.writable));
+  assertInstanceOf(await piping, TypeError);
+  let told = false;
+  writer.closed.catch(() => told = true);
+  to.conn.close();
+  await turn();
+  assertEquals(told, false);
+  assert(isClosed(await failure(writer.write(bytes("x")))));
+  from.conn.close();
+});
+
 Deno.test("writable does not end a pipe from a stream that is not ours", async () => {
   const [{ conn }, from] = [setUp(), setUp()];
   const piped = from.conn.readable.pipeTo(conn.writable, {
@@ -901,6 +928,8 @@ Deno.test("calls on the streams need not be awaited", async (t) => {
   const wrong: Record<string, (conn: Conn) => unknown> = {
     "a string": ({ writable }) =>
       writable.getWriter().write("text" as unknown as Uint8Array),
+    "a view of no bytes": ({ readable }) =>
+      readable.getReader({ mode: "byob" }).read(new Uint8Array(0)),
     "a pipe to something that is not a stream": ({ readable }) =>
       readable.pipeTo({} as WritableStream),
     "a pipe from a stream that has a reader": ({ readable }) => {
@@ -955,6 +984,21 @@ Deno.test("writable.abort() causes no uncaught error if the connection cannot be
   const closed = failure(writer.closed);
   await writer.abort("enough"); // the listener's error would end the process
   assertEquals(await closed, "enough");
+});
+
+Deno.test("a call on writable after abort() need not be awaited, even if a subclass does not close", async () => {
+  const conn = new class extends Conn {
+    override close(): void {
+      throw new Error("not yet");
+    }
+  }(new InnerConn());
+  const writer = conn.writable.getWriter();
+  const unhandled = await unhandledIn(async () => {
+    await writer.abort("enough");
+    writer.close();
+  });
+  assertEquals(unhandled, []);
+  wireOf(conn).close();
 });
 
 Deno.test("writable.abort() closes at once, and ends a stuck write", async () => {

@@ -350,6 +350,19 @@ Deno.test("copy() never reuses the memory of an abandoned write", async () => {
   to.conn.close();
 });
 
+Deno.test("copy() can fail when another read has met the EOF of `from`", async () => {
+  const [from, to] = [setUp(), setUp()];
+  const copying = failure(copy(from.conn, to.conn));
+  await from.inner.deliver(bytes("abc"));
+  const reading = from.conn.read(new Uint8Array(1));
+  await from.inner.deliver(null);
+  assertEquals(await reading, null);
+  to.inner.writes[0]!.reject(new Deno.errors.ConnectionReset("reset"));
+  assertEquals((await copying as OpError).code, "ECONNRESET");
+  from.conn.close();
+  to.conn.close();
+});
+
 Deno.test("copy() sends the bytes under way unchanged when `from` is closed", async () => {
   const [from, to] = [setUp(), setUp()];
   const copied = failure(copy(from.conn, to.conn));
