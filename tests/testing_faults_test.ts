@@ -8,6 +8,7 @@ import {
 } from "@std/assert";
 import { DialError } from "../dialer.ts";
 import { serve } from "../handler.ts";
+import { UnixAddr } from "../net/addr.ts";
 import type { Conn } from "../net/conn.ts";
 import { AddrError, isTimeout, OpError } from "../net/errors.ts";
 import {
@@ -276,6 +277,17 @@ Deno.test("resetAfter: that many bytes pass, counting both directions", async (t
 });
 
 Deno.test(
+  "resetAfter: a read that waits gets the bytes that passed, then the reset",
+  connected(async ({ client, net, server }) => {
+    net.fault(ADDRESS, { resetAfter: 3 });
+    const p = new Uint8Array(9);
+    const reads = [server.read(p), server.read(p)].map(outcome);
+    await client.write(bytes("12345"));
+    assertEquals(await Promise.all(reads), [3, "ECONNRESET"]);
+  }),
+);
+
+Deno.test(
   "resetAfter: lowered while the connection is open, it waits for a write",
   connected(async ({ client, clock, net, server }) => {
     await client.write(bytes("12345"));
@@ -315,6 +327,22 @@ Deno.test(
     two.close();
     assertEquals(net.reset(listener.addr), 2, "one end is still open");
     assertEquals(net.reset("10.9.9.9:9"), 0);
+  }),
+);
+
+Deno.test(
+  "a reset is told once, whatever else ends the connection",
+  inMemory(async ({ net }) => {
+    await using listener = await net.listen("tcp", ADDRESS);
+    await using client = await net.dial("tcp", ADDRESS);
+    const p = new Uint8Array(1);
+    assertEquals(net.reset("*"), 1);
+    assertEquals(await outcome(client.read(p)), "ECONNRESET");
+    assertEquals(net.reset("*"), 1);
+    await listener.close(); // the client was not accepted
+    assertEquals(await outcome(client.read(p)), null);
+    const resets = net.log.filter(({ event }) => event === "reset");
+    assertEquals(resets.length, 2, "the second is the close of the other end");
   }),
 );
 
@@ -410,6 +438,25 @@ Deno.test(
     await clock.advance(100);
     await reading;
     assertEquals(arrivals, [[40, 3], [50, 6], [50, null]]);
+  }),
+);
+
+Deno.test(
+  "latency: a FIN on its way is not held up, by a fault or a close",
+  connected(async ({ client, clock, net, server }) => {
+    net.fault(ADDRESS, { latency: 40 });
+    await client.closeWrite();
+    await clock.advance(10);
+    net.fault(ADDRESS, { latency: 1_000 });
+    client.close();
+    const end = server.read(new Uint8Array(1));
+    await clock.advance(30);
+    assertEquals(clock.pending, 0, "it has arrived");
+    assertEquals(await end, null);
+    net.fault(ADDRESS, { latency: 5_000 });
+    assertEquals(await server.read(new Uint8Array(1)), null);
+    const fins = net.log.filter(({ event }) => event === "fin");
+    assertEquals(fins.length, 1);
   }),
 );
 
@@ -728,7 +775,7 @@ Deno.test("a fault's address may be written in any form", async (t) => {
   await t.step(
     "a path",
     inMemory(async ({ net }) => {
-      for (const path of ["/run/a.sock", "@a"]) {
+      for (const path of ["/run/a.sock", "@a", "0::1"]) {
         await using listener = await net.listen("unix", path);
         net.fault(listener.addr, { connect: "refuse" });
         assertEquals(await outcome(net.dial("unix", path)), "ECONNREFUSED");
@@ -760,6 +807,8 @@ Deno.test("fault() refuses what is no fault", () => {
   for (const address of ["db.test:80", "10.0.0.1:x", "nowhere"]) {
     assertThrows(() => net.fault(address, null), AddrError, undefined, address);
   }
+  const unnamed = new UnixAddr("");
+  assertThrows(() => net.fault(unnamed, null), AddrError, "no address");
 });
 
 Deno.test(

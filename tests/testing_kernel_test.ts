@@ -34,6 +34,9 @@ const folder = Deno.makeTempDirSync({ prefix: "kernel" });
 addEventListener("unload", () => Deno.removeSync(folder, { recursive: true }));
 let sockets = 0;
 
+/** An address that is no host's (RFC 5737). */
+const FOREIGN = "192.0.2.1";
+
 const kernel: World = {
   listen(kind, at) {
     if (kind === "tcp") {
@@ -94,6 +97,7 @@ const kernel: World = {
 
 function memory(): World {
   const fabric = new Fabric(systemClock, 64 * 1024);
+  fabric.fault(FOREIGN, { listen: "unavailable" });
   const { signal } = new AbortController();
   return {
     listen(kind, at) {
@@ -549,6 +553,11 @@ SCRIPTS["tcp: web streams of the platform's own"] = async (world) => {
   a.close();
   b.close();
   return outcomes;
+};
+
+SCRIPTS["tcp: listen() on an address of another host"] = async (world) => {
+  const at = { transport: "tcp", hostname: FOREIGN, port: 0 } as const;
+  return { listen: await outcome(() => world.listen("tcp", at)) };
 };
 
 SCRIPTS["tcp: which addresses conflict"] = async (world) => {

@@ -78,6 +78,7 @@ Deno.test("an option that is undefined is the network's own, not the system's", 
   for (const conn of [client, server]) {
     conn.setReadDeadline(clock.now() + 1);
     const read = assertRejects(() => conn.read(new Uint8Array(1)), OpError);
+    assertEquals(clock.pending, 1);
     await clock.advance(1);
     await read;
   }
@@ -204,6 +205,23 @@ Deno.test(
     assertStrictEquals(conn.readable, conn.readable);
     assertStrictEquals(conn.writable, conn.writable);
     (await listener.accept()).close();
+  }),
+);
+
+Deno.test(
+  'what a MemoryNetwork\'s connect() gives is closed by "using"',
+  inMemory(async ({ net }) => {
+    await using listener = await net.listen("tcp", "10.0.0.1:80");
+    const { signal } = new AbortController();
+    {
+      using conn = await net.connect(listener.addr, { signal });
+      conn.close();
+      using _other = await net.connect(listener.addr, { signal });
+    }
+    for (let i = 0; i < 2; i++) {
+      using server = await listener.accept();
+      assertEquals(await server.read(new Uint8Array(1)), null);
+    }
   }),
 );
 
@@ -881,6 +899,33 @@ Deno.test("a network whose ports are all in use has none to assign", async () =>
   assertEquals(dialled.code, "EADDRNOTAVAIL");
   await Promise.all(listeners.map((listener) => listener.close()));
 });
+
+Deno.test(
+  "the log says why a listen() or a dial has failed",
+  inMemory(async ({ net }) => {
+    await using _listener = await net.listen("tcp", "10.0.0.1:80");
+    await assertRejects(() => net.listen("tcp", "10.0.0.1:80"), OpError);
+    await assertRejects(() => net.dial("tcp", "10.0.0.1:81"), OpError);
+    const fails = net.log.filter(({ event }) => event === "fail");
+    assertEquals(fails.map(({ detail, subject }) => [subject, detail]), [
+      ["10.0.0.1:80", "listen: address already in use"],
+      ["10.0.0.1:81", "connect: connection refused"],
+    ]);
+  }),
+);
+
+Deno.test(
+  "one of several listeners on a port can be closed, and opened again",
+  inMemory(async ({ net }) => {
+    await using _other = await net.listen("tcp", "10.0.0.2:80");
+    for (let i = 0; i < 2; i++) {
+      await using listener = await net.listen("tcp", "10.0.0.1:80");
+      (await net.dial("tcp", "10.0.0.1:80")).close();
+      (await listener.accept()).close();
+    }
+    await assertRejects(() => net.dial("tcp", "10.0.0.1:80"), OpError);
+  }),
+);
 
 Deno.test("the log keeps the last 10,000 entries", () => {
   const net = new MemoryNetwork({ clock: new FakeClock() });
