@@ -214,6 +214,7 @@ Deno.test("systemResolver() rejects shorthand addresses, which getaddrinfo accep
         DnsError,
       );
       assert(error.notFound);
+      assertEquals(error.hostname, host);
     });
   }
   assertEquals(await addressesOf(systemResolver, "127.0.0.1"), ["127.0.0.1"]);
@@ -482,13 +483,18 @@ async function assertSystemAnswers(t: Deno.TestContext, found: Found) {
 
 Deno.test("systemResolver() rejects with the signal's reason", async (t) => {
   const reason = new Error("stop");
-  const next = (signal: AbortSignal) => {
-    const batches = systemResolver("localhost", { signal });
+  const next = (signal: AbortSignal, family?: 4) => {
+    const options = family ? { family, signal } : { signal };
+    const batches = systemResolver("localhost", options);
     return (batches as AsyncIterable<string[]>)[Symbol.asyncIterator]().next();
   };
   await t.step("aborted before", async () => {
     const rejected = next(AbortSignal.abort(reason)).catch((error) => error);
     assertStrictEquals(await rejected, reason);
+  });
+  await t.step("no error, and one family asked for", async () => {
+    const rejected = next(AbortSignal.abort(null), 4).catch((error) => error);
+    assertStrictEquals(await rejected, null);
   });
   await t.step("aborted during the lookup", async () => {
     const { controller, signal, listeners } = countedSignal();

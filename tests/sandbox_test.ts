@@ -2,7 +2,7 @@
  * What dial() does under each kind of grant, and what the runtime asks the
  * user: in child processes, without a terminal and on one.
  */
-import { assertEquals } from "@std/assert";
+import { assertEquals, assertMatch } from "@std/assert";
 import { listen } from "../mod.ts";
 import { deniedReason } from "../net/sandbox.ts";
 import type { Dial, Outcome } from "./sandbox_child.ts";
@@ -435,6 +435,27 @@ Deno.test("a grant for a name in another script is for its ASCII form", async (t
     const [found] = await dialAll(flags.split(" "), [{ address }]);
     await t.step(flags, () => {
       assertEquals(found?.error, `dial tcp ${ascii}:80: ${reason}`);
+    });
+  }
+});
+
+Deno.test("systemResolver() asks about a name that no grant can name if all is granted but others", async (t) => {
+  const cases: [flags: string[], reason: RegExp][] = [
+    [["--allow-net=localhost"], /: run again with --allow-net without a list$/],
+    [["--allow-net", "--deny-net=no.invalid"], /: (no such host|temporary.*)$/],
+  ];
+  for (const [flags, reason] of cases) {
+    await t.step(flags.join(" "), async () => {
+      const { stdout } = await runChild(
+        `
+        import { systemResolver } from "./mod.ts";
+        const { signal } = new AbortController();
+        await Array.fromAsync(systemResolver("b\u00fccher.invalid", { signal }))
+          .catch((error) => console.log(error.message));
+        `,
+        { flags: ["--no-prompt", ...flags] },
+      );
+      assertMatch(stdout.trim(), reason);
     });
   }
 });
