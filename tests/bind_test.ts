@@ -228,6 +228,16 @@ Deno.test("listen() checks options before addresses", async () => {
   await assertRejects(() => listen("tcp", "bad", { backlog: 0 }), RangeError);
 });
 
+Deno.test("listen() opens nothing if its signal has aborted", async () => {
+  await using listener = await listen("tcp", "127.0.0.1:0");
+  const reason = new Error("too late");
+  const signal = AbortSignal.abort(reason);
+  for (const address of [String(listener.addr), "127.0.0.1:0", "no port"]) {
+    const error = await listen("tcp", address, { signal }).catch((e) => e);
+    assertStrictEquals(error, reason, address);
+  }
+});
+
 Deno.test("listen() accepts options from a class's getters", async () => {
   const controller = new AbortController();
   class Config {

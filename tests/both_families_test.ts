@@ -147,6 +147,11 @@ Deno.test("bothFamilies() keeps the process alive just as one listener does", as
   const [six, four] = [new FakeListener(), new FakeListener()];
   const both = bothFamilies(six.inner, four.inner);
   const refs = () => [six, four].map(({ calls }) => calls.at(-1));
+  const first = both.accept();
+  assertEquals(refs(), ["ref", "ref"], "the default");
+  for (const side of [six, four]) await side.settle(new FakeConn());
+  await first;
+  await both.accept(); // what the slower one brought
   both.unref();
   assertEquals(refs(), ["unref", "unref"]);
   both.ref();
