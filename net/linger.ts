@@ -1,4 +1,4 @@
-import { discard } from "./calls.ts";
+import { tolerate } from "./calls.ts";
 import { Conn, readerOf, wireOf, writerOf } from "./conn.ts";
 import { OpError } from "./errors.ts";
 import { Patience } from "./patience.ts";
@@ -33,7 +33,11 @@ export function closeGently(conn: Conn): Promise<void> | void {
 async function linger(conn: Conn): Promise<void> {
   const wire = wireOf(conn);
   // No deadline: what the handler has left running may move it, either way.
-  const patience = new Patience(wire.clock, LINGER_MS, () => discard(conn));
+  const patience = new Patience(
+    wire.clock,
+    LINGER_MS,
+    () => tolerate(closeForGood(conn)),
+  );
   try {
     // The connections inside it have limits, too.
     for (let c: Deno.Conn = conn; c instanceof Conn; c = wireOf(c).inner) {
@@ -60,6 +64,18 @@ async function linger(conn: Conn): Promise<void> {
     if (!(error instanceof OpError)) throw error;
   } finally {
     patience.clear();
-    await conn.close(); // a subclass's own may be async, and fail
+    await closeForGood(conn);
+  }
+}
+
+/**
+ * Closes a connection at once. A subclass's own close() may be async, and fail
+ * before it has closed anything.
+ */
+export async function closeForGood(conn: Conn): Promise<void> {
+  try {
+    await conn.close();
+  } finally {
+    wireOf(conn).close();
   }
 }

@@ -22,6 +22,7 @@ import { isClosed, OpError, someCause } from "./errors.ts";
 import type { Hold } from "./hold.ts";
 import { HostLimit } from "./host_limit.ts";
 import { watchIdle } from "./idle.ts";
+import { closeForGood } from "./linger.ts";
 import { type Entry, Roster } from "./roster.ts";
 import { Context, type Handler, runHandler } from "./run_handler.ts";
 import {
@@ -372,12 +373,9 @@ export class Server implements AsyncDisposable {
     for (const session of this.#sessions.list()) {
       session.outcome = "forced";
       session.unwatch?.(); // its handler may go on for ever
-      try {
-        session.conn.close();
-      } catch (error) {
-        // From an odd Deno.Conn; the others must be closed, too.
-        this.#report(error, session.conn);
-      }
+      const { conn } = session;
+      // Should an odd one fail, the others must be closed, too.
+      closeForGood(conn).catch((error) => this.#report(error, conn));
     }
   }
 

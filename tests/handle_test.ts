@@ -440,18 +440,22 @@ Deno.test("handle() rejects with what a subclass's closeWrite() throws", async (
   assertEquals(inner.closes, 1);
 });
 
-Deno.test("handle() rejects with what a subclass's close() rejects with", async () => {
+Deno.test("handle() rejects with what a subclass's close() rejects with, and closes", async () => {
   const failure = new Error("cannot log");
   class Logged extends Conn {
     override close(): Promise<void> {
-      super.close();
       return Promise.reject(failure);
     }
   }
-  const [client, server] = pipe();
-  client.close();
-  const handled = handle(new Logged(server), () => {});
-  assertStrictEquals(await handled.catch((error) => error), failure);
+  const inner = new InnerConn();
+  const clock = new FakeClock();
+  const handled = handle(new Logged(inner, { clock }), () => {})
+    .catch((error) => error);
+  await turn();
+  inner.fins[0]!.resolve();
+  await clock.advance(5_000); // the peer stays silent
+  assertStrictEquals(await handled, failure);
+  assertEquals(inner.closes, 1);
 });
 
 Deno.test("handle() closes 5 s after its FIN if the peer does not", async () => {

@@ -15,7 +15,7 @@ import {
   type ShutdownReport,
 } from "../handler.ts";
 import { listen, Listener } from "../listener.ts";
-import type { Conn } from "../net/conn.ts";
+import { Conn } from "../net/conn.ts";
 import { OpError } from "../net/errors.ts";
 import { FakeClock } from "../testing/fake_clock.ts";
 import { inMemory } from "../testing/in_memory.ts";
@@ -879,6 +879,45 @@ Deno.test("shutdown() closes all by force although one cannot be closed", async 
   assertEquals(counts(await done), [0, 2, 0]);
   assertEquals(good.calls.at(-1), "close");
   assertEquals(failures, [cause]);
+});
+
+Deno.test("shutdown() closes by force a connection whose subclass fails to", {
+  timeout: STUCK_MS,
+}, async (t) => {
+  const cause = new Error("the log's disk is full");
+  const ways: Record<string, () => Promise<void>> = {
+    "rejects": () => Promise.reject(cause),
+    "throws": () => {
+      throw cause;
+    },
+  };
+  for (const [name, close] of Object.entries(ways)) {
+    await t.step(name, async () => {
+      class Logged extends Conn {
+        override close(): Promise<void> {
+          return close();
+        }
+      }
+      class LoggedListener extends Listener {
+        override async accept(): Promise<Conn> {
+          return new Logged(await super.accept());
+        }
+      }
+      const failures: unknown[] = [];
+      const server = serve(
+        new LoggedListener(Deno.listen({ hostname: "127.0.0.1", port: 0 })),
+        echo,
+        { onError: (error) => void failures.push(error) },
+      );
+      using client = await connect(server);
+      await client.write(bytes("x"));
+      await client.read(new Uint8Array(1));
+      assertEquals(counts(await server.close()), [0, 1, 0]);
+      await server.finished;
+      assertEquals(failures, [cause]);
+      assertEquals(await client.read(new Uint8Array(1)), null);
+    });
+  }
 });
 
 Deno.test("a client of a listener that cannot be closed is not served after the end", async () => {
