@@ -366,6 +366,17 @@ Deno.test("NodeSocket: what clients ask of a socket", {
       await closed(conn);
     },
   );
+  await t.step("one that only writes learns of the end", async () => {
+    for (const dialled of [false, true]) {
+      const [ours, theirs] = pipe();
+      const socket = new NodeSocket(dialled ? Promise.resolve(ours) : ours);
+      socket.write("hello");
+      await theirs.closeWrite();
+      await once(socket, "close");
+      await closed(ours);
+      theirs.close();
+    }
+  });
   await t.step("a timeout", async () => {
     await using server = await peer(() => {}); // holds the process
     const conn = await dial("tcp", server.address);
