@@ -385,7 +385,9 @@ Deno.test("NodeSocket: what clients ask of a socket", {
     socket.setTimeout(1, never).setTimeout(0, never).setTimeout(1);
     await once(socket, "timeout");
     assertEquals(socket.readyState, "open");
-    socket.destroy();
+    socket.write("x");
+    await once(socket, "timeout"); // silent again
+    socket.setTimeout(STUCK_MS, never).destroy(); // leaves no timer
     await closed(conn);
   });
 });
