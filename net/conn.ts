@@ -363,9 +363,8 @@ export class Conn
   }
 
   /** Closes the connection. */
-  [Symbol.asyncDispose](): Promise<void> {
-    this.close();
-    return Promise.resolve();
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.close(); // a subclass's own may be async
   }
 
   // Each half is made on first use: many connections need only one. The busiest

@@ -113,7 +113,7 @@ class Source implements UnderlyingByteSource, ReadWaiter {
   }
 
   cancel(): void {
-    this.#conn.close();
+    return this.#conn.close(); // a subclass's own may be async, and fail
   }
 
   /** Takes all that there is, or as much as the reader has room for. */

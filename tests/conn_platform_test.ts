@@ -1001,6 +1001,27 @@ Deno.test("a call on writable after abort() need not be awaited, even if a subcl
   wireOf(conn).close();
 });
 
+Deno.test("a subclass's close() that rejects is heard by whoever awaits what closes", async (t) => {
+  const failure = new Error("cannot log");
+  class Logged extends Conn {
+    override close(): Promise<void> {
+      super.close();
+      return Promise.reject(failure);
+    }
+  }
+  const ways: Record<string, (conn: Conn) => Promise<void>> = {
+    "await using": (conn) => conn[Symbol.asyncDispose](),
+    "readable.cancel()": ({ readable }) => readable.cancel(),
+    "a reader's cancel()": ({ readable }) => readable.getReader().cancel(),
+  };
+  for (const [name, way] of Object.entries(ways)) {
+    await t.step(name, async () => {
+      const error = await way(new Logged(new InnerConn())).catch((e) => e);
+      assertStrictEquals(error, failure);
+    });
+  }
+});
+
 Deno.test("writable.abort() closes at once, and ends a stuck write", async () => {
   const { inner, conn } = setUp();
   const writer = conn.writable.getWriter();
