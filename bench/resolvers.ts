@@ -99,7 +99,7 @@ async function main(): Promise<void> {
         "192.0.2.1 hosts.nodednslookup.test hosts.systemresolver.test\n",
       "/etc/resolv.conf": "nameserver 127.0.0.1\n",
     };
-    const probe = new URL("probes/resolve.ts", import.meta.url).pathname;
+    const probe = `${import.meta.dirname}/probes/resolve.ts`;
     await using child = new Child(
       await enterNamespace(
         { temporary, files, network: true },

@@ -509,7 +509,7 @@ Deno.test({
             "--mount",
             "sh",
             "-c",
-            `mount --bind ${hosts} /etc/hosts || exit 77; exec "$@"`,
+            `mount --bind "${hosts}" /etc/hosts || exit 77; exec "$@"`,
             "sh",
           ],
         },

@@ -16,6 +16,7 @@ import {
   canUnshare,
   installed,
   preload,
+  quote,
   runChild,
 } from "./support.ts";
 
@@ -221,10 +222,10 @@ async function onTerminal(source: string, grant: string): Promise<string> {
   const program = await Deno.makeTempFile({ suffix: ".ts" });
   const module = new URL("../mod.ts", import.meta.url);
   await Deno.writeTextFile(program, source.replace("./mod.ts", String(module)));
-  const deno = `timeout --foreground 20 ${Deno.execPath()}`;
+  const deno = ["timeout", "--foreground", "20", Deno.execPath()];
   const run = ["run", "--quiet", "--no-config", grant, program];
   const { stdout } = await new Deno.Command("script", {
-    args: ["-qec", [deno, ...run].join(" "), "/dev/null"],
+    args: ["-qec", quote([...deno, ...run]), "/dev/null"],
     env: { NO_COLOR: "1" },
     stdin: "null",
   }).output();

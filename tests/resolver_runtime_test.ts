@@ -305,7 +305,7 @@ type Found =
 
 /** Looks names up in a child process, with a scripted name server. */
 async function lookUpAll(): Promise<Found> {
-  const child = new URL("system_lookups.ts", import.meta.url).pathname;
+  const child = `${import.meta.dirname}/system_lookups.ts`;
   const temporary = await Deno.makeTempDir();
   try {
     const files = {

@@ -6,12 +6,12 @@ import { assertEquals, assertMatch } from "@std/assert";
 import { listen } from "../mod.ts";
 import { deniedReason } from "../net/sandbox.ts";
 import type { Dial, Outcome } from "./sandbox_child.ts";
-import { bytes, installed, runChild } from "./support.ts";
+import { bytes, installed, quote, runChild } from "./support.ts";
 
 /** script(1) gives a command its own terminal; BSD's has other options. */
 const hasTerminal = Deno.build.os === "linux" && installed("script");
 
-const child = new URL("sandbox_child.ts", import.meta.url).pathname;
+const child = `${import.meta.dirname}/sandbox_child.ts`;
 
 function command(grants: string[], dials: Dial[]): string[] {
   const run = ["run", "--no-config", ...grants, child, JSON.stringify(dials)];
@@ -55,8 +55,7 @@ async function dialOnTerminal(
   answer: "y" | "n",
   redirected = "",
 ): Promise<{ found: Outcome[]; prompts: string[] }> {
-  const quoted = command(grants, dials)
-    .map((word) => `'${word.replaceAll("'", `'\\''`)}'`).join(" ");
+  const quoted = quote(command(grants, dials));
   await using process = new Deno.Command("script", {
     args: ["-qec", `${quoted} ${redirected}`, "/dev/null"],
     stdin: "piped",

@@ -150,6 +150,12 @@ export function installed(program: string): boolean {
   });
 }
 
+/** A command in a shell's words, whatever is in them. */
+export function quote(command: string[]): string {
+  return command
+    .map((word) => `'${word.replaceAll("'", `'\\''`)}'`).join(" ");
+}
+
 /**
  * A C library that a child preloads, so that system calls fail on purpose.
  * `wrap` starts the child; environment variables may follow it.
@@ -169,7 +175,8 @@ export async function preload(
     throw new Error(new TextDecoder().decode(stderr));
   }
   return {
-    wrap: ["env", `LD_PRELOAD=${folder}/fake.so`],
+    // A blank in LD_PRELOAD would end the path.
+    wrap: ["env", `LD_LIBRARY_PATH=${folder}`, "LD_PRELOAD=fake.so"],
     [Symbol.asyncDispose]: remove,
   };
 }

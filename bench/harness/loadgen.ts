@@ -29,7 +29,7 @@ export async function buildLoadgen(temporary: string): Promise<string> {
   if (!await exists("cc")) {
     throw new Error("the load generator needs a C compiler as `cc`");
   }
-  const source = new URL("../loadgen/", import.meta.url).pathname;
+  const source = `${import.meta.dirname}/../loadgen/`;
   const files: string[] = [];
   for await (const { name } of Deno.readDir(source)) {
     if (name.endsWith(".c")) files.push(source + name);

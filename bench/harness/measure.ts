@@ -128,7 +128,7 @@ async function settled(pid: number): Promise<number> {
   return await residentBytes(pid);
 }
 
-const probes = new URL("../probes/", import.meta.url).pathname;
+const probes = `${import.meta.dirname}/../probes/`;
 
 /** Runs `probes/NAME` with the entry's arguments; it prints a sample. */
 export async function probe(

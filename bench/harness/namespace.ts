@@ -39,7 +39,7 @@ export async function enterNamespace(
   for (const [path, text] of Object.entries(files)) {
     const copy = `${temporary}/${path.replaceAll("/", "_")}`;
     await Deno.writeTextFile(copy, text);
-    steps.push(`mount --bind ${copy} ${path}`);
+    steps.push(`mount --bind "${copy}" ${path}`);
   }
   const script = [...steps, 'exec "$@"'].join(" && ");
   return [...prefix, "sh", "-c", script, "sh", ...command];

@@ -18,7 +18,7 @@ export interface Peer {
   command: string[];
 }
 
-const servers = new URL("../servers/", import.meta.url).pathname;
+const servers = `${import.meta.dirname}/../servers/`;
 const deno = [Deno.execPath(), "run", "-A", "--v8-flags=--expose-gc"];
 
 /** What was found, and a line about each one that was not. */

@@ -13,7 +13,7 @@ async function dialAndAbort(bench: Bench, who: string): Promise<Outcome> {
   await using acceptor = new Child(
     bench.cores.client([bench.loadgen, "accept"]),
   );
-  const probe = new URL("../probes/abort_dials.ts", import.meta.url).pathname;
+  const probe = `${import.meta.dirname}/../probes/abort_dials.ts`;
   return await ask<Outcome>(bench.cores.server([
     ...[Deno.execPath(), "run", "-A", probe],
     ...[who, await acceptor.line(), "10000"],
