@@ -8,6 +8,7 @@
 import {
   assert,
   assertEquals,
+  assertMatch,
   assertRejects,
   assertStringIncludes,
   assertThrows,
@@ -153,6 +154,19 @@ Deno.test("the port is free when close() settles, not when Deno's returns", asyn
     { flags: [`--allow-net=${hostname}`] },
   );
   assertEquals(stdout, "EADDRINUSE\nfree\n", stderr);
+});
+
+Deno.test("descriptors are limited by the hard limit", {
+  ignore: !linux,
+}, async () => {
+  const { stdout, stderr } = await runChild(
+    `console.log(Deno.readTextFileSync("/proc/self/limits"));`,
+    {
+      flags: ["-A"],
+      wrap: ["sh", "-c", 'ulimit -Sn 100; ulimit -Hn 200; exec "$@"', "sh"],
+    },
+  );
+  assertMatch(stdout, /^Max open files +200 +200 /m, stderr);
 });
 
 Deno.test("a plain loop dies of EMFILE; ours waits, and reports it once", {
