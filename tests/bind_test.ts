@@ -22,6 +22,7 @@ import {
   installed,
   preload,
   runChild,
+  sysctl,
 } from "./support.ts";
 
 const linux = Deno.build.os === "linux";
@@ -32,14 +33,6 @@ async function dialIp(hostname: string, port: number): Promise<Conn> {
 
 function portOf({ addr }: Listener): number {
   return (addr as Deno.NetAddr).port;
-}
-
-/** A kernel setting. To read it, Deno itself would need all permissions. */
-async function sysctl(name: string): Promise<number> {
-  const { stdout } = await new Deno.Command("cat", {
-    args: [`/proc/sys/${name}`],
-  }).output();
-  return Number(new TextDecoder().decode(stdout));
 }
 
 async function refusal(

@@ -181,6 +181,23 @@ export async function preload(
   };
 }
 
+/**
+ * A setting of the Linux kernel. To read it, Deno itself would need all
+ * permissions.
+ */
+export async function sysctl(name: string): Promise<number> {
+  const { stdout } = await new Deno.Command("cat", {
+    args: [`/proc/sys/${name}`],
+  }).output();
+  return Number(new TextDecoder().decode(stdout));
+}
+
+/** Whether so many clients fit in a listener's queue (4096 since Linux 5.4). */
+export async function canQueue(clients: number): Promise<boolean> {
+  return Deno.build.os === "linux" &&
+    await sysctl("net/core/somaxconn") >= clients;
+}
+
 /** Whether a child may have a network of its own, with nothing on it. */
 export function canUnshare(): boolean {
   if (Deno.build.os !== "linux" || !installed("unshare")) return false;
