@@ -17,6 +17,9 @@ import { Conn } from "../net/conn.ts";
  */
 export const STUCK_MS = 30_000;
 
+// Deno heeds it before NO_COLOR: what children print would be coloured.
+Deno.env.delete("FORCE_COLOR");
+
 /** Whether `::1` can be used. In a container, IPv6 is often switched off. */
 export const hasIpv6 = (() => {
   try {
