@@ -13,7 +13,7 @@
 
 import { Listener, listenerParts } from "./accept.ts";
 import type { Addr } from "./addr.ts";
-import { discard, onAbort, tolerate } from "./calls.ts";
+import { onAbort, tolerate } from "./calls.ts";
 import { checkOptions, checkSignal, checkType } from "./check.ts";
 import type { Clock } from "./clock.ts";
 import type { Conn } from "./conn.ts";
@@ -239,7 +239,8 @@ export class Server implements AsyncDisposable {
 
   /** Begins to serve a connection, unless no more are to be served. */
   #take(conn: Conn): void {
-    if (this.#paused || this.#drain?.forced || this.#allTaken) discard(conn);
+    const late = this.#paused || this.#drain?.forced || this.#allTaken;
+    if (late) tolerate(closeForGood(conn));
     else this.#serve(conn);
   }
 
@@ -312,7 +313,7 @@ export class Server implements AsyncDisposable {
   /** Closes one connection too many. */
   #refuse(session: Session, host: string): void {
     const { conn } = session;
-    discard(conn);
+    tolerate(closeForGood(conn));
     this.#end(session, "failed");
     if (session.outcome === "forced") return;
     this.#report(

@@ -4,6 +4,7 @@ import {
   assertInstanceOf,
   assertRejects,
   assertStrictEquals,
+  assertStringIncludes,
   assertThrows,
 } from "@std/assert";
 import {
@@ -830,21 +831,23 @@ Deno.test("shutdown() still closes by force if the listener cannot be closed", a
   assertEquals(clock.pending, 0);
 });
 
+/** How a subclass's close() may fail before it has closed anything. */
+const FAILURES: Record<string, (cause: Error) => Promise<void>> = {
+  "rejects": (cause) => Promise.reject(cause),
+  "throws": (cause) => {
+    throw cause;
+  },
+};
+
 Deno.test("shutdown() closes a listener whose subclass fails to", {
   timeout: STUCK_MS,
 }, async (t) => {
   const cause = new Error("the registry does not answer");
-  const ways: Record<string, () => Promise<void>> = {
-    "rejects": () => Promise.reject(cause),
-    "throws": () => {
-      throw cause;
-    },
-  };
-  for (const [name, close] of Object.entries(ways)) {
+  for (const [name, fail] of Object.entries(FAILURES)) {
     await t.step(name, async () => {
       class Registered extends Listener {
         override close(): Promise<void> {
-          return close();
+          return fail(cause);
         }
       }
       const inner = Deno.listen({ hostname: "127.0.0.1", port: 0 });
@@ -881,21 +884,15 @@ Deno.test("shutdown() closes all by force although one cannot be closed", async 
   assertEquals(failures, [cause]);
 });
 
-Deno.test("shutdown() closes by force a connection whose subclass fails to", {
+Deno.test("serve() closes a connection whose subclass fails to", {
   timeout: STUCK_MS,
 }, async (t) => {
   const cause = new Error("the log's disk is full");
-  const ways: Record<string, () => Promise<void>> = {
-    "rejects": () => Promise.reject(cause),
-    "throws": () => {
-      throw cause;
-    },
-  };
-  for (const [name, close] of Object.entries(ways)) {
-    await t.step(name, async () => {
+  for (const [name, fail] of Object.entries(FAILURES)) {
+    await t.step(`${name}, by force, and one too many`, async () => {
       class Logged extends Conn {
         override close(): Promise<void> {
-          return close();
+          return fail(cause);
         }
       }
       class LoggedListener extends Listener {
@@ -904,14 +901,17 @@ Deno.test("shutdown() closes by force a connection whose subclass fails to", {
         }
       }
       const failures: unknown[] = [];
-      const server = serve(
-        new LoggedListener(Deno.listen({ hostname: "127.0.0.1", port: 0 })),
-        echo,
-        { onError: (error) => void failures.push(error) },
-      );
+      const inner = Deno.listen({ hostname: "127.0.0.1", port: 0 });
+      const server = serve(new LoggedListener(inner), echo, {
+        maxConnectionsPerHost: 1,
+        onError: (error) => void failures.push(error),
+      });
       using client = await connect(server);
       await client.write(bytes("x"));
       await client.read(new Uint8Array(1));
+      using other = await connect(server);
+      assertEquals(await textOf(other), "");
+      assertStringIncludes(String(failures.shift()), "the limit is 1");
       assertEquals(counts(await server.close()), [0, 1, 0]);
       await server.finished;
       assertEquals(failures, [cause]);
