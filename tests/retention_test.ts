@@ -35,37 +35,17 @@ const CASES: Record<string, string> = {
     while (server.connections.size > 0) await turn();
     return [conns.pop(), server];`,
   "a connection of a server that was shut down": `
-    const conns = [];
-    const server = serve(
-      await listen("tcp", "127.0.0.1:0"),
-      (conn, { signal }) => {
-        conns.push(conn);
-        return new Promise((end) => signal.addEventListener("abort", end));
-      },
-    );
-    const client = await dial("tcp", String(server.addr));
-    while (conns.length === 0) await turn();
-    await client.closeWrite();
+    const [conns, server] = await serveOne(await listen("tcp", "127.0.0.1:0"));
     await server.shutdown();
     return [conns.pop(), server];`,
   "a connection of a server whose listener could not be closed": `
-    const conns = [];
     const inner = Deno.listen({ hostname: "127.0.0.1", port: 0 });
     const close = inner.close.bind(inner);
     inner.close = () => {
       close();
       throw new Error("will not close");
     };
-    const server = serve(
-      new Listener(inner),
-      (conn, { signal }) => {
-        conns.push(conn);
-        return new Promise((end) => signal.addEventListener("abort", end));
-      },
-    );
-    const client = await dial("tcp", String(server.addr));
-    while (conns.length === 0) await turn();
-    await client.closeWrite();
+    const [conns, server] = await serveOne(new Listener(inner));
     await server.shutdown().catch(() => {});
     return [conns.pop(), server];`,
   "a copy that was aborted": `
@@ -109,6 +89,18 @@ const PROGRAM = `
     await using listener = await listen("tcp", "127.0.0.1:0");
     const client = dial("tcp", String(listener.addr));
     return [await client, await listener.accept()];
+  }
+
+  async function serveOne(listener) {
+    const conns = [];
+    const server = serve(listener, (conn, { signal }) => {
+      conns.push(conn);
+      return new Promise((end) => signal.addEventListener("abort", end));
+    });
+    const client = await dial("tcp", String(server.addr));
+    while (conns.length === 0) await turn();
+    await client.closeWrite();
+    return [conns, server];
   }
 
   const cases = {
