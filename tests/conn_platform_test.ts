@@ -1001,6 +1001,27 @@ Deno.test("a call on writable after abort() need not be awaited, even if a subcl
   wireOf(conn).close();
 });
 
+Deno.test("writable goes through a subclass's write(), readable through no read()", async () => {
+  const inner = new InnerConn();
+  const written: Uint8Array[] = [];
+  const conn = new class extends Conn {
+    override write(p: Uint8Array): Promise<number> {
+      written.push(p);
+      return Promise.resolve(p.length);
+    }
+    override read(): Promise<never> {
+      return Promise.reject(new Error("read"));
+    }
+  }(inner);
+  await conn.writable.getWriter().write(bytes("out"));
+  assertEquals(written, [bytes("out")]);
+  const reading = conn.readable.getReader().read();
+  await turn();
+  await inner.deliver(bytes("in"));
+  assertEquals((await reading).value, bytes("in"));
+  conn.close();
+});
+
 Deno.test("a subclass's close() that rejects is heard by whoever awaits what closes", async (t) => {
   const failure = new Error("cannot log");
   class Logged extends Conn {

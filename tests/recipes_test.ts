@@ -9,10 +9,16 @@ import {
   assertStrictEquals,
 } from "@std/assert";
 import { once } from "node:events";
-import { type IncomingMessage, request } from "node:http";
+import {
+  createServer as createWeb,
+  type IncomingMessage,
+  request,
+} from "node:http";
 import { connect as nodeConnect, createServer, type Socket } from "node:net";
 import type { Duplex } from "node:stream";
 import { type Connector, dial } from "../dialer.ts";
+import { serve } from "../handler.ts";
+import { listen } from "../listener.ts";
 import type { Conn } from "../net/conn.ts";
 import {
   ClosedError,
@@ -389,6 +395,53 @@ Deno.test("NodeSocket: what clients ask of a socket", {
     await once(socket, "timeout"); // silent again
     socket.setTimeout(STUCK_MS, never).destroy(); // leaves no timer
     await closed(conn);
+  });
+});
+
+Deno.test("NodeSocket: what a server of node:http needs to be served", {
+  timeout: STUCK_MS,
+}, async (t) => {
+  const NodeSocket = await recipe("node", "NodeSocket");
+  /** One that has answered once, and its client. */
+  async function answered(listening: () => boolean) {
+    const web = createWeb((_, answer) => answer.end("hello"));
+    Object.defineProperty(web, "listening", { get: listening });
+    const server = serve(await listen("tcp", `${hostname}:0`), async (conn) => {
+      const socket = new NodeSocket(conn);
+      web.emit("connection", socket);
+      await once(socket, "close");
+    });
+    const client = await dial("tcp", String(server.addr));
+    await client.write(bytes("GET / HTTP/1.1\r\nHost: a\r\n\r\n"));
+    let text = "";
+    while (!text.includes("hello")) {
+      const p = new Uint8Array(1024);
+      const n = await client.read(p);
+      assert(n !== null, text);
+      text += new TextDecoder().decode(p.subarray(0, n));
+    }
+    const rest = client.read(new Uint8Array(1)).catch((error) => error);
+    return { web, server, client, rest };
+  }
+  await t.step("if it does not listen, an answer is the last one", async () => {
+    const { server, client, rest } = await answered(() => false);
+    assertEquals(await rest, null);
+    client.close();
+    assertEquals((await server.shutdown()).forced, 0);
+  });
+  await t.step("a connection that is kept alive holds a shutdown", async () => {
+    const { server, client, rest } = await answered(() => true);
+    assertEquals((await server.shutdown({ timeout: 50 })).forced, 1);
+    await rest;
+    client.close();
+    await server.finished;
+  });
+  await t.step("closeIdleConnections() ends it", async () => {
+    const { web, server, client, rest } = await answered(() => true);
+    web.closeIdleConnections();
+    assertEquals(await rest, null);
+    client.close();
+    assertEquals((await server.shutdown()).forced, 0);
   });
 });
 
