@@ -63,6 +63,17 @@ export class Fabric {
     return hit.length;
   }
 
+  /** All addresses: IPv4's alone if those of IPv6 are missing or denied. */
+  wildcard(port: number): TcpAddr {
+    const ipv6 = new TcpAddr("::", port);
+    const ipv4 = new TcpAddr("0.0.0.0", port);
+    const [six, four] = [ipv6, ipv4].map((addr) =>
+      this.#faults.of(faultKeys(addr)).listen
+    );
+    const only4 = six === "unavailable" || (six === "deny" && four !== "deny");
+    return only4 ? ipv4 : ipv6;
+  }
+
   /** Listens; port 0 and the empty path stand for a free one. */
   bind(addr: Addr, backlog: number, reusePort: boolean): MemoryListener {
     const bound = addr.transport === "unix"

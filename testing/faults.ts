@@ -24,7 +24,8 @@ export interface Fault {
   delay?: number;
   /**
    * What becomes of a listen. "deny": the sandbox forbids it. "unavailable":
-   * EADDRNOTAVAIL, as for an address that is not this host's.
+   * EADDRNOTAVAIL, as for an address that is not this host's. Of `::`, either
+   * leaves `0.0.0.0` to a listener for all addresses.
    */
   listen?: "deny" | "unavailable";
   /**

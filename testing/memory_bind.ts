@@ -21,6 +21,7 @@ export function binding(
   network: string,
   address: string,
   resolve: Names["resolve"],
+  wildcard: (port: number) => TcpAddr,
   signal: AbortSignal,
 ): Addr | Promise<Addr> {
   let parsed: ParsedAddress;
@@ -34,6 +35,7 @@ export function binding(
   }
   const { family, host, ip, port } = parsed;
   if (host === "" || (ip !== null && isWildcard(ip))) {
+    if (family === undefined) return wildcard(port);
     return new TcpAddr(family === 4 ? "0.0.0.0" : "::", port);
   }
   if (ip === null) return named(network, parsed, resolve, signal);

@@ -122,7 +122,13 @@ export class MemoryNetwork {
       reusePort = false,
       signal = new AbortController().signal,
     } = taken;
-    const bound = binding(network, address, this.#names.resolve, signal);
+    const bound = binding(
+      network,
+      address,
+      this.#names.resolve,
+      (port) => this.#fabric.wildcard(port),
+      signal,
+    );
     // At once, if possible: a dial may come in the same tick.
     const addr = bound instanceof Promise ? await bound : bound;
     const unix = addr.transport === "unix"; // whose options are the runtime's

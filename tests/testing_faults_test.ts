@@ -122,6 +122,23 @@ Deno.test(
 );
 
 Deno.test(
+  "a listener for all addresses does without IPv6, as the real one",
+  inMemory(async ({ net }) => {
+    for (const listen of ["unavailable", "deny"] as const) {
+      net.fault("::", { listen });
+      await using listener = await net.listen("tcp", ":80");
+      assertEquals(String(listener.addr), "0.0.0.0:80");
+      await using _client = await net.dial("tcp", "127.0.0.1:80");
+      await assertRejects(() => net.dial("tcp", "[::1]:80"), DialError);
+      await assertRejects(() => net.listen("tcp6", ":81"), OpError);
+    }
+    net.fault("*", { listen: "deny" });
+    const error = await assertRejects(() => net.listen("tcp", ":80"), OpError);
+    assertEquals(String(error.addr), "[::]:80");
+  }),
+);
+
+Deno.test(
   'connect: "drop" is a black hole, until it is lifted',
   inMemory(async ({ clock, net }) => {
     await using _listener = await net.listen("tcp", ADDRESS);
