@@ -14,7 +14,8 @@ export interface ServeOptions {
   signal?: AbortSignal;
   /**
    * How many connections may be open at once. A slot is taken before a
-   * connection is accepted; all others wait in the kernel's queue.
+   * connection is accepted, and held until its handler has ended, even if that
+   * has closed it long before; all others wait in the kernel's queue.
    *
    * @default {Infinity}
    */

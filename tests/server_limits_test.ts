@@ -68,6 +68,26 @@ Deno.test("maxConnections is never exceeded, and all are served in the end", {
   }
 });
 
+Deno.test(
+  "maxConnections: a handler that has closed and goes on holds its slot",
+  inMemory(async ({ clock, net }) => {
+    const work = Promise.withResolvers<void>();
+    let handlers = 0;
+    await using server = serve(await net.listen("tcp", ":80"), async (conn) => {
+      handlers++;
+      conn.close();
+      await work.promise;
+    }, { maxConnections: 1 });
+    await using _first = await net.dial("tcp", "10.0.0.1:80");
+    await using _second = await net.dial("tcp", "10.0.0.1:80");
+    await clock.advance(0);
+    assertEquals([handlers, server.connections.size], [1, 1]);
+    work.resolve();
+    await clock.advance(0);
+    assertEquals([handlers, server.connections.size], [2, 0]);
+  }),
+);
+
 Deno.test("maxConnections frees the slot of a handler that throws, detaches or closes", async () => {
   const ways: Handler[] = [
     () => {
