@@ -196,7 +196,7 @@ export function writableOf(
         if (!signal.aborted) controller.error(wire.error("write", cause));
       };
     },
-    write: (chunk) => sent(conn.write(chunk)),
+    write: (chunk) => sent(conn.write(bytesOf(chunk))),
     close: () => sent(conn.closeWrite()),
   });
   watches.set(stream, () => {
@@ -209,6 +209,18 @@ export function writableOf(
   stream.getWriter = () =>
     unawaited(getWriter(), over, "write", "close", "abort");
   return unawaited(stream, over, "close", "abort");
+}
+
+/** Any buffer or view, as the platform's own streams take them at run time. */
+function bytesOf(chunk: Uint8Array | BufferSource): Uint8Array {
+  if (chunk instanceof Uint8Array) return chunk;
+  if (chunk instanceof ArrayBuffer) return new Uint8Array(chunk);
+  if (ArrayBuffer.isView(chunk)) {
+    return new Uint8Array(chunk.buffer, chunk.byteOffset, chunk.byteLength);
+  }
+  throw new TypeError(
+    "a chunk must be a Uint8Array; for strings, use a TextEncoderStream",
+  );
 }
 
 /**

@@ -282,6 +282,28 @@ export function streamTests({ test, flood }: Suite): void {
     },
   );
 
+  test(
+    "writable takes any buffer or view, and says so of strings",
+    async (a, b) => {
+      const { buffer } = bytes("hello, world");
+      const chunks = [
+        buffer.slice(0, 5),
+        new DataView(buffer, 5, 3),
+        new Uint16Array(buffer, 8, 1),
+        new Uint8ClampedArray(buffer, 10),
+      ];
+      const stream = a.writable as WritableStream<unknown>;
+      await ReadableStream.from(chunks).pipeTo(stream, { preventClose: true });
+      const writer = stream.getWriter();
+      const error = await failure(writer.write("!"));
+      assert(
+        error instanceof TypeError && /TextEncoderStream/.test(`${error}`),
+      );
+      await a.closeWrite(); // the connection itself is usable
+      assertEquals(await readText(b), "hello, world");
+    },
+  );
+
   test("writable has backpressure, and fails at the write deadline", async (a) => {
     const writer = a.writable.getWriter();
     assertEquals(writer.desiredSize, 1);
