@@ -313,8 +313,10 @@ Deno.test("NodeSocket: what clients ask of a socket", {
     dialing.resolve(dial("tcp", server.address));
     await once(socket, "connect");
     assertEquals([socket.readyState, socket.connecting], ["readOnly", false]);
-    assertEquals(socket.remoteAddress, hostname);
-    assertEquals(socket.remotePort, server.port);
+    const { localAddress, localPort, remoteAddress, remotePort } = socket;
+    assertEquals(`${remoteAddress}:${remotePort}`, server.address);
+    const { localAddr } = await dialing.promise;
+    assertEquals(`${localAddress}:${localPort}`, String(localAddr));
     let text = "";
     for await (const chunk of socket) text += chunk;
     assertEquals(text, "hello");
