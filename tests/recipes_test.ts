@@ -15,7 +15,7 @@ import {
   request,
 } from "node:http";
 import { connect as nodeConnect, createServer, type Socket } from "node:net";
-import type { Duplex } from "node:stream";
+import { Duplex } from "node:stream";
 import { type Connector, dial } from "../dialer.ts";
 import { serve } from "../handler.ts";
 import { listen } from "../listener.ts";
@@ -398,6 +398,29 @@ Deno.test("NodeSocket: what clients ask of a socket", {
     socket.setTimeout(STUCK_MS, never).destroy(); // leaves no timer
     await closed(conn);
   });
+});
+
+Deno.test("Duplex.fromWeb(conn) tells of its end, and closes nothing", {
+  timeout: STUCK_MS,
+}, async (t) => {
+  const ends: Record<string, (conn: Conn, socket: Socket) => void> = {
+    "the end": (_, socket) => socket.end(),
+    "a reset": (_, socket) => socket.resetAndDestroy(),
+    "a deadline": (conn) => conn.setReadDeadline(0),
+  };
+  for (const [name, end] of Object.entries(ends)) {
+    await t.step(name, async () => {
+      const accepted = Promise.withResolvers<Socket>();
+      await using server = await peer(accepted.resolve);
+      const conn = await dial("tcp", server.address);
+      const stream = Duplex.fromWeb(conn).on("error", () => {}).resume();
+      const socket = await accepted.promise;
+      end(conn, socket);
+      await new Promise((resolve) => stream.once("close", resolve));
+      conn.setReadDeadline(null); // throws if it is closed
+      conn.close();
+    });
+  }
 });
 
 Deno.test("NodeSocket: what a server of node:http needs to be served", {
