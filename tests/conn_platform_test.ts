@@ -1056,3 +1056,72 @@ Deno.test("writable.abort() closes at once, and ends a stuck write", async () =>
   await closed;
   await failure(writer.ready);
 });
+
+Deno.test("readable may go to a Worker", async (t) => {
+  const script = `onmessage = async ({ data }) => {
+    const reader = data.getReader();
+    try {
+      const { value } = await reader.read();
+      if (value[0] === 0) await reader.cancel();
+      postMessage(null);
+      await reader.read();
+    } catch (error) {
+      postMessage(error);
+    }
+  };`;
+  const start = async (first: number) => {
+    const [conn, peer] = await pair();
+    const url = `data:text/javascript,${encodeURIComponent(script)}`;
+    const worker = new Worker(url, { type: "module" });
+    const told = () =>
+      new Promise<MessageEvent>((resolve) => worker.onmessage = resolve);
+    const begun = told();
+    worker.postMessage(conn.readable, [conn.readable as never]);
+    await peer.write(new Uint8Array([first]));
+    await begun;
+    return { conn, peer, worker, told };
+  };
+  await t.step("cancelled there, the connection closes", async () => {
+    const { peer, worker } = await start(0);
+    assertEquals(await peer.read(new Uint8Array(1)), null);
+    worker.terminate();
+    peer.close();
+  });
+  await t.step("of an error, the words arrive", async () => {
+    const { conn, peer, worker, told } = await start(1);
+    const failed = told();
+    conn.setReadDeadline(0);
+    const { data } = await failed;
+    assertStringIncludes(data.message, "i/o timeout");
+    assert(!isTimeout(data));
+    worker.terminate();
+    conn.close();
+    peer.close();
+  });
+  await t.step("a Worker that is terminated tells nobody", async () => {
+    const { conn, peer, worker } = await start(1);
+    worker.terminate();
+    await peer.write(bytes("x"));
+    await peer.closeWrite();
+    await conn.write(bytes("still here"));
+    conn.close();
+    assertEquals(await textOf(peer), "still here");
+    peer.close();
+  });
+});
+
+Deno.test("fetch() tells of its body's failure in words", async () => {
+  const [conn, peer] = await pair();
+  await using web = Deno.serve(
+    { hostname: "127.0.0.1", port: 0, onListen: () => {} },
+    async ({ body }) => new Response(await new Response(body).text()),
+  );
+  conn.setReadDeadline(0);
+  const url = `http://127.0.0.1:${web.addr.port}`;
+  const asked = fetch(url, { method: "POST", body: conn.readable });
+  const error = await failure(asked) as Error;
+  assertStringIncludes((error.cause as Error).message, "i/o timeout");
+  assert(!isTimeout(error));
+  conn.close();
+  peer.close();
+});
