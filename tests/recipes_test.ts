@@ -14,6 +14,11 @@ import {
   type IncomingMessage,
   request,
 } from "node:http";
+import {
+  connect as connectWeb2,
+  createServer as createWeb2,
+  type Http2Session,
+} from "node:http2";
 import { connect as nodeConnect, createServer, type Socket } from "node:net";
 import { Duplex } from "node:stream";
 import { type Connector, dial } from "../dialer.ts";
@@ -469,6 +474,41 @@ Deno.test("NodeSocket: what a server of node:http needs to be served", {
     assertEquals((await server.shutdown()).forced, 0);
   });
 });
+
+Deno.test(
+  "NodeSocket: a session of HTTP/2 holds a shutdown until it is closed",
+  {
+    timeout: STUCK_MS,
+  },
+  async (t) => {
+    const NodeSocket = await recipe("node", "NodeSocket");
+    for (const told of [false, true]) {
+      await t.step(told ? "closed" : "left open", async () => {
+        const web = createWeb2((_, answer) => void answer.end("hello"));
+        const session: Promise<Http2Session[]> = once(web, "session");
+        const server = serve(
+          await listen("tcp", `${hostname}:0`),
+          async (conn) => {
+            const socket = new NodeSocket(conn);
+            web.emit("connection", socket);
+            await once(socket, "close").catch(() => {});
+          },
+        );
+        const client = connectWeb2(`http://${server.addr}`);
+        const asked = client.request({ ":path": "/" }).setEncoding("utf8");
+        let text = "";
+        for await (const chunk of asked) text += chunk;
+        assertEquals(text, "hello");
+        if (told) (await session)[0]!.close();
+        const { forced } = await server.shutdown({
+          timeout: told ? 5_000 : 50,
+        });
+        assertEquals(forced, told ? 0 : 1);
+        client.destroy();
+      });
+    }
+  },
+);
 
 Deno.test("connOf() reports a reset as a connection does", async (t) => {
   const connOf = await recipe("node", "connOf");
