@@ -687,3 +687,48 @@ Deno.test("handle() waits 5 s for a peer that sends, but reads nothing", async (
   assertEquals(failures.length, 2);
   client.close();
 });
+
+Deno.test("handle(): a reply arrives if a stream is not cancelled", {
+  timeout: STUCK_MS,
+}, async (t) => {
+  const reply = new Uint8Array(500_000); // not all is with the peer yet
+  const options = { preventCancel: true };
+  const loops: Record<string, (conn: Conn) => AsyncIterable<unknown>> = {
+    "over the connection": (conn) => conn,
+    "over values({ preventCancel })": (conn) => conn.readable.values(options),
+    "over a pipe with preventCancel": (conn) =>
+      conn.readable.pipeThrough(new TextDecoderStream(), options),
+  };
+  for (const [name, loop] of Object.entries(loops)) {
+    await t.step(name, async () => {
+      const [client, server] = await pair();
+      await client.write(new Uint8Array(100_000));
+      const left = Promise.withResolvers<void>();
+      const handled = handle(server, async (conn) => {
+        for await (const _ of loop(conn)) {
+          await conn.write(reply);
+          break;
+        }
+        left.resolve();
+      });
+      await left.promise;
+      const got = await new Response(client.readable).bytes();
+      assertEquals(got.length, reply.length);
+      client.close();
+      await handled;
+    });
+  }
+  await t.step("after a transform that has failed", async () => {
+    const [client, server] = await pair();
+    await client.write(new Uint8Array(100_000));
+    const handled = handle(server, async (conn) => {
+      const gunzip = new DecompressionStream("gzip");
+      const body = conn.readable.pipeThrough(gunzip, options);
+      await assertRejects(() => new Response(body).text(), TypeError);
+      await conn.write(bytes("no gzip"));
+    });
+    assertEquals(await textOf(client), "no gzip");
+    client.close();
+    await handled;
+  });
+});
