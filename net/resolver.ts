@@ -119,11 +119,10 @@ export async function* systemAddresses(
   try {
     yield* hedged(init, family, hedgeMs);
   } catch (error) {
-    if (family === 0 || !(error instanceof DnsError && error.notFound)) {
+    if (family === 0 || !(error instanceof DnsError) || error.temporary) {
       throw error;
     }
-    // getaddrinfo also says so if a name in /etc/hosts has only addresses of
-    // the other family.
+    // getaddrinfo does not say whether there are addresses of the other family.
     if ((await atOnce(init, 0)).length === 0) throw error;
     throw new AddrError("no suitable address found", hostname);
   }

@@ -10,6 +10,8 @@ import { type DnsScript, DnsServer } from "./dns_server.ts";
 const script: DnsScript = {
   "both.test AAAA": ["2001:db8::1"],
   "both.test A": ["192.0.2.1"],
+  "four.test AAAA": [],
+  "four.test A": ["192.0.2.1"],
   "empty.test AAAA": [],
   "empty.test A": [],
   "broken.test AAAA": "SERVFAIL",
@@ -107,6 +109,8 @@ if (import.meta.main) {
     both: await look("both.test", { enough: 2 }),
     four: await look("both.test", { family: 4 }),
     six: await look("both.test", { family: 6 }),
+    otherSix: await look("four.test", { family: 6 }),
+    emptySix: await look("empty.test", { family: 6 }),
     nosuch: await look("nosuch.test"),
     gone: await look("gone.test", { family: 4 }),
     empty: await look("empty.test"),
