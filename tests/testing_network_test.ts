@@ -561,6 +561,12 @@ Deno.test(
         ["10.0.0.1:80", "connected", 100],
       ]);
     }
+    const answers = net.log.filter(({ event }) => event === "answer");
+    assertEquals(answers.map(({ ms, detail }) => [ms, detail]), [
+      [300, "10.0.0.1"],
+      [300, "::1"],
+      [400, "10.0.0.1"],
+    ]);
     const failures: [string, string][] = [
       ["never.test", "dial tcp: lookup never.test: i/o timeout"],
       [
