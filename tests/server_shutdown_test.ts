@@ -889,20 +889,34 @@ Deno.test("serve() closes a connection whose subclass fails to", {
 }, async (t) => {
   const cause = new Error("the log's disk is full");
   for (const [name, fail] of Object.entries(FAILURES)) {
+    class Logged extends Conn {
+      override close(): Promise<void> {
+        return fail(cause);
+      }
+    }
+    class LoggedListener extends Listener {
+      constructor() {
+        super(Deno.listen({ hostname: "127.0.0.1", port: 0 }));
+      }
+      override async accept(): Promise<Conn> {
+        return new Logged(await super.accept());
+      }
+    }
+    await t.step(`${name}, after its handler`, async () => {
+      const told = Promise.withResolvers<unknown>();
+      const server = serve(new LoggedListener(), () => {}, {
+        onError: told.resolve,
+      });
+      const client = await connect(server);
+      assertEquals(await textOf(client), "");
+      client.close();
+      assertStrictEquals(await told.promise, cause);
+      assertEquals(counts(await server.close()), [0, 0, 0]);
+      await server.finished;
+    });
     await t.step(`${name}, by force, and one too many`, async () => {
-      class Logged extends Conn {
-        override close(): Promise<void> {
-          return fail(cause);
-        }
-      }
-      class LoggedListener extends Listener {
-        override async accept(): Promise<Conn> {
-          return new Logged(await super.accept());
-        }
-      }
       const failures: unknown[] = [];
-      const inner = Deno.listen({ hostname: "127.0.0.1", port: 0 });
-      const server = serve(new LoggedListener(inner), echo, {
+      const server = serve(new LoggedListener(), echo, {
         maxConnectionsPerHost: 1,
         onError: (error) => void failures.push(error),
       });
