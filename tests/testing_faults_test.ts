@@ -794,8 +794,14 @@ Deno.test("a fault's address may be written in any form", async (t) => {
     inMemory(async ({ net }) => {
       for (const path of ["/run/a.sock", "@a", "0::1"]) {
         await using listener = await net.listen("unix", path);
-        net.fault(listener.addr, { connect: "refuse" });
-        assertEquals(await outcome(net.dial("unix", path)), "ECONNREFUSED");
+        const spellings = path === "0::1"
+          ? [listener.addr] // as text it is an IP address
+          : [listener.addr, path];
+        for (const address of spellings) {
+          net.fault(address, { connect: "refuse" });
+          assertEquals(await outcome(net.dial("unix", path)), "ECONNREFUSED");
+          net.fault(address, null);
+        }
       }
     }),
   );
