@@ -820,15 +820,24 @@ Deno.test("Conn.closeWrite() that the platform does not finish times out", async
   conn.close();
 });
 
-Deno.test("Conn.close() during a write waits for nothing, and starts nothing", async () => {
-  const { inner, conn } = setUp();
-  const writing = opError(conn.write(bytes("x")));
-  await turn();
-  const behind = opError(conn.write(bytes("y")));
-  conn.close();
-  assert(isClosed(await writing) && isClosed(await behind));
-  await inner.failWrite(new Deno.errors.Interrupted("operation canceled"));
-  assertEquals([inner.writeSizes.length, inner.closes], [1, 1]);
+Deno.test("Conn.close() during a write waits for nothing, and starts nothing", async (t) => {
+  const canceled = new Deno.errors.Interrupted("operation canceled");
+  const ends: Record<string, (inner: InnerConn) => Promise<unknown>> = {
+    "the operation fails": (inner) => inner.failWrite(canceled),
+    "a part of it is out": (inner) => inner.take(1),
+  };
+  for (const [name, end] of Object.entries(ends)) {
+    await t.step(name, async () => {
+      const { inner, conn } = setUp();
+      const writing = opError(conn.write(bytes("xx")));
+      await turn();
+      const behind = opError(conn.write(bytes("y")));
+      conn.close();
+      assert(isClosed(await writing) && isClosed(await behind));
+      await end(inner);
+      assertEquals([inner.writeSizes.length, inner.closes], [1, 1]);
+    });
+  }
 });
 
 Deno.test("Conn.closeWrite() fails with the first write's error, not a later one's", async () => {
