@@ -388,6 +388,10 @@ Deno.test("dial() names the flag if nothing is granted", async (t) => {
   await checkUnasked(t, "--deny-net", [
     ["a name", name, denied("native", "localhost:PORT", forbidden)],
     ["a literal", literal, denied("race", "127.0.0.1:PORT", forbidden)],
+    ["a nameServer", { ...resolved, resolve: "dns 127.0.0.1" }, {
+      error: `dial tcp: lookup db.test on 127.0.0.1:53: ${forbidden}`,
+      cause: "NotCapable",
+    }],
     ["an abstract socket", { ...socket, address: "@nosuch" }, {
       ...denied("race", "@nosuch"),
       error: `dial unix @nosuch: ${forbidden}`,
