@@ -393,6 +393,17 @@ Deno.test("copyBidirectional() closes one on an abort even if the other cannot b
   assertEquals(b.closes, 1);
 });
 
+Deno.test("copy() asks nothing of a Deno.Conn that is closed", async () => {
+  const { inner, conn } = setUp();
+  const reading = failure(conn.read(new Uint8Array(1)));
+  conn.close();
+  for (const copying of [copy(conn, setUp().conn), copy(setUp().conn, conn)]) {
+    assert(isClosed(await failure(copying)));
+  }
+  assert(isClosed(await reading));
+  assertEquals([inner.refs, inner.readSizes.length, inner.closes], [[], 1, 1]);
+});
+
 Deno.test("copy() ends at an abort", { timeout: STUCK_MS }, async (t) => {
   await t.step("aborted before: it touches nothing", async () => {
     const { client, a, b, closeAll } = await proxied();
