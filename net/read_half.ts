@@ -219,7 +219,6 @@ export class ReadHalf implements Half {
     const cut = error instanceof Deno.errors.UnexpectedEof;
     if (cut && untoldLoss !== null) error = untoldLoss;
     this.#wire.readFailed(error);
-    if (this.#wire.closed) return;
     this.#failure = { error };
     this.#serve();
   }
