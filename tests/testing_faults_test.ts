@@ -8,7 +8,7 @@ import {
 } from "@std/assert";
 import { DialError } from "../dialer.ts";
 import { serve } from "../handler.ts";
-import { UnixAddr } from "../net/addr.ts";
+import { TcpAddr, UnixAddr } from "../net/addr.ts";
 import type { Conn } from "../net/conn.ts";
 import { AddrError, isTimeout, OpError } from "../net/errors.ts";
 import {
@@ -827,8 +827,10 @@ Deno.test("fault() refuses what is no fault", () => {
     const set = () => net.fault(ADDRESS, fault as Fault);
     assertThrows(set, TypeError, "no such fault", Deno.inspect(fault));
   }
-  for (const address of ["db.test:80", "10.0.0.1:x", "nowhere"]) {
-    assertThrows(() => net.fault(address, null), AddrError, undefined, address);
+  const named = new TcpAddr("db.test", 80);
+  for (const address of ["db.test:80", named, "10.0.0.1:x", "nowhere"]) {
+    const set = () => net.fault(address, null);
+    assertThrows(set, AddrError, undefined, Deno.inspect(address));
   }
   const unnamed = new UnixAddr("");
   assertThrows(() => net.fault(unnamed, null), AddrError, "no address");
