@@ -280,6 +280,7 @@ const NO_HOSTS: { [why: string]: string[] } = {
   "a zone on a name": ["localhost%lo"],
   "a colon, but not IPv6": ["::g", "1:2", ":::"],
   "punctuation": ["a/b", "a\\b", "a?b", "a#b", "a@b", "*", "a,b", "a;b", "a=b"],
+  "punctuation in another script's name": ["bücher/a", "a@bücher", "bücher:1"],
   "fullwidth punctuation": ["ａ／ｂ", "a％b", "a＠b", "a，b", "＊.test"],
   "what has punctuation in ASCII": ["⑴.test", "℀.test"],
   "control characters": ["a\0b", "a\x7fb", "\x1b"],
