@@ -323,7 +323,6 @@ export class MemoryConn implements Deno.Conn {
     this.#arrival.clear();
     this.#resetArrival.clear();
     this.#inbox = [];
-    this.#unread = 0;
     for (const { reject } of [...this.#reads, ...this.#writes]) {
       reject(interrupted());
     }
