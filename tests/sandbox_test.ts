@@ -456,7 +456,7 @@ Deno.test("systemResolver() asks about a name that no grant can name if all is g
         await Array.fromAsync(systemResolver("b\u00fccher.invalid", { signal }))
           .catch((error) => console.log(error.message));
         `,
-        { flags: ["--no-prompt", ...flags] },
+        { flags },
       );
       assertMatch(stdout.trim(), reason);
     });
