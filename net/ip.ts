@@ -21,13 +21,19 @@ export interface Ip {
 const OCTET = "(?:25[0-5]|2[0-4]\\d|1\\d\\d|[1-9]?\\d)";
 const IPV4 = new RegExp(`^${OCTET}(?:\\.${OCTET}){3}$`);
 
+/**
+ * What no zone contains: a second `%`, and what no interface's name can have. A
+ * line end would begin a header of its own in a request to a proxy.
+ */
+const NO_ZONE = /[%\s\p{C}]/u;
+
 /** Reads an IP literal; `null` if `text` is none. */
 export function parseIp(text: string): Ip | null {
   if (IPV4.test(text)) return { family: 4, text, zone: "" };
   if (!text.includes(":")) return null;
   const percent = text.indexOf("%");
   const zone = percent < 0 ? "" : text.slice(percent + 1);
-  if (zone.includes("%")) return null;
+  if (NO_ZONE.test(zone)) return null;
   const groups = parseGroups(percent < 0 ? text : text.slice(0, percent));
   if (groups === null) return null;
   if (groups.slice(0, 6).join() === "0,0,0,0,0,65535") {

@@ -410,6 +410,8 @@ const NO_IPS: { [why: string]: string[] } = {
   "a prefix length": ["::1/128", "10.0.0.0/8"],
   "a zone on IPv4": ["127.0.0.1%lo", "::ffff:127.0.0.1%lo", "::ffff:1.2.3.4%"],
   "two zones": ["::1%lo%eth0", "::1%%"],
+  "space in a zone": ["::1% ", "fe80::1%a b", "::1%lo\r\nX: y", "::1%\u2028"],
+  "control characters in a zone": ["::1%\0", "fe80::1%\x1b[2J", "::1%\u202e"],
   "digits from other scripts": ["１２７.0.0.1", "127.0.0.١", "::１"],
   "other full stops": ["127。0。0。1", "127．0．0．1"],
 };

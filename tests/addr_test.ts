@@ -276,6 +276,7 @@ const NO_HOSTS: { [why: string]: string[] } = {
   "with characters that IDNA drops": ["127\u00AD.1", "127.\u200B1"],
   "space": [" ", "a b", " localhost", "localhost\n", "a\tb"],
   "two zones": ["::1%lo%eth0"],
+  "a line of its own in a zone": ["::1%\r\nX: y", "fe80::1%lo\nX: y"],
   "a zone on IPv4": ["127.0.0.1%lo", "::ffff:127.0.0.1%lo"],
   "a zone on a name": ["localhost%lo"],
   "a colon, but not IPv6": ["::g", "1:2", ":::"],
