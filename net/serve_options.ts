@@ -89,6 +89,7 @@ export function printError(error: unknown, conn?: Conn): void {
   // A unix peer has no name: say which server it is.
   const whom = conn &&
     printable(String(conn.remoteAddr) || `${conn.localAddr}`);
-  if (conn) console.error(`switchboard: serving ${whom}:`, error);
+  // Not in the first text: there a peer's `%c` would swallow the error.
+  if (conn) console.error("switchboard: serving", `${whom}:`, error);
   else console.error("switchboard: the listener broke:", error);
 }
