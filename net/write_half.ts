@@ -125,8 +125,8 @@ export class WriteHalf implements Half {
   /** What is under way, in the pool's memory or a caller's. */
   #piece: Uint8Array | null = null;
   #memory: Uint8Array<ArrayBuffer> | null = null;
-  /** More than a piece is under way in place: to abandon it is to close. */
-  #inPlace = false;
+  /** Its size, whatever its owner does to it; more than PIECE goes in place. */
+  #size = 0;
   /** How much may go out at once: little until a TLS handshake is over. */
   #most: number;
   /** Socket options that have to wait until no operation is under way. */
@@ -236,7 +236,6 @@ export class WriteHalf implements Half {
     if (job.owned || (rest > PIECE && most > PIECE)) {
       const size = Math.min(rest, most);
       job.taken = job.done + size;
-      this.#inPlace = size > PIECE;
       this.#write(partOf(job.bytes, job.done, job.taken));
     } else {
       this.#write(this.#gather(job));
@@ -253,6 +252,7 @@ export class WriteHalf implements Half {
 
   #write(piece: Uint8Array): void {
     this.#piece = piece;
+    this.#size = piece.length;
     try {
       this.#wire.inner.write(piece).then(this.#onWritten, this.#onFailure);
     } catch (error) {
@@ -286,16 +286,15 @@ export class WriteHalf implements Half {
   }
 
   #written(n: number): void {
-    const piece = this.#piece!;
     this.#most = IN_PLACE;
     if (!this.#wire.closed) {
-      if (!isCount(n, piece.length)) return this.#failed(badCount("write", n));
+      if (!isCount(n, this.#size)) return this.#failed(badCount("write", n));
       this.#wire.sent();
       // A job that settles may add the next one, or close the connection.
       this.#settle(n);
     }
-    if (n < piece.length && !this.#inPlace && !this.#wire.closed) {
-      this.#write(piece.subarray(n));
+    if (n < this.#size && this.#size <= PIECE && !this.#wire.closed) {
+      this.#write(this.#piece!.subarray(n));
     } else this.#idle();
   }
 
@@ -303,7 +302,8 @@ export class WriteHalf implements Half {
   #idle(): void {
     if (this.#memory) giveMemory(this.#memory);
     this.#memory = this.#piece = null;
-    this.#pending = this.#inPlace = false;
+    this.#pending = false;
+    this.#size = 0;
     if (this.#deferred !== null) this.#setDeferred(this.#deferred);
     if (!this.#pending) this.#next(); // a setter may have led to a write
   }
@@ -368,7 +368,7 @@ export class WriteHalf implements Half {
       if (job.abandoned) continue;
       giveUp(job, this.#timeout(job.bytes ? "write" : "close", job.done));
     }
-    if (this.#inPlace) discard(this.#wire);
+    if (this.#size > PIECE) discard(this.#wire);
   }
 }
 

@@ -654,6 +654,28 @@ Deno.test("Conn.write() of a transferred array fails, and no other write does", 
   assert(second instanceof TypeError, `${second}`);
 });
 
+Deno.test("Conn.write() of an array that is transferred on its way", async (t) => {
+  await t.step("all of it is out", async () => {
+    const { inner, conn } = setUp();
+    const p = new Uint8Array(3 * PIECE);
+    const written = conn.write(p);
+    structuredClone(p, { transfer: [p.buffer] });
+    inner.writes.shift()!.resolve(3 * PIECE);
+    assertEquals(await written, 3 * PIECE);
+  });
+  await t.step("there is a rest", async () => {
+    const { inner, conn } = setUp();
+    const p = new Uint8Array(3 * PIECE);
+    const failed = failure(conn.write(p));
+    const next = conn.write(bytes("b"));
+    structuredClone(p, { transfer: [p.buffer] });
+    inner.writes.shift()!.resolve(PIECE);
+    assertInstanceOf(await failed, TypeError);
+    assertEquals(await inner.take(), bytes("b"));
+    assertEquals(await next, 1);
+  });
+});
+
 Deno.test("Conn.write() survives a Deno.Conn that throws instead of rejecting", async () => {
   const { inner, conn } = setUp();
   const cause = new Error("odd");
