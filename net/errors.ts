@@ -303,7 +303,7 @@ export class UnknownNetworkError extends Error {
    * @param network The name that was given; case counts.
    */
   constructor(network = "") {
-    super(`unknown network ${network}`);
+    super(printable(`unknown network ${network}`));
   }
 }
 

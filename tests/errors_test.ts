@@ -500,6 +500,19 @@ Deno.test("every error class can be constructed without arguments", async (t) =>
   }
 });
 
+Deno.test("no error prints a control character of what it was given", () => {
+  const odd = "\x1b[2J\nx";
+  const errors = [
+    new AddrError("no port", odd),
+    new DnsError({ hostname: odd, notFound: true }),
+    new UnknownNetworkError(odd),
+    new OpError({ network: odd, reason: odd }),
+  ];
+  for (const { message } of errors) {
+    assert(message.includes("\\x1b[2J\\x0ax") && !/\p{Cc}/u.test(message));
+  }
+});
+
 const LOOKUPS: {
   [text: string]: [
     init: ConstructorParameters<typeof DnsError>[0],
