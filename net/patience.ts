@@ -20,13 +20,16 @@ const CONNECTIONS_PER_TURN = 32;
 
 /** All peers whose time is running. */
 const patient = new Set<Patience>();
-/** Those whose timer fired late, and how many more turns they get. */
+/** Those whose timer fired late, in order, and the turn that is their last. */
 const late = new Map<Patience, number>();
+/** How many turns there were while somebody was late. */
+let turns = 0;
 /** The next turn, while somebody is late; one at a time serves all of them. */
 const turn = new Alarm(systemClock, () => {
-  for (const [patience, turns] of late) {
-    if (turns > 0) late.set(patience, turns - 1);
-    else patience.end();
+  turns++;
+  for (const [patience, last] of late) {
+    if (last > turns) break; // whoever came later has about as many
+    patience.end();
   }
   if (late.size > 0) turn.setIn(0);
 }, false);
@@ -79,6 +82,7 @@ export class Patience {
   #ring(due: number): void {
     if (this.#clock.monotonic() <= due) return this.end();
     if (turn.at === Infinity) turn.setIn(0);
-    late.set(this, 1 + Math.ceil(patient.size / CONNECTIONS_PER_TURN));
+    const more = 2 + Math.ceil(patient.size / CONNECTIONS_PER_TURN);
+    late.set(this, turns + more);
   }
 }
