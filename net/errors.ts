@@ -338,12 +338,15 @@ function wordsOf(cause: unknown): string {
 
 /**
  * Text that may come from a peer, such as its unix name, as a log can print it:
- * a control character would begin a line of its own, or command the terminal.
+ * a control character would begin a line of its own, or command the terminal;
+ * one that turns the direction of writing would show the rest of it reversed.
  */
 export function printable(text: string): string {
-  return text.replace(/\p{Cc}/gu, (c) => {
-    const hex = c.charCodeAt(0).toString(16).padStart(2, "0");
-    return `\\x${hex}`;
+  return text.replace(/[\p{Cc}\p{Zl}\p{Zp}\p{Bidi_Control}]/gu, (c) => {
+    const hex = c.charCodeAt(0).toString(16);
+    return hex.length > 2
+      ? `\\u${hex.padStart(4, "0")}`
+      : `\\x${hex.padStart(2, "0")}`;
   });
 }
 
