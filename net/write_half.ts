@@ -237,9 +237,7 @@ export class WriteHalf implements Half {
       const size = Math.min(rest, most);
       job.taken = job.done + size;
       this.#write(partOf(job.bytes, job.done, job.taken));
-    } else {
-      this.#write(this.#gather(job));
-    }
+    } else this.#write(this.#gather(job));
   }
 
   /** An odd Deno.Conn may throw here, or return nothing. */
@@ -287,13 +285,15 @@ export class WriteHalf implements Half {
 
   #written(n: number): void {
     this.#most = IN_PLACE;
+    // An odd Deno.Conn may transfer our memory: there is no rest to send then.
+    const size = this.#size > PIECE ? this.#size : this.#piece!.length;
     if (!this.#wire.closed) {
-      if (!isCount(n, this.#size)) return this.#failed(badCount("write", n));
+      if (!isCount(n, size)) return this.#failed(badCount("write", n));
       this.#wire.sent();
       // A job that settles may add the next one, or close the connection.
       this.#settle(n);
     }
-    if (n < this.#size && this.#size <= PIECE && !this.#wire.closed) {
+    if (n < size && size <= PIECE && !this.#wire.closed) {
       this.#write(this.#piece!.subarray(n));
     } else this.#idle();
   }

@@ -4,6 +4,7 @@ import {
   assertInstanceOf,
   assertNotStrictEquals,
   assertStrictEquals,
+  assertStringIncludes,
   assertThrows,
 } from "@std/assert";
 import { Conn, writerOf } from "../net/conn.ts";
@@ -673,6 +674,17 @@ Deno.test("Conn.write() of an array that is transferred on its way", async (t) =
     assertInstanceOf(await failed, TypeError);
     assertEquals(await inner.take(), bytes("b"));
     assertEquals(await next, 1);
+  });
+  await t.step("by a Deno.Conn that should have left it alone", async () => {
+    const { inner, conn } = setUp();
+    for (const n of [1, 2]) {
+      const failed = opError(conn.write(bytes("xx")));
+      await turn();
+      const { p, resolve } = inner.writes.shift()!;
+      structuredClone(p, { transfer: [p.buffer as ArrayBuffer] });
+      resolve(n);
+      assertStringIncludes((await failed).message, `write() gave ${n}`);
+    }
   });
 });
 
