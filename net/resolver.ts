@@ -123,7 +123,10 @@ export async function* systemAddresses(
       throw error;
     }
     // getaddrinfo does not say whether there are addresses of the other family.
-    if ((await atOnce(init, 0)).length === 0) throw error;
+    // If there are some of this one, it had run out of something.
+    const found = await atOnce(init, 0);
+    const wanted = (text: string) => parseIp(text)?.family === family;
+    if (found.length === 0 || found.some(wanted)) throw error;
     throw new AddrError("no suitable address found", hostname);
   }
 }
