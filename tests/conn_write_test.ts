@@ -839,10 +839,14 @@ Deno.test("Conn.closeWrite() that fails rejects, and can be tried again", async 
 
 Deno.test("Conn.closeWrite() that the platform does not finish times out", async () => {
   const { inner, conn, clock } = setUp();
+  const large = conn.write(new Uint8Array(2 * PIECE)); // in place
+  inner.writes.shift()!.resolve(2 * PIECE);
+  await large;
   conn.setWriteDeadline(clock.now() + 10);
   const error = opError(conn.closeWrite()); // TLS: the peer reads nothing
   await clock.advance(10);
   assert(isTimeout(await error));
+  assertEquals(inner.closes, 0, "that was over");
   conn.setWriteDeadline(null);
   // FIN still goes out, so nothing can be written after it.
   assertEquals((await opError(conn.write(bytes("x")))).code, "EPIPE");

@@ -501,7 +501,7 @@ Deno.test("every error class can be constructed without arguments", async (t) =>
 });
 
 Deno.test("no error prints a control character of what it was given", () => {
-  const odd = "\x1b[2J\nx\u202e\u2028\u061c";
+  const odd = "\x1b[2J\nx\u202e\u2028\u2029\u061c";
   const errors = [
     new AddrError("no port", odd),
     new DnsError({ hostname: odd, notFound: true }),
@@ -509,7 +509,7 @@ Deno.test("no error prints a control character of what it was given", () => {
     new OpError({ network: odd, reason: odd }),
   ];
   for (const { message } of errors) {
-    const shown = "\\x1b[2J\\x0ax\\u202e\\u2028\\u061c";
+    const shown = "\\x1b[2J\\x0ax\\u202e\\u2028\\u2029\\u061c";
     assert(message.includes(shown), message);
     assert(!message.includes("\x1b") && !message.includes("\n"));
   }

@@ -580,10 +580,10 @@ Deno.test("the page's onError reports what is unusual, and no more", async (t) =
   const { onError } = await recipe("operating", "options");
   const printed: unknown[] = [];
   const { error: print } = console;
-  const says = (error: unknown) => {
+  const says = (error: unknown, conn?: Conn) => {
     console.error = (...args: unknown[]) => printed.push(args.at(-1));
     try {
-      onError(error);
+      onError(error, conn);
     } finally {
       console.error = print;
     }
@@ -600,14 +600,15 @@ Deno.test("the page's onError reports what is unusual, and no more", async (t) =
       assertEquals(says(failed(op, new ClosedError())), false);
       assertEquals(says(failed(op, new DeadlineExceededError())), false);
     }
+    const tooMany = new OpError({ op: "accept", reason: "too many" });
+    assertEquals(says(tooMany, {} as Conn), false);
   });
-  await t.step("but a backend that is down, a limit, a bug", async () => {
+  await t.step("but a backend or a listener that is down, a bug", async () => {
     const refused = await dial("tcp", "127.0.0.1:1").catch((error) => error);
     const late = await dial("tcp", "127.0.0.1:1", { timeout: 0 })
       .catch((error) => error);
     for (const error of [refused, late]) assert(says(error));
     assert(says(failed("dial", errno("ECONNRESET"))));
-    assert(says(new OpError({ op: "accept", reason: "too many" })));
     assert(says(failed("accept", errno("EMFILE"))));
     assert(says(new TypeError("a bug")));
   });

@@ -573,6 +573,12 @@ Deno.test("systemResolver() names the host of a failed lookup (needs cc)", {
     ],
     ["EAI_FAIL", 6, ["FAIL=-4"], failed],
     ["EAI_FAIL, for a moment", 4, ["FAIL=-4", "ONCE=1"], failed],
+    [
+      "EAI_AGAIN, for a moment",
+      6,
+      ["FAIL=-3", "ONCE=1"],
+      "lookup db.test: temporary failure in name resolution",
+    ],
   ];
   for (const [name, family, variables, said] of cases) {
     await t.step(name, async () => {
