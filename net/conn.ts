@@ -304,10 +304,10 @@ export class Conn
    * The writing half as a stream. Closing it does what {@linkcode closeWrite}
    * does; aborting it closes the connection, unless it is closed or has failed.
    * When the connection closes, a pipe from another one's {@linkcode readable}
-   * ends. Deadlines apply. Chunks (at run time, any buffers or views) wait for
-   * their turn in the stream: await the last one before a handler returns.
-   * Otherwise, as with {@linkcode write}, calls on it or its writer need not be
-   * awaited.
+   * ends. Deadlines apply. Chunks (at run time, ArrayBuffers and all views)
+   * wait for their turn in the stream: await the last one before a handler
+   * returns. Otherwise, as with {@linkcode write}, calls on it or its writer
+   * need not be awaited.
    */
   get writable(): WritableStream<Uint8Array> {
     return this.#writable ??= writableOf(this, this.#wire);

@@ -28,7 +28,7 @@ let turns = 0;
 const turn = new Alarm(systemClock, () => {
   turns++;
   for (const [patience, last] of late) {
-    if (last > turns) break; // whoever came later has about as many
+    if (last > turns) break; // whoever came later waits for those before
     patience.end();
   }
   if (late.size > 0) turn.setIn(0);

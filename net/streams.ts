@@ -211,7 +211,7 @@ export function writableOf(
   return unawaited(stream, over, "close", "abort");
 }
 
-/** Any buffer or view, as the platform's own streams take them at run time. */
+/** An ArrayBuffer or any view: the platform's own streams take them, too. */
 function bytesOf(chunk: Uint8Array | BufferSource): Uint8Array {
   if (chunk instanceof Uint8Array) return chunk;
   if (chunk instanceof ArrayBuffer) return new Uint8Array(chunk);
