@@ -196,6 +196,21 @@ Deno.test("dial() checks each address under --deny-net", async (t) => {
         cause: "NotCapable",
       },
     ],
+    [
+      "a name whose address is a wildcard",
+      { ...resolved, resolve: ["0.0.0.0"] },
+      connected("race", "0.0.0.0:PORT"),
+    ],
+  ]);
+  await check(t, "--allow-net --deny-net=127.0.0.1,0.0.0.0", [
+    [
+      "a name whose address is a wildcard, denied as well",
+      { ...resolved, resolve: ["0.0.0.0"] },
+      {
+        ...denied("race", "0.0.0.0:PORT"),
+        error: `dial tcp 0.0.0.0:PORT: ${forbidden}`,
+      },
+    ],
   ]);
   await check(t, "--allow-net --deny-net=localhost", [
     ["a literal", literal, connected("race")],
