@@ -125,8 +125,8 @@ export class WriteHalf implements Half {
   /** What is under way, in the pool's memory or a caller's. */
   #piece: Uint8Array | null = null;
   #memory: Uint8Array<ArrayBuffer> | null = null;
-  /** Its size, whatever its owner does to it; more than PIECE goes in place. */
-  #size = 0;
+  /** Its size if it is more than PIECE, in place: to abandon it is to close. */
+  #inPlace = 0;
   /** How much may go out at once: little until a TLS handshake is over. */
   #most: number;
   /** Socket options that have to wait until no operation is under way. */
@@ -236,6 +236,7 @@ export class WriteHalf implements Half {
     if (job.owned || (rest > PIECE && most > PIECE)) {
       const size = Math.min(rest, most);
       job.taken = job.done + size;
+      this.#inPlace = size > PIECE ? size : 0;
       this.#write(partOf(job.bytes, job.done, job.taken));
     } else this.#write(this.#gather(job));
   }
@@ -250,7 +251,6 @@ export class WriteHalf implements Half {
 
   #write(piece: Uint8Array): void {
     this.#piece = piece;
-    this.#size = piece.length;
     try {
       this.#wire.inner.write(piece).then(this.#onWritten, this.#onFailure);
     } catch (error) {
@@ -285,15 +285,15 @@ export class WriteHalf implements Half {
 
   #written(n: number): void {
     this.#most = IN_PLACE;
-    // An odd Deno.Conn may transfer our memory: there is no rest to send then.
-    const size = this.#size > PIECE ? this.#size : this.#piece!.length;
+    // What is in place may have been transferred: it has no length then.
+    const size = this.#inPlace || this.#piece!.length;
     if (!this.#wire.closed) {
       if (!isCount(n, size)) return this.#failed(badCount("write", n));
       this.#wire.sent();
       // A job that settles may add the next one, or close the connection.
       this.#settle(n);
     }
-    if (n < size && size <= PIECE && !this.#wire.closed) {
+    if (n < size && !this.#inPlace && !this.#wire.closed) {
       this.#write(this.#piece!.subarray(n));
     } else this.#idle();
   }
@@ -303,7 +303,7 @@ export class WriteHalf implements Half {
     if (this.#memory) giveMemory(this.#memory);
     this.#memory = this.#piece = null;
     this.#pending = false;
-    this.#size = 0;
+    this.#inPlace = 0;
     if (this.#deferred !== null) this.#setDeferred(this.#deferred);
     if (!this.#pending) this.#next(); // a setter may have led to a write
   }
@@ -368,7 +368,7 @@ export class WriteHalf implements Half {
       if (job.abandoned) continue;
       giveUp(job, this.#timeout(job.bytes ? "write" : "close", job.done));
     }
-    if (this.#size > PIECE) discard(this.#wire);
+    if (this.#inPlace) discard(this.#wire);
   }
 }
 
