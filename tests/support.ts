@@ -86,14 +86,33 @@ export async function pair(): Promise<[client: Conn, server: Conn]> {
   return await Promise.all([connect(listener), listener.accept()]);
 }
 
-/** A client that resets (SO_LINGER 0) before anybody has accepted it. */
+/**
+ * A client that resets (SO_LINGER 0) before anybody has accepted it. While
+ * another test starts a child, the child's copy of the descriptor holds the
+ * reset back; both sockets go from the kernel's table as it comes in.
+ */
 export async function reset({ addr }: { addr: Deno.Addr }): Promise<void> {
   const { hostname: host, port } = addr as Deno.NetAddr;
   const socket = nodeConnect({ host, port });
   await once(socket, "connect");
+  const ports = [socket.localPort!, port];
   const closed = once(socket, "close");
   socket.resetAndDestroy();
   await closed;
+  while (Deno.build.os === "linux" && await hasSocket(ports));
+}
+
+/** Whether Linux has an IPv4 socket with these two ports, either way. */
+async function hasSocket(ports: number[]): Promise<boolean> {
+  const ends = ports.map((port) =>
+    `:${port.toString(16).toUpperCase().padStart(4, "0")} `
+  );
+  // To read it here, Deno asks for all permissions.
+  const cat = new Deno.Command("cat", { args: ["/proc/net/tcp"] });
+  const table = new TextDecoder().decode((await cat.output()).stdout);
+  return table.split("\n").some((line) =>
+    ends.every((end) => line.includes(end))
+  );
 }
 
 /** A listener whose queue is full: on loopback, the next connect hangs. */
