@@ -15,7 +15,15 @@ import { dial } from "../dialer.ts";
 import { listen } from "../listener.ts";
 import { Conn } from "../net/conn.ts";
 import { OpError } from "../net/errors.ts";
-import { bytes, pair, runChild, textOf, turn, unhandledIn } from "./support.ts";
+import {
+  bytes,
+  pair,
+  resetSocket,
+  runChild,
+  textOf,
+  turn,
+  unhandledIn,
+} from "./support.ts";
 import {
   assertClosed,
   failure,
@@ -277,9 +285,7 @@ Deno.test("read() after a reset gives the data first, then ECONNRESET, then EOF"
   await new Promise((resolve) => socket.write("data before", resolve));
   const p = new Uint8Array(4);
   assertEquals(await conn.read(p), 4); // all has arrived; 7 are unread
-  const closed = new Promise((resolve) => socket.once("close", resolve));
-  socket.resetAndDestroy();
-  await closed;
+  await resetSocket(socket);
   let got = text(p);
   let error: unknown;
   while (error === undefined) {

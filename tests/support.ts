@@ -6,7 +6,7 @@
  */
 
 import { once } from "node:events";
-import { connect as nodeConnect } from "node:net";
+import { connect as nodeConnect, type Socket } from "node:net";
 import { setImmediate } from "node:timers";
 import { listen } from "../listener.ts";
 import { Conn } from "../net/conn.ts";
@@ -86,16 +86,21 @@ export async function pair(): Promise<[client: Conn, server: Conn]> {
   return await Promise.all([connect(listener), listener.accept()]);
 }
 
-/**
- * A client that resets (SO_LINGER 0) before anybody has accepted it. While
- * another test starts a child, the child's copy of the descriptor holds the
- * reset back; both sockets go from the kernel's table as it comes in.
- */
+/** A client that resets before anybody has accepted it. */
 export async function reset({ addr }: { addr: Deno.Addr }): Promise<void> {
   const { hostname: host, port } = addr as Deno.NetAddr;
   const socket = nodeConnect({ host, port });
   await once(socket, "connect");
-  const ports = [socket.localPort!, port];
+  await resetSocket(socket);
+}
+
+/**
+ * Resets (SO_LINGER 0); returns when the reset has come in. While another test
+ * starts a child, the child's copy of the descriptor holds the reset back: both
+ * ends go from the kernel's table as it comes in.
+ */
+export async function resetSocket(socket: Socket): Promise<void> {
+  const ports = [socket.localPort!, socket.remotePort!];
   const closed = once(socket, "close");
   socket.resetAndDestroy();
   await closed;

@@ -12,7 +12,7 @@ import { systemClock } from "../net/clock.ts";
 import { TcpAddr, toAddr, UnixAddr } from "../net/addr.ts";
 import { Cable } from "../testing/cable.ts";
 import { Fabric } from "../testing/fabric.ts";
-import { hasIpv6 } from "./support.ts";
+import { hasIpv6, reset, resetSocket } from "./support.ts";
 
 /** What both can do. */
 interface World {
@@ -52,14 +52,7 @@ const kernel: World = {
       ? Deno.connect({ hostname: addr.hostname, port: addr.port })
       : Deno.connect({ transport: "unix", path: (addr as Deno.UnixAddr).path });
   },
-  async resetInQueue({ addr }) {
-    const { hostname: host, port } = addr as Deno.NetAddr;
-    const socket = nodeConnect({ host, port });
-    await once(socket, "connect");
-    const closed = once(socket, "close");
-    socket.resetAndDestroy();
-    await closed;
-  },
+  resetInQueue: reset,
   async resettable() {
     const listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
     const socket = nodeConnect({
@@ -85,11 +78,7 @@ const kernel: World = {
         async fin() {
           await new Promise<void>((resolve) => socket.end(resolve));
         },
-        async reset() {
-          const closed = once(socket, "close");
-          socket.resetAndDestroy();
-          await closed;
-        },
+        reset: () => resetSocket(socket),
       },
     };
   },
