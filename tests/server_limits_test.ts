@@ -512,7 +512,7 @@ for (const [what, handlerOf] of Object.entries(ANSWERED)) {
     },
     async () => {
       const clock = new FakeClock(0);
-      const reply = new Uint8Array(1024 * 1024); // the kernel takes it at once
+      const reply = new Uint8Array(256 * 1024); // the kernel takes it at once
       const written = Promise.withResolvers<void>();
       const handler = handlerOf(async (conn) => {
         await conn.read(new Uint8Array(3));
