@@ -112,9 +112,7 @@ async function hasSocket(ports: number[]): Promise<boolean> {
   const ends = ports.map((port) =>
     `:${port.toString(16).toUpperCase().padStart(4, "0")} `
   );
-  // To read it here, Deno asks for all permissions.
-  const cat = new Deno.Command("cat", { args: ["/proc/net/tcp"] });
-  const table = new TextDecoder().decode((await cat.output()).stdout);
+  const table = await printed("cat /proc/net/tcp");
   return table.split("\n").some((line) =>
     ends.every((end) => line.includes(end))
   );
@@ -208,21 +206,29 @@ export async function preload(
   };
 }
 
+/** What a shell command prints, such as a setting that Deno does not tell. */
+async function printed(command: string): Promise<string> {
+  const sh = new Deno.Command("sh", { args: ["-c", command] });
+  return new TextDecoder().decode((await sh.output()).stdout).trim();
+}
+
 /**
  * A setting of the Linux kernel. To read it, Deno itself would need all
  * permissions.
  */
 export async function sysctl(name: string): Promise<number> {
-  const { stdout } = await new Deno.Command("cat", {
-    args: [`/proc/sys/${name}`],
-  }).output();
-  return Number(new TextDecoder().decode(stdout));
+  return Number(await printed(`cat /proc/sys/${name}`));
 }
 
-/** Whether so many clients fit in a listener's queue (4096 since Linux 5.4). */
+/**
+ * Whether so many clients fit in a listener's queue (4096 since Linux 5.4), and
+ * both their ends, beside other tests', in this process's descriptors.
+ */
 export async function canQueue(clients: number): Promise<boolean> {
-  return Deno.build.os === "linux" &&
-    await sysctl("net/core/somaxconn") >= clients;
+  if (Deno.build.os !== "linux") return false;
+  const limit = await printed("ulimit -Hn");
+  return await sysctl("net/core/somaxconn") >= clients &&
+    (limit === "unlimited" || Number(limit) >= 3 * clients);
 }
 
 /** Whether a child may have a network of its own, with nothing on it. */
