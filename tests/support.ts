@@ -226,9 +226,8 @@ export async function sysctl(name: string): Promise<number> {
  */
 export async function canQueue(clients: number): Promise<boolean> {
   if (Deno.build.os !== "linux") return false;
-  const limit = await printed("ulimit -Hn");
-  return await sysctl("net/core/somaxconn") >= clients &&
-    (limit === "unlimited" || Number(limit) >= 3 * clients);
+  const files = Number(await printed("ulimit -Hn")) || Infinity; // "unlimited"
+  return await sysctl("net/core/somaxconn") >= clients && files >= 3 * clients;
 }
 
 /** Whether a child may have a network of its own, with nothing on it. */
