@@ -203,7 +203,7 @@ export class Listener implements AsyncIterable<Conn>, AsyncDisposable {
     this.#inner.unref?.();
   }
 
-  /** {@linkcode close} */
+  /** Closes the listener, as `close()` does. */
   [Symbol.asyncDispose](): Promise<void> {
     return this.close();
   }

@@ -57,8 +57,9 @@ export function isNamed(error: unknown, name: string, field: string): boolean {
  * {@linkcode dnsResolver} (the system's resolver does not say).
  *
  * After a deadline a connection is as good as before, unless a write deadline
- * was set too late (see {@linkcode Conn.write}). With `code` ETIMEDOUT the
- * kernel has given up on the peer, and the connection is gone.
+ * was set too late (see {@linkcode Conn.prototype.write | Conn.write}). With
+ * `code` ETIMEDOUT the kernel has given up on the peer, and the connection is
+ * gone.
  *
  * @param error Anything that was thrown; its causes are looked at too.
  * @returns `true` if any of them is a timeout.

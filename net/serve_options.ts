@@ -61,7 +61,7 @@ export interface ServeOptions {
   onError?: (error: unknown, conn?: Conn) => void;
 }
 
-/** Options of {@linkcode Server.shutdown}. */
+/** Options of {@linkcode Server.prototype.shutdown | Server.shutdown}. */
 export interface ShutdownOptions {
   /**
    * Milliseconds until what is left is closed by force; `Infinity`: never.

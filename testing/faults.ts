@@ -9,8 +9,9 @@ import { AddrError } from "../net/errors.ts";
 import { parseIp } from "../net/ip.ts";
 
 /**
- * What is wrong with an address; see {@linkcode MemoryNetwork.fault}. What is
- * not named works.
+ * What is wrong with an address; see
+ * {@linkcode MemoryNetwork.prototype.fault | MemoryNetwork.fault}. What is not
+ * named works.
  */
 export interface Fault {
   /**

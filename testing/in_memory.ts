@@ -16,9 +16,9 @@ const LAST_ENTRIES = 20;
 /**
  * Turns `body`, which gets a network and a clock, into a test. If it succeeds,
  * the event loop turns once, and the test fails if anything is still open; see
- * {@linkcode MemoryNetwork.check}. If it fails, the test fails with its error,
- * whatever is left open, unless an `await using` server in it waits for a
- * client that is open.
+ * {@linkcode MemoryNetwork.prototype.check | MemoryNetwork.check}. If it fails,
+ * the test fails with its error, whatever is left open, unless an `await using`
+ * server in it waits for a client that is open.
  *
  * A body that waits for something that never comes fails, too: Deno says that a
  * "promise resolution is still pending". What was open then, and the end of the

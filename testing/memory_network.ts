@@ -50,8 +50,7 @@ export interface MemoryNetworkOptions {
  * {@linkcode FakeClock}, no real time. `listen` and `dial` are those of the
  * library, with the same classes; only what lies below them is replaced. Every
  * IP address is on this network; a connection comes from the address that it
- * goes to, as on loopback, or from where {@linkcode MemoryNetwork.connectFrom}
- * says.
+ * goes to, as on loopback, or from where `connectFrom()` says.
  *
  * {@linkcode inMemory} makes a test of it that fails if anything is left open.
  *
