@@ -230,7 +230,7 @@ export class Dialer {
    * @param options These override the dialer's defaults; an option that is
    * `undefined` counts as absent.
    * @returns An open connection. The caller closes it.
-   * @throws {OpError} As {@linkcode dial}.
+   * @throws As {@linkcode dial}.
    */
   async dial(
     network: Network,

@@ -41,7 +41,7 @@ export interface ListenerOptions {
   /**
    * Called for each error that the loop survives. Nothing is lost without it:
    * nobody can do anything about a peer, and a limit shows in clients that
-   * wait. If it throws, that is printed.
+   * wait. If it throws, or its promise rejects, that is printed.
    */
   onAcceptError?: (event: AcceptErrorEvent) => void;
   /** Time source, for tests. Default: the system's. */

@@ -140,7 +140,7 @@ export class Conn
    *
    * @param p Where to put the bytes.
    * @param options See {@linkcode IoOptions}.
-   * @returns How many bytes (> 0); `null` at EOF, and once a reset was told.
+   * @returns How many bytes (> 0); `null` at EOF, or after a reported reset.
    * @throws {OpError} With a cause of {@linkcode DeadlineExceededError},
    * {@linkcode ClosedError}, or the platform's error (ECONNRESET).
    * @throws {AbortSignal["reason"]} If `signal` aborts.
@@ -247,9 +247,9 @@ export class Conn
   }
 
   /**
-   * Sends FIN after everything that was written: the peer reads EOF. You can
-   * still read. Idempotent; later writes fail with EPIPE. Like
-   * {@linkcode write}, it need not be awaited.
+   * Sends FIN after all that was written, and settles when it is out: the peer
+   * reads EOF. You can still read. Idempotent; later writes fail with EPIPE.
+   * Like {@linkcode write}, it need not be awaited.
    *
    * @throws {OpError} If the connection is closed, a call has found it lost, or
    * the write deadline passes before FIN is out (held up by earlier writes, or

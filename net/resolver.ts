@@ -67,6 +67,9 @@ export type Resolver = (
  * If the sandbox does not grant the name, nothing is looked up, and the user is
  * not prompted.
  *
+ * @param hostname A name.
+ * @param options As of any {@linkcode Resolver}.
+ * @returns IP addresses, best first, in one batch or two.
  * @throws {DnsError} If there is no address; `notFound` if the system is sure
  * of that. A name server that fails or is silent is a "temporary failure in
  * name resolution"; getaddrinfo does not say which.
@@ -92,9 +95,9 @@ export type Resolver = (
  */
 export function systemResolver(
   hostname: string,
-  { family, signal }: { family?: 4 | 6; signal: AbortSignal },
+  options: { family?: 4 | 6; signal: AbortSignal },
 ): AsyncIterable<string[]> {
-  return systemAddresses(hostname, family ?? 0, signal);
+  return systemAddresses(hostname, options.family ?? 0, options.signal);
 }
 
 /**
