@@ -143,7 +143,7 @@ export interface DialOptions {
 export function dial(
   network: Network,
   address: string,
-  options: DialOptions = NO_OPTIONS,
+  options?: DialOptions,
 ): Promise<Conn> {
   try {
     check(network, address, options);
@@ -155,9 +155,6 @@ export function dial(
 
 /** RFC 8305, section 8: the recommended Connection Attempt Delay, in ms. */
 const DEFAULT_DELAY = 250;
-
-/** Options that need no check. */
-const NO_OPTIONS: DialOptions = Object.freeze({});
 
 /** How many hosts and ports a dialer remembers. */
 const REMEMBERED = 256;
@@ -318,17 +315,17 @@ const NAMES: Record<keyof DialOptions, true> = {
 };
 
 /** Checks all that can be checked without parsing the address. */
-function check(network: Network, address: string, options: DialOptions): void {
+function check(network: Network, address: string, options?: DialOptions): void {
   checkType("network", network, "string");
   checkType("address", address, "string");
-  if (options !== NO_OPTIONS) checkDialOptions(options);
+  if (options !== undefined) checkDialOptions(options);
 }
 
 /** Makes a dial that has not begun; everything has been checked. */
 function prepare(
   network: Network,
   address: string,
-  options: DialOptions,
+  options: DialOptions = {},
   prefer?: string,
 ): Dialing {
   return new Dialing(network, address, {
