@@ -53,20 +53,20 @@ export interface DialOptions {
    */
   signal?: AbortSignal;
   /**
-   * Milliseconds for the whole dial, resolving included; while the runtime asks
-   * the user for permission they stand still. With 0 or less, time is already
+   * Milliseconds for the whole dial, resolving included; the clock stops while
+   * the runtime asks the user for permission. With 0 or less, time is already
    * up; `Infinity` is no limit.
    *
    * @default {Infinity}
    */
   timeout?: number;
   /**
-   * Milliseconds for each address, more than 0. Less than a second and a round
-   * trip gives an address up after one lost packet: the kernel asks again after
-   * 1 s. It does not apply in trace mode "native", where the sandbox leaves the
-   * addresses to the runtime, so set `timeout`, too. With more than 128 dials
-   * in flight the runtime keeps some waiting although their answer is there
-   * (docs/operating.md).
+   * Milliseconds for each address, more than 0. With less than a second and a
+   * round trip, one lost packet is enough to give an address up: the kernel
+   * asks again after 1 s. It does not apply in trace mode "native", where the
+   * sandbox leaves the addresses to the runtime, so set `timeout`, too. With
+   * more than 128 dials in flight the runtime keeps some waiting although their
+   * answer is there (docs/operating.md).
    *
    * @default {Infinity}
    */

@@ -236,7 +236,7 @@ export interface DnsResolverOptions {
  * addresses. A question without an answer is asked again after 1 s, and given
  * up after 2; a name server that refuses by ICMP is not heard, and takes as
  * long. Deno itself answers for `localhost` and for names in /etc/hosts.
- * It refuses names such as `my_db` (the underscore is not the first) or `-db`.
+ * It refuses `-db`, and `my_db`: an underscore may only come first.
  *
  * Cancellation: after an abort it rejects with the signal's reason, at once,
  * and the questions are cancelled; nothing is left behind.

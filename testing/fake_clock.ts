@@ -120,7 +120,7 @@ export class FakeClock implements Clock {
    * @param callback What to call.
    * @param ms At most 2^31 - 1, the limit of the real `setTimeout()`.
    * @returns What `clearTimeout()` takes.
-   * @throws {RangeError} If `ms` is more, or not a number.
+   * @throws {RangeError} If `ms` is more than that, or NaN.
    */
   setTimeout(callback: () => void, ms: number): number {
     if (!(ms <= MAX_TIMEOUT)) throw new RangeError(`not a timeout: ${ms}`);
