@@ -28,6 +28,9 @@ export function checkOption(
 
 /** Refuses options that are no object: most likely a number, a timeout. */
 export function checkOptions(options: unknown): void {
+  if (options instanceof AbortSignal) {
+    throw new TypeError("a signal in place of options: pass { signal }");
+  }
   if (typeof options === "object" && options !== null) return;
   throw new TypeError(`options are not an object: ${options}`);
 }

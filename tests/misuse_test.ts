@@ -57,7 +57,7 @@ Deno.test("a controller instead of a signal is refused, and nothing is lost", as
   }
 });
 
-Deno.test("a number instead of options is refused, and nothing is opened or closed", async (t) => {
+Deno.test("a number or a signal instead of options is refused, and nothing is opened or closed", async (t) => {
   let slip: Record<string, never>;
   await using listener = await listen("tcp", "127.0.0.1:0");
   const address = String(listener.addr);
@@ -78,16 +78,18 @@ Deno.test("a number instead of options is refused, and nothing is opened or clos
     "MemoryNetwork.dial()": () => network.dial("tcp", "a:1", slip),
   };
   // Most likely a timeout: if ignored, there would be none, or the default.
-  for (const odd of [5_000, null]) {
+  const odds = new Map<unknown, string>([
+    [5_000, "options are not an object: 5000"],
+    [null, "options are not an object: null"],
+    [AbortSignal.abort(), "a signal in place of options: pass { signal }"],
+  ]);
+  for (const [odd, message] of odds) {
     slip = odd as unknown as typeof slip;
     for (const [name, call] of Object.entries(calls)) {
       await t.step(`${name}, ${odd}`, async () => {
         const error = await new Promise((resolve) => resolve(call()))
           .catch((error) => error);
-        assertEquals(
-          String(error),
-          `TypeError: options are not an object: ${odd}`,
-        );
+        assertEquals(String(error), `TypeError: ${message}`);
       });
     }
   }
