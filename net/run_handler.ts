@@ -31,50 +31,41 @@ export interface HandlerContext {
   detach(): Conn;
 }
 
-/** One handler's context. Its signal is made on first use. */
-export class Context implements HandlerContext {
+/** One handler, as those see it who run it. */
+export class Context {
   /** The handler has taken the connection over. */
   detached = false;
   /** The handler has ended. */
   ended = false;
-  /** Why the handler was told to end; `undefined` if it was not. */
-  reason: unknown;
-  readonly #conn: Conn;
-  readonly #onDetach: (() => void) | undefined;
-  #controller: AbortController | null = null;
+  /** What the handler gets, without getters: `{ ...given, user }` has it all. */
+  readonly given: HandlerContext;
+  readonly #controller = new AbortController();
 
   /** Calls `onDetach` when the handler takes the connection over. */
   constructor(conn: Conn, onDetach?: () => void) {
-    this.#conn = conn;
-    this.#onDetach = onDetach;
+    this.given = {
+      signal: this.#controller.signal,
+      detach: () => {
+        if (!this.detached) {
+          if (this.ended) {
+            throw new TypeError("detach() after the handler's end");
+          }
+          this.detached = true;
+          onDetach?.();
+        }
+        return conn;
+      },
+    };
   }
 
-  /** See {@linkcode HandlerContext.signal}. */
-  get signal(): AbortSignal {
-    if (this.#controller === null) {
-      this.#controller = new AbortController();
-      if (this.reason !== undefined) this.#controller.abort(this.reason);
-    }
-    return this.#controller.signal;
+  /** Why the handler was told to end; `undefined` if it was not. */
+  get reason(): unknown {
+    return this.given.signal.reason;
   }
 
   /** Tells the handler to end, unless it has. */
   abort(reason: unknown): void {
-    if (this.ended) return;
-    this.reason = reason;
-    this.#controller?.abort(reason);
-  }
-
-  /** See {@linkcode HandlerContext.detach}. */
-  get detach(): () => Conn {
-    return () => {
-      if (!this.detached) {
-        if (this.ended) throw new TypeError("detach() after the handler's end");
-        this.detached = true;
-        this.#onDetach?.();
-      }
-      return this.#conn;
-    };
+    if (!this.ended) this.#controller.abort(reason);
   }
 }
 
@@ -91,7 +82,7 @@ export async function runHandler(
   onFailure?: (error: unknown) => void,
 ): Promise<void> {
   try {
-    await handler(conn, context);
+    await handler(conn, context.given);
   } catch (error) {
     context.ended = true; // onFailure() may begin a shutdown
     if (!onFailure) {

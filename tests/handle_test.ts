@@ -326,6 +326,16 @@ Deno.test("detach() keeps the connection open, however the handler ends", async 
   }
 });
 
+Deno.test("a handler may pass its context on with more in it", async () => {
+  const [client, server] = pipe();
+  await handle(server, (_conn, context) => {
+    const more = { ...context, user: "ann" };
+    assertStrictEquals(more.signal, context.signal);
+    assertStrictEquals(more.detach(), server);
+  });
+  for (const conn of [client, server]) conn.close();
+});
+
 Deno.test("handle() does not abort a signal after the handler's end, even one read later", async () => {
   const [client, server] = pipe();
   const controller = new AbortController();
