@@ -21,7 +21,7 @@ import {
 } from "./accept_options.ts";
 import { type Addr, toAddr } from "./addr.ts";
 import { discard, forget, onAbort, tolerate } from "./calls.ts";
-import { checkAddress } from "./check.ts";
+import { checkListener } from "./check.ts";
 import { Alarm, type Clock, systemClock } from "./clock.ts";
 import { Conn, wireOf } from "./conn.ts";
 import { ClosedError, OpError } from "./errors.ts";
@@ -129,11 +129,11 @@ export class Listener implements AsyncIterable<Conn>, AsyncDisposable {
    * @param inner Any `Deno.Listener`. Closing this object closes it, and waits
    * for its pending accept to settle.
    * @param options See {@linkcode ListenerOptions}.
-   * @throws {TypeError} If an option has the wrong type, or `inner` no address.
+   * @throws {TypeError} If an option has the wrong type, or `inner` is no listener.
    */
   constructor(inner: Deno.Listener, options: ListenerOptions = {}) {
     this.#options = takeListenerOptions(options);
-    checkAddress("listener", inner, inner?.addr);
+    checkListener(inner);
     this.#inner = inner;
     this.#clock = this.#options.clock ?? systemClock;
     this.#hold = new Hold(this.#clock);

@@ -77,15 +77,23 @@ export function checkCount(name: string, value: unknown): void {
   }
 }
 
+/** How much of a value an error shows: a node:net socket prints 1,200. */
+const MAX_SHOWN = 100;
+
 /** Refuses what has no address: it is no connection or listener. */
-export function checkAddress(
+function checkAddress(
   kind: "connection" | "listener",
   value: unknown,
   addr: unknown,
 ): void {
   if (typeof addr === "object" && addr !== null) return;
   const given = Deno.inspect(value, { breakLength: Infinity, depth: 1 });
-  throw new TypeError(`not a ${kind}: ${given}`);
+  throw new TypeError(`not a ${kind}: ${given.slice(0, MAX_SHOWN)}`);
+}
+
+/** Refuses anything but a listener: an HTTP server has an address, too. */
+export function checkListener(inner: Partial<Deno.Listener>): void {
+  checkAddress("listener", inner, inner?.accept && inner.addr);
 }
 
 /**

@@ -1,6 +1,6 @@
 import { type Addr, toAddr } from "./addr.ts";
 import { forget } from "./calls.ts";
-import { checkStream } from "./check.ts";
+import { checkClock, checkStream } from "./check.ts";
 import { type Clock, systemClock } from "./clock.ts";
 import { errorCode } from "./errno.ts";
 import { ClosedError, OpError } from "./errors.ts";
@@ -95,6 +95,7 @@ export class Wire {
    */
   constructor(inner: Deno.Conn, inside: Wire | null, clock?: Clock) {
     checkStream(inner);
+    checkClock(clock);
     this.#localAddr = inner.localAddr;
     this.#remoteAddr = inner.remoteAddr;
     this.inner = inner;

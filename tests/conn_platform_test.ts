@@ -10,6 +10,7 @@ import {
 import { setImmediate } from "node:timers";
 import type { Addr } from "../mod.ts";
 import { discard } from "../net/calls.ts";
+import type { Clock } from "../net/clock.ts";
 import { Conn, wireOf } from "../net/conn.ts";
 import { isClosed, isTimeout, OpError } from "../net/errors.ts";
 import { watchIdle } from "../net/idle.ts";
@@ -152,6 +153,15 @@ Deno.test("new Conn() refuses what is neither TCP nor unix", () => {
       `not a connection: ${Deno.inspect(inner)}`,
     );
   }
+  const big = { text: "x".repeat(200) } as unknown as Deno.Conn;
+  const { message } = assertThrows(() => new Conn(big), TypeError);
+  assertEquals(message.length, "not a connection: ".length + 100);
+  const clock = {} as Clock;
+  assertThrows(
+    () => new Conn(new InnerConn(), { clock }),
+    TypeError,
+    "clock is not a Clock",
+  );
   assertEquals(inner.closes, 0, "it is still the caller's");
 });
 

@@ -376,7 +376,8 @@ Deno.test("the inner listener's accept() need not return a promise", async () =>
 });
 
 Deno.test("new Listener() refuses anything but a listener", () => {
-  for (const inner of [undefined, null, {}, "text"]) {
+  const addr = { transport: "unix", path: "/x" };
+  for (const inner of [undefined, null, {}, "text", { addr }]) {
     assertThrows(
       () => new Listener(inner as unknown as Deno.Listener),
       TypeError,
