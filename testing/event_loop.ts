@@ -5,7 +5,8 @@
  * @module
  */
 
-import { Turns, turnsUnderWay } from "../net/turns.ts";
+import { setImmediate } from "node:timers";
+import { turnsUnderWay } from "../net/turns.ts";
 
 /**
  * After this many operations of one kind in a row everybody else gets a turn.
@@ -22,10 +23,23 @@ function turn(): Promise<void> {
   return new Promise((resolve) => setTimeout(resolve, 0));
 }
 
+/** How many calls of {@linkcode afterTurn} are to come. */
+let late = 0;
+
+/** Calls back after a turn; a test may end before, unlike with a timer. */
+export function afterTurn(callback: () => void): void {
+  late++;
+  setImmediate(() => {
+    late--;
+    callback();
+  });
+}
+
 /** Lets everything that needs no time happen: promise jobs run to their end. */
 export async function settle(): Promise<void> {
   await turn();
-  for (let n = 0; turnsUnderWay() && n < MAX_TURNS; n++) await turn();
+  const underWay = () => turnsUnderWay() || late > 0;
+  for (let n = 0; underWay() && n < MAX_TURNS; n++) await turn();
 }
 
 /** Lets promises settle at once, except every thousandth, which waits. */
@@ -35,6 +49,6 @@ export class Pace {
   /** Calls `settle` now or, after too many in a row, a turn later. */
   run(settle: () => void): void {
     if (++this.#count % BURST !== 0) return settle();
-    new Turns(settle).start(1);
+    afterTurn(settle);
   }
 }

@@ -1,9 +1,8 @@
 import type { Clock } from "../net/clock.ts";
 import { Hold } from "../net/hold.ts";
-import { Turns } from "../net/turns.ts";
 import type { Cable } from "./cable.ts";
 import { badResource, platformError } from "./errno.ts";
-import { Pace } from "./event_loop.ts";
+import { afterTurn, Pace } from "./event_loop.ts";
 import type { MemoryConn } from "./memory_conn.ts";
 
 /** What a {@linkcode MemoryListener} calls. */
@@ -87,10 +86,10 @@ export class MemoryListener implements Deno.Listener {
     this.#hold.waiting = false;
     if (!pending) return this.#hooks.released();
     // The runtime lets go of the socket when it next looks at its events.
-    new Turns(() => {
+    afterTurn(() => {
       pending.reject(closedError());
       this.#hooks.released();
-    }).start(1);
+    });
   }
 
   /** Accepts until it is closed. */

@@ -387,6 +387,17 @@ export function listenerSuite(name: string, world: ListenerWorld): void {
     assertEquals(listeners(), 0);
   });
 
+  test("an abort of its signal leaves nothing behind", async () => {
+    const { controller, signal } = countedSignal();
+    const listener = await listen({ signal });
+    const loop = (async () => {
+      for await (const _ of listener) throw new Error("nobody called");
+    })();
+    await turn(); // an accept is under way
+    controller.abort();
+    await loop; // nobody awaits close(): the sanitizers see what is left
+  });
+
   test("close() leaves no listener on its signal", async () => {
     const { signal, listeners } = countedSignal();
     const listener = await listen({ signal });
