@@ -18,6 +18,7 @@ import {
   preload,
   quote,
   runChild,
+  turn,
 } from "./support.ts";
 
 const linux = Deno.build.os === "linux";
@@ -573,6 +574,26 @@ async function dials(cuts: string[], { rounds = 1 } = {}): Promise<Report[]> {
   assertEquals(stderr, "");
   return JSON.parse(stdout);
 }
+
+Deno.test("no dial reaches a port where nobody listens, whenever it is aborted", async () => {
+  const listener = await listen("tcp", "127.0.0.1:0");
+  await listener.close();
+  let left = 1_000;
+  const dialAll = async () => {
+    while (left-- > 0) {
+      const controller = new AbortController();
+      const dialling = dial("tcp", String(listener.addr), controller)
+        .then(() => "connected", (error) => error);
+      for (let n = left % 40; n > 0; n--) await Promise.resolve();
+      if (left % 2) await turn();
+      controller.abort();
+      const error = await dialling;
+      const { code, name } = error;
+      assert(code === "ECONNREFUSED" || name === "AbortError", `${error}`);
+    }
+  };
+  await Promise.all(Array.from({ length: 5 }, dialAll));
+});
 
 Deno.test("dial() that is cut short at a random moment leaves no socket", {
   ignore: !linux,

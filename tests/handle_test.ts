@@ -352,6 +352,20 @@ Deno.test("handle() does not abort a signal after the handler's end, even one re
   client.close();
 });
 
+Deno.test("detach() hands over what comes to a read that was given up", async () => {
+  const [client, server] = await pair();
+  let conn!: Conn;
+  await handle(server, async (server, { detach }) => {
+    const signal = AbortSignal.timeout(1); // to see whether the client leaves
+    await server.read(new Uint8Array(1), { signal }).catch(() => {});
+    conn = detach();
+  });
+  await client.write(bytes("for the new owner"));
+  client.close();
+  assertEquals(await textOf(conn), "for the new owner");
+  conn.close();
+});
+
 Deno.test("detach() throws after the handler's end", async () => {
   const [client, server] = await pair();
   let context!: HandlerContext;

@@ -476,6 +476,14 @@ Deno.test("a unix listener removes its socket's file", {
     await listener.close();
     await assertRejects(() => Deno.lstat(path), Deno.errors.NotFound);
   });
+  await t.step("once: what is there at a second close() stays", async () => {
+    const listener = await listen("unix", path);
+    await listener.close();
+    await Deno.writeTextFile(path, "somebody else's");
+    await listener.close();
+    assertEquals(await Deno.readTextFile(path), "somebody else's");
+    await Deno.remove(path);
+  });
   await t.step("not when its process is killed", async () => {
     const { code } = await runChild(
       `

@@ -572,6 +572,16 @@ function breaking(error: Error, closed?: () => void): Deno.Listener {
   } as unknown as Deno.Listener;
 }
 
+Deno.test("serve() of a listener that is closed has ended, without an error", async () => {
+  const listener = await listen("tcp", "127.0.0.1:0");
+  await listener.close();
+  const errors: unknown[] = [];
+  const server = serve(listener, () => {}, { onError: (e) => errors.push(e) });
+  await server.finished;
+  const { drained, forced, failed } = await server.shutdown();
+  assertEquals([drained, forced, failed, errors], [0, 0, 0, []]);
+});
+
 Deno.test("finished settles in the end", { timeout: STUCK_MS }, async (t) => {
   await t.step(
     "rejects if the listener broke; no rejection is unhandled",

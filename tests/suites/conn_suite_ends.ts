@@ -123,6 +123,17 @@ export function endTests({ test, flood }: Suite): void {
     assertEquals(await Promise.all(reads), ["x", null, null]);
   });
 
+  test("both ends may send FIN at once", async (a, b) => {
+    await Promise.all([a, b].map((conn) => {
+      conn.write(bytes("last words"));
+      return conn.closeWrite();
+    }));
+    for (const conn of [a, b]) {
+      assertEquals(await readText(conn), "last words");
+      assertEquals(await readText(conn), null);
+    }
+  });
+
   test("closeWrite() ends one half only", async (a, b) => {
     await a.closeWrite();
     assertEquals(await readText(b), null);

@@ -1,4 +1,5 @@
 import { assert, assertEquals, assertStrictEquals } from "@std/assert";
+import { copy } from "../../net/copy.ts";
 import { isTimeout, OpError } from "../../net/errors.ts";
 import {
   assertOpError,
@@ -379,6 +380,45 @@ export function ioTests({ test, flood }: Suite): void {
       assertEquals(await a.write(bytes("next")), 4);
       await a.closeWrite();
       assertEquals(await count, flood + 4);
+    },
+  );
+
+  test(
+    "RacyCopy: an echo with deadlines of 1 ms loses nothing",
+    async (a, b) => {
+      const sent = pattern(much);
+      const got = readFull(a, sent.length);
+      const writing = a.write(sent).then(() => a.closeWrite());
+      for (let copied: number | null = null; copied === null;) {
+        b.setDeadline(Date.now() + 1);
+        copied = await copy(b, b).catch((error) => {
+          assert(isTimeout(error), `${error}`);
+          return null;
+        });
+      }
+      assert(same(await got, sent));
+      await writing;
+    },
+  );
+
+  test(
+    "writes end in the order of their calls, and none after a failed one is out",
+    async (a, b) => {
+      const fates: [call: number, out: boolean][] = [];
+      const writes = Array.from(
+        { length: 40 },
+        (_, i) =>
+          a.write(zeros(i % 4 === 0 ? flood / 4 : i + 1)).then(
+            () => fates.push([i, true]),
+            () => fates.push([i, false]),
+          ),
+      );
+      await drain(b, flood / 4);
+      b.close();
+      await Promise.all(writes);
+      assertEquals(fates.map(([call]) => call), writes.map((_, i) => i));
+      const first = fates.findIndex(([, out]) => !out);
+      assert(first > 0 && fates.slice(first).every(([, out]) => !out));
     },
   );
 

@@ -262,6 +262,24 @@ export function listenerSuite(name: string, world: ListenerWorld): void {
     }
   });
 
+  test("a read that ends may close all others that are ready", async () => {
+    await using listener = await listen();
+    const accepting = Array.from({ length: 20 }, () => listener.accept());
+    const clients = await Promise.all(
+      accepting.map((_, id) => client(listener, id)),
+    );
+    const servers = await Promise.all(accepting);
+    const closeAll = () => servers.forEach((server) => server.close());
+    const reads = servers.map((server) =>
+      server.read(new Uint8Array(1)).then((n) => {
+        closeAll();
+        return n === 1;
+      }, isClosed)
+    );
+    assert((await Promise.all(reads)).every((fine) => fine));
+    for (const conn of clients) conn.close();
+  });
+
   test("for await accepts clients until close()", async () => {
     const listener = await listen();
     const ids: number[] = [];
