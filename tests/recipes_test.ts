@@ -10,6 +10,7 @@ import {
 } from "@std/assert";
 import { once } from "node:events";
 import {
+  Agent,
   createServer as createWeb,
   type IncomingMessage,
   request,
@@ -33,6 +34,8 @@ import {
 } from "../net/errors.ts";
 import { pipe } from "../testing/mod.ts";
 import { recipe } from "./recipes.ts";
+import { connSuite } from "./suites/conn_suite.ts";
+import { zeros } from "./suites/conn_suite_kit.ts";
 import { bytes, STUCK_MS, turn } from "./support.ts";
 
 const hostname = "127.0.0.1";
@@ -346,6 +349,35 @@ Deno.test("NodeSocket: what clients ask of a socket", {
     assertEquals([connected, socket.readyState], [false, "closed"]);
     theirs.close();
   });
+  await t.step("destroyed while it is dialled, it sends nothing", async () => {
+    for (const length of [1, 100_000]) {
+      const dialing = Promise.withResolvers<Conn>();
+      const socket = new NodeSocket(dialing.promise);
+      const written = Promise.withResolvers<Error | null>();
+      socket.write(new Uint8Array(length), written.resolve);
+      socket.end("bye");
+      await once(socket.destroy(), "close");
+      const [ours, theirs] = pipe();
+      dialing.resolve(ours);
+      assertEquals(await new Response(theirs.readable).text(), "");
+      assert(await written.promise instanceof Error);
+      theirs.close();
+    }
+  });
+  await t.step("paused while it is dialled, it emits no data", async () => {
+    await using server = await peer((socket) => socket.end("hello"));
+    const conn = await dial("tcp", server.address);
+    const dialing = Promise.withResolvers<Conn>();
+    const socket = new NodeSocket(dialing.promise);
+    let text = "";
+    socket.on("data", (data: Uint8Array) => text += data).pause();
+    dialing.resolve(conn);
+    await once(socket, "connect");
+    while (socket.readableLength === 0) await turn();
+    assertEquals(text, "");
+    await once(socket.resume(), "close");
+    assertEquals(text, "hello");
+  });
   await t.step("connect() on a connection says so, later", async () => {
     const [ours, theirs] = pipe();
     const socket = new NodeSocket(ours);
@@ -403,6 +435,41 @@ Deno.test("NodeSocket: what clients ask of a socket", {
     socket.setTimeout(STUCK_MS, never).destroy(); // leaves no timer
     await closed(conn);
   });
+});
+
+Deno.test("NodeSocket: an agent of node:http uses it again, until the server hangs up", async () => {
+  const NodeSocket = await recipe("node", "NodeSocket");
+  let answers = 0;
+  await using server = await peer((socket) =>
+    socket.on("data", () => {
+      socket.write("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello");
+      if (++answers % 2 === 0) setTimeout(() => socket.end()); // later
+    })
+  );
+  const agent = new Agent({ keepAlive: true, maxSockets: 1 });
+  const conns: Conn[] = [];
+  const sockets: Duplex[] = [];
+  Object.assign(agent, {
+    createConnection: () => {
+      const dialing = dial("tcp", server.address);
+      dialing.then((conn) => conns.push(conn));
+      const socket = new NodeSocket(dialing);
+      sockets.push(socket);
+      return socket;
+    },
+  });
+  for (let i = 1; i <= 6; i++) {
+    const asked = request({ agent, host: hostname, port: server.port }).end();
+    const [answer]: IncomingMessage[] = await once(asked, "response");
+    let text = "";
+    for await (const chunk of answer!.setEncoding("utf8")) text += chunk;
+    assertEquals([text, sockets.length], ["hello", Math.ceil(i / 2)]);
+    const socket = sockets.at(-1)!;
+    if (i % 2 === 0 && !socket.destroyed) await once(socket, "close");
+    else await turn(); // the agent takes it back
+  }
+  agent.destroy();
+  for (const conn of conns) await closed(conn);
 });
 
 Deno.test("Duplex.fromWeb(conn) tells of its end, and closes nothing", {
@@ -466,6 +533,24 @@ Deno.test("NodeSocket: what a server of node:http needs to be served", {
     client.close();
     await server.finished;
   });
+  await t.step("a client that stays after its last answer", async () => {
+    const web = createWeb((_, answer) => answer.end("bye"));
+    const server = serve(await listen("tcp", `${hostname}:0`), async (conn) => {
+      const socket = new NodeSocket(conn);
+      const wait = socket.setTimeout.bind(socket);
+      socket.setTimeout = (ms: number, listener?: () => void) =>
+        wait(Math.min(ms, 5), listener);
+      web.emit("connection", socket);
+      await once(socket, "close");
+    });
+    const client = await dial("tcp", String(server.addr));
+    await client.write(
+      bytes("GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"),
+    );
+    await new Response(client.readable).text(); // and sends no FIN
+    assertEquals((await server.shutdown({ timeout: 1_000 })).forced, 0);
+    client.close();
+  });
   await t.step("closeIdleConnections() ends it", async () => {
     const { web, server, client, rest } = await answered(() => true);
     web.closeIdleConnections();
@@ -527,6 +612,23 @@ Deno.test("connOf() reports a reset as a connection does", async (t) => {
     assertEquals(await conn.read(p), 5);
     const error = await conn.read(p).catch((error) => error);
     assertEquals(error.code, "ECONNRESET");
+  });
+  await t.step("more than one read gets all of it, too", async () => {
+    await using server = await peer((socket) =>
+      socket.write(
+        zeros(20_000),
+        () => setTimeout(() => socket.resetAndDestroy()),
+      )
+    );
+    const stream = nodeConnect({ host: hostname, port: server.port });
+    await once(stream, "connect");
+    using conn: Conn = connOf(stream, addr, addr);
+    let got = (await conn.read(new Uint8Array(1)))!;
+    if (!stream.destroyed) await once(stream, "close").catch(() => {});
+    const error = await (async () => {
+      for await (const chunk of conn) got += chunk.length;
+    })().catch((error) => error);
+    assertEquals([got, error.code], [20_000, "ECONNRESET"]);
   });
   await t.step("a write, and the read after it", async () => {
     await using server = await peer((socket) =>
@@ -613,3 +715,19 @@ Deno.test("the page's onError reports what is unusual, and no more", async (t) =
     assert(says(new TypeError("a bug")));
   });
 });
+
+const connOf = await recipe("node", "connOf");
+
+connSuite("conn of a Node stream", async () => {
+  await using listener = await listen("tcp", `${hostname}:0`);
+  const { port } = listener.addr as Deno.NetAddr;
+  const stream = nodeConnect({ host: hostname, port, allowHalfOpen: true });
+  const [b] = await Promise.all([listener.accept(), once(stream, "connect")]);
+  return {
+    a: connOf(stream, b.remoteAddr, b.localAddr),
+    b,
+    stop: async () => {
+      if (!stream.closed) await once(stream, "close");
+    },
+  };
+}, { flood: 16 * 1024 * 1024 });
