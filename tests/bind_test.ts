@@ -886,3 +886,22 @@ Deno.test({
     assertEquals([code, stdout], [0, "true\n"], stderr);
   },
 });
+
+Deno.test("listen() on a unix path leaves what is there alone", {
+  ignore: Deno.build.os === "windows",
+}, async (t) => {
+  const folder = await Deno.makeTempDir({ prefix: "bind" });
+  await Deno.writeTextFile(`${folder}/file`, "precious");
+  await Deno.symlink(`${folder}/nowhere`, `${folder}/link`);
+  for (const path of [`${folder}/file`, `${folder}/link`, folder]) {
+    await t.step(path.slice(folder.length) || "a folder", async () => {
+      const error = await assertRejects(() => listen("unix", path), OpError);
+      assertEquals(
+        error.message,
+        `listen unix ${path}: address already in use`,
+      );
+    });
+  }
+  assertEquals(await Deno.readTextFile(`${folder}/file`), "precious");
+  await Deno.remove(folder, { recursive: true });
+});

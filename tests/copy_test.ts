@@ -601,6 +601,28 @@ Deno.test("copyBidirectional() moves both ways at once", async () => {
   closeAll();
 });
 
+Deno.test("copyBidirectional() goes on one way while the other way is stuck", async () => {
+  const { client, a, b, upstream, closeAll } = await proxied();
+  const copied = copyBidirectional(a, b);
+  let stuck = 0; // upstream does not read
+  for (;;) {
+    client.setWriteDeadline(Date.now() + 20);
+    const error = await client.write(zeros(PIECE)).catch((error) => error);
+    stuck += error.bytesWritten ?? PIECE;
+    if (isTimeout(error)) break;
+  }
+  await upstream.write(bytes("answer"));
+  assertEquals(await readText(client), "answer");
+  client.setWriteDeadline(null);
+  const fin = client.closeWrite();
+  const got = await drain(upstream);
+  await fin;
+  assert(got >= stuck);
+  await upstream.closeWrite();
+  assertEquals(await copied, [got, 6]);
+  closeAll();
+});
+
 Deno.test("copyBidirectional() closes both if anything fails", async (t) => {
   const assertBothClosed = async (a: Conn, b: Conn) => {
     for (const conn of [a, b]) {
