@@ -6,6 +6,7 @@ import {
   wireOf,
   writerOf,
 } from "./conn.ts";
+import { OpError } from "./errors.ts";
 import { MAX_SIZE } from "./pool.ts";
 import type { ReadHalf, ReadWaiter } from "./read_half.ts";
 import type { Watcher, Wire } from "./wire.ts";
@@ -67,7 +68,8 @@ export function copy(
  * are done: EOF from one is passed on to the other as FIN, while the opposite
  * direction goes on. If anything fails, or `signal` aborts, both are closed,
  * since half a conversation is none. A side that is still up then sees EOF, as
- * after a normal end.
+ * after a normal end. If it was a write that found its peer gone, what that
+ * peer had sent before, such as why it takes no more, goes through first.
  *
  * @param a One side.
  * @param b The other side.
@@ -123,12 +125,26 @@ async function copyBoth(
   const unfollow = signal && onAbort(signal, close);
   try {
     signal?.throwIfAborted();
-    return await Promise.all([copyThenFin(a, b), copyThenFin(b, a)]);
+    return await bothWays(a, b);
   } catch (error) {
     close();
     throw signal?.aborted ? signal.reason : error;
   } finally {
     unfollow?.();
+  }
+}
+
+async function bothWays(a: Conn, b: Conn): Promise<[number, number]> {
+  const ways = [copyThenFin(a, b), copyThenFin(b, a)] as const;
+  try {
+    return await Promise.all(ways);
+  } catch (error) {
+    // A peer that is gone may have said why. That way ends by itself, in EOF or
+    // in the reset. (After a read that found its peer gone, nothing is left.)
+    const gone = wireOf(a).sendError ?? wireOf(b).sendError;
+    const writing = error instanceof OpError && error.op === "write";
+    if (writing && gone) await Promise.allSettled(ways);
+    throw error;
   }
 }
 

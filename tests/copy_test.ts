@@ -22,6 +22,7 @@ import {
   drain,
   failure,
   pattern,
+  readFull,
   readText,
   same,
   zeros,
@@ -712,6 +713,61 @@ Deno.test("copyBidirectional() closes both if anything fails", async (t) => {
     const error = await copied;
     assert(isClosed(error) && error instanceof OpError && error.op === "read");
     assertEquals([from.inner.closes, to.inner.closes], [1, 1]);
+  });
+});
+
+Deno.test("copyBidirectional() passes on what a peer said before it was gone", async (t) => {
+  await t.step("on fakes", async () => {
+    const [from, to] = [setUp(), setUp()];
+    const copied = failure(copyBidirectional(from.conn, to.conn));
+    await from.inner.deliver(bytes("much"));
+    await to.inner.failWrite(new Deno.errors.BrokenPipe("broken pipe"));
+    assertEquals([from.inner.closes, to.inner.closes], [0, 0]);
+    await to.inner.deliver(bytes("too much"));
+    assertEquals(await from.inner.take(), bytes("too much"));
+    await to.inner.deliver(null);
+    from.inner.fins[0]!.resolve();
+    const { op, code } = await copied as OpError;
+    assertEquals([op, code], ["write", "EPIPE"]);
+    assertEquals([from.inner.closes, to.inner.closes], [1, 1]);
+  });
+
+  await t.step("a connection that is closed meanwhile ends it", async () => {
+    const [from, to] = [setUp(), setUp()];
+    const copied = failure(copyBidirectional(from.conn, to.conn));
+    await from.inner.deliver(bytes("much"));
+    await to.inner.failWrite(new Deno.errors.BrokenPipe("broken pipe"));
+    from.conn.close();
+    assertEquals((await copied as OpError).code, "EPIPE");
+    assertEquals([from.inner.closes, to.inner.closes], [1, 1]);
+  });
+
+  await t.step("an abort meanwhile ends it", async () => {
+    const [from, to] = [setUp(), setUp()];
+    const { controller, signal, listeners } = countedSignal();
+    const copied = failure(
+      copyBidirectional(from.conn, to.conn, { signal }),
+    );
+    await from.inner.deliver(bytes("much"));
+    await to.inner.failWrite(new Deno.errors.BrokenPipe("broken pipe"));
+    controller.abort(new Error("mine"));
+    assertStrictEquals(await copied, signal.reason);
+    assertEquals(listeners(), 0);
+    assertEquals([from.inner.closes, to.inner.closes], [1, 1]);
+  });
+
+  await t.step("on sockets", async () => {
+    const { client, a, b, upstream, closeAll } = await proxied();
+    const copied = failure(copyBidirectional(a, b));
+    const sent = failure(client.write(zeros(FLOOD)));
+    await upstream.read(new Uint8Array(1));
+    const answer = pattern(20_000);
+    await upstream.write(answer);
+    upstream.close(); // with bytes unread: a reset follows
+    assert(same(await readFull(client, answer.length), answer));
+    assertEquals((await copied as OpError).op, "write");
+    await sent;
+    closeAll();
   });
 });
 
