@@ -58,7 +58,9 @@ export let makeListener: (
  * any `Deno.Listener`, a TLS one, too.
  *
  * `for await (const conn of listener)` accepts until it is closed. It never
- * throws because of a peer.
+ * throws because of a peer. What is awaited in the loop holds up the next
+ * client: start `handle(conn, handler)`, and give it a `.catch()`, or any
+ * client's reset is an unhandled rejection. Or use {@linkcode serve}.
  */
 export class Listener implements AsyncIterable<Conn>, AsyncDisposable {
   static {

@@ -71,6 +71,9 @@ export function copy(
  * after a normal end. If it was a write that found its peer gone, what that
  * peer had sent before, such as why it takes no more, goes through first.
  *
+ * Whoever has closed has sent FIN, as has one who waits for the answer. So if
+ * the other side never ends, neither does this: set an `idleTimeout`.
+ *
  * @param a One side.
  * @param b The other side.
  * @param options See {@linkcode IoOptions}.
