@@ -22,6 +22,7 @@ import {
 } from "node:http2";
 import { connect as nodeConnect, createServer, type Socket } from "node:net";
 import { Duplex } from "node:stream";
+import { connect as connectTls, TLSSocket } from "node:tls";
 import { type Connector, dial } from "../dialer.ts";
 import { serve } from "../handler.ts";
 import { listen } from "../listener.ts";
@@ -676,6 +677,34 @@ Deno.test("startTls() leaves nothing open at a server that does not start", {
       () => failsClean(name, end, why, () => startTls("localhost")),
     );
   }
+});
+
+Deno.test("paced(): TLS that nobody reads from holds its peer back", {
+  timeout: STUCK_MS,
+}, async () => {
+  const paced = await recipe("tls", "paced");
+  const cert = await Deno.readTextFile("tests/assets/cert.pem");
+  const key = await Deno.readTextFile("tests/assets/key.pem");
+  const [ours, theirs] = pipe();
+  const stream = Duplex.fromWeb(theirs, { allowHalfOpen: true });
+  const secure = new TLSSocket(stream, { isServer: true, cert, key });
+  const server: TLSSocket = paced(secure, stream);
+  const client = connectTls({
+    socket: Duplex.fromWeb(ours),
+    servername: "localhost",
+    ca: cert,
+  });
+  const length = 4 * 1024 * 1024;
+  client.end(new Uint8Array(length));
+  while (!stream.isPaused()) await turn();
+  for (let turns = 0; turns < 100; turns++) await turn();
+  assert(server.readableLength < length / 8);
+  assert(client.writableLength > length / 2); // the client waits
+  let got = 0;
+  for await (const chunk of server) got += chunk.length; // to its end
+  assertEquals(got, length);
+  client.destroy();
+  for (const conn of [ours, theirs]) conn.close();
 });
 
 Deno.test("the page's onError reports what is unusual, and no more", async (t) => {
