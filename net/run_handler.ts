@@ -60,7 +60,8 @@ export class Context {
 
   /** Why the handler was told to end; `undefined` if it was not. */
   get reason(): unknown {
-    return this.given.signal.reason;
+    // Not from `given`, which the handler may change.
+    return this.#controller.signal.reason;
   }
 
   /** Tells the handler to end, unless it has. */
