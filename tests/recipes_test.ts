@@ -534,23 +534,36 @@ Deno.test("NodeSocket: what a server of node:http needs to be served", {
     client.close();
     await server.finished;
   });
-  await t.step("a client that stays after its last answer", async () => {
-    const web = createWeb((_, answer) => answer.end("bye"));
-    const server = serve(await listen("tcp", `${hostname}:0`), async (conn) => {
-      const socket = new NodeSocket(conn);
-      const wait = socket.setTimeout.bind(socket);
-      socket.setTimeout = (ms: number, listener?: () => void) =>
-        wait(Math.min(ms, 5), listener);
-      web.emit("connection", socket);
-      await once(socket, "close");
-    });
-    const client = await dial("tcp", String(server.addr));
-    await client.write(
-      bytes("GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"),
-    );
-    await new Response(client.readable).text(); // and sends no FIN
-    assertEquals((await server.shutdown({ timeout: 1_000 })).forced, 0);
-    client.close();
+  await t.step("a client that stays after its last answer", async (t) => {
+    for (const talks of [false, true]) {
+      await t.step(talks ? "and talks" : "and is silent", async () => {
+        const web = createWeb((_, answer) => answer.end("bye"));
+        let timeouts = 0;
+        web.on("timeout", () => timeouts++);
+        const server = serve(
+          await listen("tcp", `${hostname}:0`),
+          async (conn) => {
+            const socket = new NodeSocket(conn);
+            socket.lingerMs = 5;
+            web.emit("connection", socket);
+            await once(socket, "close");
+          },
+        );
+        const client = await dial("tcp", String(server.addr));
+        await client.write(bytes(
+          "POST / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n" +
+            "Content-Length: 1000000000\r\n\r\n",
+        ));
+        await new Response(client.readable).text(); // and sends no FIN
+        while (talks && server.connections.size > 0) {
+          await client.write(bytes("x")).catch(() => {});
+          await turn();
+        }
+        assertEquals((await server.shutdown({ timeout: 1_000 })).forced, 0);
+        assertEquals(timeouts, 0);
+        client.close();
+      });
+    }
   });
   await t.step("closeIdleConnections() ends it", async () => {
     const { web, server, client, rest } = await answered(() => true);
