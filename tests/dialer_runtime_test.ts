@@ -576,13 +576,11 @@ async function dials(cuts: string[], { rounds = 1 } = {}): Promise<Report[]> {
 }
 
 Deno.test("no dial reaches a port where nobody listens, whenever it is aborted", async () => {
-  const listener = await listen("tcp", "127.0.0.1:0");
-  await listener.close();
   let left = 1_000;
   const dialAll = async () => {
     while (left-- > 0) {
       const controller = new AbortController();
-      const dialling = dial("tcp", String(listener.addr), controller)
+      const dialling = dial("tcp", "127.0.0.1:1", controller)
         .then(() => "connected", (error) => error);
       for (let n = left % 40; n > 0; n--) await Promise.resolve();
       if (left % 2) await turn();
