@@ -131,7 +131,8 @@ export class Listener implements AsyncIterable<Conn>, AsyncDisposable {
    * @param inner Any `Deno.Listener`. Closing this object closes it, and waits
    * for its pending accept to settle.
    * @param options See {@linkcode ListenerOptions}.
-   * @throws {TypeError} If an option has the wrong type, or `inner` is no listener.
+   * @throws {TypeError} If an option has the wrong type, or `inner` is no
+   * listener.
    */
   constructor(inner: Deno.Listener, options: ListenerOptions = {}) {
     this.#options = takeListenerOptions(options);

@@ -68,7 +68,7 @@ export type Resolver = (
  * not prompted.
  *
  * @param hostname A name.
- * @param options As of any {@linkcode Resolver}.
+ * @param options As for any {@linkcode Resolver}.
  * @returns IP addresses, best first, in one batch or two.
  * @throws {DnsError} If there is no address; `notFound` if the system is sure
  * of that. A name server that fails or is silent is a "temporary failure in

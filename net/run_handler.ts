@@ -31,13 +31,13 @@ export interface HandlerContext {
   detach(): Conn;
 }
 
-/** One handler, as those see it who run it. */
+/** One run of a handler, as its server sees it. */
 export class Context {
   /** The handler has taken the connection over. */
   detached = false;
   /** The handler has ended. */
   ended = false;
-  /** What the handler gets, without getters: `{ ...given, user }` has it all. */
+  /** What the handler gets; no getters, so that `{ ...given }` has it all. */
   readonly given: HandlerContext;
   readonly #controller = new AbortController();
 
