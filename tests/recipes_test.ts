@@ -438,40 +438,46 @@ Deno.test("NodeSocket: what clients ask of a socket", {
   });
 });
 
-Deno.test("NodeSocket: an agent of node:http uses it again, until the server hangs up", async () => {
-  const NodeSocket = await recipe("node", "NodeSocket");
-  let answers = 0;
-  await using server = await peer((socket) =>
-    socket.on("data", () => {
-      socket.write("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello");
-      if (++answers % 2 === 0) setTimeout(() => socket.end()); // later
-    })
-  );
-  const agent = new Agent({ keepAlive: true, maxSockets: 1 });
-  const conns: Conn[] = [];
-  const sockets: Duplex[] = [];
-  Object.assign(agent, {
-    createConnection: () => {
-      const dialing = dial("tcp", server.address);
-      dialing.then((conn) => conns.push(conn));
-      const socket = new NodeSocket(dialing);
-      sockets.push(socket);
-      return socket;
-    },
-  });
-  for (let i = 1; i <= 6; i++) {
-    const asked = request({ agent, host: hostname, port: server.port }).end();
-    const [answer]: IncomingMessage[] = await once(asked, "response");
-    let text = "";
-    for await (const chunk of answer!.setEncoding("utf8")) text += chunk;
-    assertEquals([text, sockets.length], ["hello", Math.ceil(i / 2)]);
-    const socket = sockets.at(-1)!;
-    if (i % 2 === 0 && !socket.destroyed) await once(socket, "close");
-    else await turn(); // the agent takes it back
-  }
-  agent.destroy();
-  for (const conn of conns) await closed(conn);
-});
+Deno.test(
+  "NodeSocket: an agent of node:http uses it again, until the server hangs up",
+  {
+    timeout: STUCK_MS,
+  },
+  async () => {
+    const NodeSocket = await recipe("node", "NodeSocket");
+    let answers = 0;
+    await using server = await peer((socket) =>
+      socket.on("data", () => {
+        socket.write("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello");
+        if (++answers % 2 === 0) setTimeout(() => socket.end()); // later
+      })
+    );
+    const agent = new Agent({ keepAlive: true, maxSockets: 1 });
+    const conns: Conn[] = [];
+    const sockets: Duplex[] = [];
+    Object.assign(agent, {
+      createConnection: () => {
+        const dialing = dial("tcp", server.address);
+        dialing.then((conn) => conns.push(conn));
+        const socket = new NodeSocket(dialing);
+        sockets.push(socket);
+        return socket;
+      },
+    });
+    for (let i = 1; i <= 6; i++) {
+      const asked = request({ agent, host: hostname, port: server.port }).end();
+      const [answer]: IncomingMessage[] = await once(asked, "response");
+      let text = "";
+      for await (const chunk of answer!.setEncoding("utf8")) text += chunk;
+      assertEquals([text, sockets.length], ["hello", Math.ceil(i / 2)]);
+      const socket = sockets.at(-1)!;
+      if (i % 2 === 0 && !socket.destroyed) await once(socket, "close");
+      else await turn(); // the agent takes it back
+    }
+    agent.destroy();
+    for (const conn of conns) await closed(conn);
+  },
+);
 
 Deno.test("Duplex.fromWeb(conn) tells of its end, and closes nothing", {
   timeout: STUCK_MS,

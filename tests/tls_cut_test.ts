@@ -7,7 +7,7 @@ import { listen, Listener } from "../listener.ts";
 import { Conn } from "../net/conn.ts";
 import { copy, copyBidirectional } from "../net/copy.ts";
 import { OpError } from "../net/errors.ts";
-import { bytes, connect, pair, unhandledIn } from "./support.ts";
+import { bytes, connect, pair, STUCK_MS, unhandledIn } from "./support.ts";
 import { failure } from "./suites/conn_suite_kit.ts";
 
 const hostname = "127.0.0.1";
@@ -62,7 +62,9 @@ const readers: Record<string, (conn: Conn) => Promise<unknown>> = {
 };
 
 for (const side of ["client", "server"] as const) {
-  Deno.test(`a TLS ${side} takes no cut for an end`, async (t) => {
+  Deno.test(`a TLS ${side} takes no cut for an end`, {
+    timeout: STUCK_MS,
+  }, async (t) => {
     const cuts: [string, (wire: Conn) => unknown, RegExp][] = [
       ["FIN", (wire) => wire.closeWrite(), /close_notify/],
       ["other bytes", (wire) => wire.write(bytes("surprise")), /corrupt/],
