@@ -778,4 +778,4 @@ connSuite("conn of a Node stream", async () => {
       if (!stream.closed) await once(stream, "close");
     },
   };
-}, { flood: 16 * 1024 * 1024 });
+}, { flood: 16 * 1024 * 1024, slowFin: true });

@@ -28,9 +28,10 @@ export function connSuite(
   makePair: () => Promise<Pair>,
   options: ConnSuiteOptions = {},
 ): void {
-  const { ignore = false, flood = 8 * 1024 * 1024 } = options;
+  const { ignore = false, flood = 8 * 1024 * 1024, slowFin = false } = options;
   const suite: Suite = {
     flood,
+    slowFin,
     test(behaviour, run) {
       Deno.test({
         name: `${name}: ${behaviour}`,

@@ -32,6 +32,13 @@ export interface ConnSuiteOptions {
    * @default {8388608}
    */
   flood?: number;
+  /**
+   * Whether FIN takes a few turns of the event loop, so that a deadline that
+   * has passed may come first.
+   *
+   * @default {false}
+   */
+  slowFin?: boolean;
 }
 
 /** What each part is given. */
@@ -40,6 +47,8 @@ export interface Suite {
   test(name: string, run: (a: Conn, b: Conn) => Promise<void>): void;
   /** See {@linkcode ConnSuiteOptions.flood}. */
   flood: number;
+  /** See {@linkcode ConnSuiteOptions.slowFin}. */
+  slowFin: boolean;
 }
 
 /** What may still go out after a write was reported as failed. */
