@@ -93,7 +93,8 @@ function checkAddress(
 
 /** Refuses anything but a listener: an HTTP server has an address, too. */
 export function checkListener(inner: Partial<Deno.Listener>): void {
-  checkAddress("listener", inner, inner?.accept && inner.addr);
+  const accepts = typeof inner?.accept === "function";
+  checkAddress("listener", inner, accepts && inner.addr);
 }
 
 /**

@@ -26,7 +26,10 @@ function turn(): Promise<void> {
 /** How many calls of {@linkcode afterTurn} are to come. */
 let late = 0;
 
-/** Calls back after a turn; a test may end before, unlike with a timer. */
+/**
+ * Calls back after a turn; a test may end before, unlike with a timer. (While
+ * two ends in memory talk without a pause, real sockets are rarely looked at.)
+ */
 export function afterTurn(callback: () => void): void {
   late++;
   setImmediate(() => {
