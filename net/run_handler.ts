@@ -11,7 +11,10 @@ export type Handler = (
   context: HandlerContext,
 ) => void | Promise<unknown>;
 
-/** What a {@linkcode Handler} is given besides its connection. */
+/**
+ * What a {@linkcode Handler} is given besides its connection. To pass more on,
+ * name them, `{ signal, detach, user }`: a spread copies no getters.
+ */
 export interface HandlerContext {
   /**
    * Aborts when a shutdown begins, or with the signal of {@linkcode handle}:
@@ -31,42 +34,50 @@ export interface HandlerContext {
   detach(): Conn;
 }
 
-/** One run of a handler, as its server sees it. */
-export class Context {
+/** One handler's context. Its signal is made on first use. */
+export class Context implements HandlerContext {
   /** The handler has taken the connection over. */
   detached = false;
   /** The handler has ended. */
   ended = false;
-  /** What the handler gets; no getters, so that `{ ...given }` has it all. */
-  readonly given: HandlerContext;
-  readonly #controller = new AbortController();
+  /** Why the handler was told to end; `undefined` if it was not. */
+  reason: unknown;
+  readonly #conn: Conn;
+  readonly #onDetach: (() => void) | undefined;
+  #controller: AbortController | null = null;
 
   /** Calls `onDetach` when the handler takes the connection over. */
   constructor(conn: Conn, onDetach?: () => void) {
-    this.given = {
-      signal: this.#controller.signal,
-      detach: () => {
-        if (!this.detached) {
-          if (this.ended) {
-            throw new TypeError("detach() after the handler's end");
-          }
-          this.detached = true;
-          onDetach?.();
-        }
-        return conn;
-      },
-    };
+    this.#conn = conn;
+    this.#onDetach = onDetach;
   }
 
-  /** Why the handler was told to end; `undefined` if it was not. */
-  get reason(): unknown {
-    // Not from `given`, which the handler may change.
-    return this.#controller.signal.reason;
+  /** See {@linkcode HandlerContext.signal}. */
+  get signal(): AbortSignal {
+    if (this.#controller === null) {
+      this.#controller = new AbortController();
+      if (this.reason !== undefined) this.#controller.abort(this.reason);
+    }
+    return this.#controller.signal;
   }
 
   /** Tells the handler to end, unless it has. */
   abort(reason: unknown): void {
-    if (!this.ended) this.#controller.abort(reason);
+    if (this.ended) return;
+    this.reason = reason;
+    this.#controller?.abort(reason);
+  }
+
+  /** See {@linkcode HandlerContext.detach}. */
+  get detach(): () => Conn {
+    return () => {
+      if (!this.detached) {
+        if (this.ended) throw new TypeError("detach() after the handler's end");
+        this.detached = true;
+        this.#onDetach?.();
+      }
+      return this.#conn;
+    };
   }
 }
 
@@ -83,7 +94,7 @@ export async function runHandler(
   onFailure?: (error: unknown) => void,
 ): Promise<void> {
   try {
-    await handler(conn, context.given);
+    await handler(conn, context);
   } catch (error) {
     context.ended = true; // onFailure() may begin a shutdown
     if (!onFailure) {

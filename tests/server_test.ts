@@ -6,12 +6,7 @@ import {
   assertThrows,
 } from "@std/assert";
 import { dial } from "../dialer.ts";
-import {
-  type Handler,
-  type HandlerContext,
-  serve,
-  type ServeOptions,
-} from "../handler.ts";
+import { type Handler, serve, type ServeOptions } from "../handler.ts";
 import { listen, Listener } from "../listener.ts";
 import { Conn } from "../net/conn.ts";
 import { copy } from "../net/copy.ts";
@@ -263,29 +258,6 @@ Deno.test("serve() does not let a handler detach once it has failed", async () =
   assertEquals(await textOf(client), "");
   client.close();
   assertEquals((await server.shutdown()).failed, 1);
-});
-
-Deno.test("serve() reports a failure whatever the handler made of its context", async (t) => {
-  const ways: Record<string, (context: HandlerContext) => void> = {
-    "a signal of its own": (context) =>
-      Object.assign(context, { signal: AbortSignal.abort("a bug") }),
-    "no signal": (context) => Reflect.deleteProperty(context, "signal"),
-  };
-  for (const [name, change] of Object.entries(ways)) {
-    await t.step(name, async () => {
-      const listener = await listen("tcp", "127.0.0.1:0");
-      const errors: unknown[] = [];
-      const server = serve(listener, (_conn, context) => {
-        change(context);
-        throw "a bug";
-      }, { onError: (error) => errors.push(error) });
-      await using client = await connect(listener);
-      assertEquals(await client.read(new Uint8Array(1)), null);
-      client.close();
-      assertEquals((await server.shutdown()).forced, 0);
-      assertEquals(errors, ["a bug"]);
-    });
-  }
 });
 
 Deno.test("serve() reports a failure before it waits for the peer's close", async () => {
