@@ -58,9 +58,8 @@ export let makeListener: (
  * any `Deno.Listener`, a TLS one, too.
  *
  * `for await (const conn of listener)` accepts until it is closed. It never
- * throws because of a peer. What is awaited in the loop holds up the next
- * client: start `handle(conn, handler)`, and give it a `.catch()`, or any
- * client's reset is an unhandled rejection. Or use {@linkcode serve}.
+ * throws because of a peer. What is awaited in the loop holds up all others:
+ * give `handle(conn, handler)` a `.catch()` instead, or use {@linkcode serve}.
  */
 export class Listener implements AsyncIterable<Conn>, AsyncDisposable {
   static {
@@ -131,8 +130,7 @@ export class Listener implements AsyncIterable<Conn>, AsyncDisposable {
    * @param inner Any `Deno.Listener`. Closing this object closes it, and waits
    * for its pending accept to settle.
    * @param options See {@linkcode ListenerOptions}.
-   * @throws {TypeError} If an option has the wrong type, or `inner` is no
-   * listener.
+   * @throws {TypeError} If an option or `inner` is of the wrong type.
    */
   constructor(inner: Deno.Listener, options: ListenerOptions = {}) {
     this.#options = takeListenerOptions(options);
