@@ -49,6 +49,7 @@ const server = serve(
     console.log(`${peer} done: ${up} bytes up, ${down} bytes down`);
   },
   {
+    idleTimeout: 300_000, // one side has gone, and the other never ends
     onError: (error, conn) =>
       console.log(`${conn?.remoteAddr} failed: ${(error as Error).message}`),
   },

@@ -98,6 +98,7 @@ export function copy(
  *     await using upstream = await dial("tcp", String(backend.addr));
  *     await copyBidirectional(conn, upstream);
  *   },
+ *   { idleTimeout: 300_000 },
  * );
  * await using client = await dial("tcp", String(proxy.addr));
  * await client.closeWrite();
