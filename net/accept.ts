@@ -19,22 +19,17 @@ import {
   type ListenOptions,
   takeListenerOptions,
 } from "./accept_options.ts";
+import { AcceptRetry, MIN_RETRY_MS } from "./accept_retry.ts";
 import { type Addr, toAddr } from "./addr.ts";
 import { discard, forget, onAbort, tolerate } from "./calls.ts";
 import { checkListener } from "./check.ts";
-import { Alarm, type Clock, systemClock } from "./clock.ts";
+import { type Clock, systemClock } from "./clock.ts";
 import { Conn, wireOf } from "./conn.ts";
 import { ClosedError, OpError } from "./errors.ts";
 import { Hold } from "./hold.ts";
 import { Queue } from "./queue.ts";
 import { setSocketOptions } from "./socket_options.ts";
 import { tell } from "./tell.ts";
-
-/** The back-off of Go's `net/http`: 5 ms, doubling, at most 1 s. */
-const MIN_RETRY_MS = 5;
-const MAX_RETRY_MS = 1_000;
-/** After so many bad peers in a row others get a turn; it takes Deno 2.3 ms. */
-const PEER_BURST = 1024;
 
 /** What serve() may see of a listener. Not public. */
 export let listenerParts: (listener: Listener) => ListenerParts;
@@ -100,7 +95,7 @@ export class Listener implements AsyncIterable<Conn>, AsyncDisposable {
   /** Nobody waits here but a server that does not accept. */
   readonly #hold: Hold;
   readonly #callers = new Queue<AcceptWaiter>();
-  #retry: Alarm;
+  readonly #retry: AcceptRetry;
   /** Set by listen(), not for a wrapped `Deno.Listener`. */
   #bound: { ipv6Only: boolean } | null = null;
   #unfollow: (() => void) | null = null;
@@ -117,10 +112,6 @@ export class Listener implements AsyncIterable<Conn>, AsyncDisposable {
   #untold: OpError | null = null;
   #closing: Promise<void> | null = null;
   readonly #closed = Promise.withResolvers<void>();
-  /** Connections since the last good one that were of no use. */
-  #badPeers = 0;
-  /** The wait after the next capacity error; 0 outside of an episode. */
-  #retryMs = 0;
   readonly #onConn = (inner: Deno.Conn): void => this.#accepted(inner);
   readonly #onFailure = (error: unknown): void => this.#failed(error);
 
@@ -138,7 +129,7 @@ export class Listener implements AsyncIterable<Conn>, AsyncDisposable {
     this.#inner = inner;
     this.#clock = this.#options.clock ?? systemClock;
     this.#hold = new Hold(this.#clock);
-    this.#retry = this.#newAlarm();
+    this.#retry = new AcceptRetry(this.#clock, () => this.#pump());
     this.addr = toAddr(inner.addr);
   }
 
@@ -225,7 +216,7 @@ export class Listener implements AsyncIterable<Conn>, AsyncDisposable {
   /** Starts an accept if a caller waits and none is under way. */
   #pump(): void {
     if (this.#pending || this.#closing || this.#callers.head === null) return;
-    if (this.#retry.at !== Infinity) return;
+    if (this.#retry.waits) return;
     let accepting: Promise<Deno.Conn>;
     try {
       accepting = Promise.resolve(this.#inner.accept());
@@ -239,7 +230,7 @@ export class Listener implements AsyncIterable<Conn>, AsyncDisposable {
   #accepted(inner: Deno.Conn): void {
     this.#pending = null;
     if (this.#closing && this.#takeLate === null) return discard(inner);
-    this.#retryMs = 0;
+    this.#retry.roomFound();
     let conn: Conn | null;
     try {
       conn = this.#admit(inner);
@@ -248,7 +239,7 @@ export class Listener implements AsyncIterable<Conn>, AsyncDisposable {
       return this.#failed(error);
     }
     if (conn !== null) {
-      this.#badPeers = 0;
+      this.#retry.goodPeer();
       // What an odd Deno.Conn did in the meantime may have closed us, too.
       if (this.#closing) (this.#takeLate ?? discard)(conn);
       else if (this.#callers.head === null) this.#spare = conn;
@@ -272,7 +263,7 @@ export class Listener implements AsyncIterable<Conn>, AsyncDisposable {
     const all = !this.#bound?.ipv6Only;
     if (all || String(conn.remoteAddr).startsWith("[")) return conn;
     conn.close();
-    this.#passOver();
+    this.#retry.badPeer(this.#callers.head !== null);
     return null;
   }
 
@@ -294,21 +285,12 @@ export class Listener implements AsyncIterable<Conn>, AsyncDisposable {
   }
 
   #badPeer(error: unknown): void {
-    this.#passOver();
+    this.#retry.badPeer(this.#callers.head !== null);
     this.#report(error, "peer", 0);
   }
 
-  /** Counts one of no use. After a burst everybody else gets a turn. */
-  #passOver(): void {
-    if (++this.#badPeers % PEER_BURST > 0 || !this.#callers.head) return;
-    this.#retry.setIn(0);
-  }
-
   #backOff(error: unknown): void {
-    const begins = this.#retryMs === 0;
-    if (begins) this.#retryMs = MIN_RETRY_MS;
-    if (this.#callers.head) this.#retry.setIn(this.#retryMs);
-    this.#retryMs = Math.min(this.#retryMs * 2, MAX_RETRY_MS);
+    const begins = this.#retry.backOff(this.#callers.head !== null);
     if (begins) this.#report(error, "capacity", MIN_RETRY_MS);
   }
 
@@ -337,16 +319,7 @@ export class Listener implements AsyncIterable<Conn>, AsyncDisposable {
   }
 
   #setRef(refd: boolean): void {
-    this.#refd = this.#hold.refd = refd;
-    const { at } = this.#retry;
-    this.#retry.clear();
-    this.#retry = this.#newAlarm();
-    this.#retry.set(at);
-  }
-
-  /** For the next try; it keeps the process alive as an accept would. */
-  #newAlarm(): Alarm {
-    return new Alarm(this.#clock, () => this.#pump(), this.#refd);
+    this.#refd = this.#hold.refd = this.#retry.refd = refd;
   }
 
   /** A close that nobody waits for; if it fails, close() will say so. */
