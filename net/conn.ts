@@ -18,8 +18,8 @@ import { chunksOf, ReadCall } from "./read_calls.ts";
 import { ReadHalf } from "./read_half.ts";
 import { readableOf, writableOf } from "./streams.ts";
 import { Wire } from "./wire.ts";
-import { writeUntil } from "./write_calls.ts";
-import { WriteHalf, WriteJob } from "./write_half.ts";
+import { WriteJob, writeUntil } from "./write_calls.ts";
+import { WriteHalf } from "./write_half.ts";
 
 /** Options of reads, writes and copies. */
 export interface IoOptions {

@@ -10,7 +10,8 @@ import { OpError } from "./errors.ts";
 import { MAX_SIZE } from "./pool.ts";
 import type { ReadHalf, ReadWaiter } from "./read_half.ts";
 import type { Watcher, Wire } from "./wire.ts";
-import { PIECE, type WriteHalf, WriteJob } from "./write_half.ts";
+import { WriteJob } from "./write_calls.ts";
+import { PIECE, type WriteHalf } from "./write_half.ts";
 
 /**
  * Copies from one connection to another until EOF. Neither is closed, and EOF

@@ -22,12 +22,13 @@
  * @module
  */
 
-import { discard, failCall } from "./calls.ts";
+import { discard } from "./calls.ts";
 import { Deadline } from "./deadline.ts";
 import { DeadlineExceededError } from "./errors.ts";
 import { giveMemory, takeMemory } from "./pool.ts";
-import { type Link, Queue } from "./queue.ts";
+import { Queue } from "./queue.ts";
 import { badCount, type Half, isCount, type Wire } from "./wire.ts";
+import type { WriteJob } from "./write_calls.ts";
 
 /** How much may still go out after its write was abandoned. */
 export const PIECE = 64 * 1024;
@@ -40,64 +41,6 @@ const IN_PLACE = 1024 * 1024;
 
 /** What may wait for a TLS handshake: with 64 KiB a reset makes Deno panic. */
 const EARLY = 32 * 1024;
-
-/** Who is told how a job ends; a promise need not be awaited. */
-type Caller = PromiseWithResolvers<number> | {
-  readonly promise?: undefined;
-  /** All of its bytes are out: so many. */
-  resolve(n: number): void;
-  /** It will not go out, or not all of it. */
-  reject(error: unknown): void;
-};
-
-/** One call that writes, or the FIN after all of them. */
-export class WriteJob implements Link<WriteJob> {
-  /** See {@linkcode Link}. */
-  next: WriteJob | null = null;
-  /** See {@linkcode Link}. */
-  before: WriteJob | null = null;
-  /** The bytes, as long as somebody waits for the job; `null` asks for FIN. */
-  bytes: Uint8Array | null;
-  /** Whether the bytes are the library's own, unchanged until they are out. */
-  readonly owned: boolean;
-  /** May abort it. */
-  readonly signal: AbortSignal | null;
-  /** How many bytes the kernel has taken. */
-  done = 0;
-  /** How many bytes have gone into pieces; FIN counts as one. */
-  taken = 0;
-  /** How many bytes are to go out. */
-  end: number;
-  /** Whether nobody waits for it any more. */
-  abandoned = false;
-  readonly #caller: Caller;
-
-  /** A job that has not begun. */
-  constructor(
-    bytes: Uint8Array | null,
-    caller: Caller,
-    owned = false,
-    signal: AbortSignal | null = null,
-  ) {
-    this.bytes = bytes;
-    this.end = bytes === null ? 0 : bytes.length;
-    this.owned = owned;
-    this.signal = signal;
-    this.#caller = caller;
-  }
-
-  /** All of it is out. */
-  resolve(): void {
-    this.#caller.resolve(this.end);
-  }
-
-  /** It will not go out, or not all of it. */
-  reject(error: unknown): void {
-    const caller = this.#caller;
-    if (caller.promise) failCall(caller, error, this.signal);
-    else caller.reject(error);
-  }
-}
 
 const SETTLED = Promise.resolve();
 
@@ -201,7 +144,7 @@ export class WriteHalf implements Half {
   /** Takes a job back, except for what is under way. */
   abandon(job: WriteJob, error: unknown): void {
     if (job.taken === job.done) this.#jobs.remove(job);
-    giveUp(job, error);
+    job.giveUp(error);
   }
 
   /** See {@linkcode Half}. */
@@ -218,7 +161,7 @@ export class WriteHalf implements Half {
   /** Starts an operation for the head of the queue. */
   #next(): void {
     let job = this.#jobs.head;
-    while (job !== null && isGone(job)) {
+    while (job?.detached) {
       this.#jobs.shift();
       job.reject(new TypeError("p was detached before it was written"));
       job = this.#jobs.head;
@@ -237,7 +180,7 @@ export class WriteHalf implements Half {
       const size = Math.min(rest, most);
       job.taken = job.done + size;
       this.#inPlace = size > PIECE ? size : 0;
-      this.#write(partOf(job.bytes, job.done, job.taken));
+      this.#write(job.part());
     } else this.#write(this.#gather(job));
   }
 
@@ -262,7 +205,7 @@ export class WriteHalf implements Half {
   /** Copies as much of the queue as fits in one piece. */
   #gather(head: WriteJob): Uint8Array {
     let size = 0;
-    for (let job: WriteJob | null = head; gathers(job); job = job.next) {
+    for (let job: WriteJob | null = head; job?.shareable; job = job.next) {
       size += job.end - job.done;
       if (size > PIECE) break;
     }
@@ -276,7 +219,7 @@ export class WriteHalf implements Half {
     ) {
       const n = Math.min(job.end - job.done, size - at);
       job.taken = job.done + n;
-      memory.set(partOf(job.bytes!, job.done, job.taken), at);
+      memory.set(job.part(), at);
       at += n;
     }
     this.#memory = memory;
@@ -366,35 +309,8 @@ export class WriteHalf implements Half {
       const job = jobs.shift();
       if (job.taken > job.done) this.#jobs.push(job);
       if (job.abandoned) continue;
-      giveUp(job, this.#timeout(job.bytes ? "write" : "close", job.done));
+      job.giveUp(this.#timeout(job.bytes ? "write" : "close", job.done));
     }
     if (this.#inPlace) discard(this.#wire);
   }
-}
-
-/** Not `subarray()`: it calls a constructor, which may be a caller's own. */
-function partOf(bytes: Uint8Array, from: number, to: number): Uint8Array {
-  if (to - from === bytes.length) return bytes;
-  return new Uint8Array(bytes.buffer, bytes.byteOffset + from, to - from);
-}
-
-const NOTHING = new Uint8Array(0);
-
-/** Gives a job up; what is under way of it still goes out. */
-function giveUp(job: WriteJob, error: unknown): void {
-  job.abandoned = true;
-  job.end = job.taken;
-  // The piece is a copy; the caller's megabytes can be freed while it waits.
-  if (job.bytes !== null && !job.owned) job.bytes = NOTHING;
-  job.reject(error);
-}
-
-/** Whether a job's bytes may share a piece with others. */
-function gathers(job: WriteJob | null): job is WriteJob {
-  return job !== null && job.bytes !== null && !job.owned && !isGone(job);
-}
-
-/** Whether the caller has transferred the bytes elsewhere. */
-function isGone(job: WriteJob): boolean {
-  return job.bytes !== null && job.bytes.length < job.end;
 }

@@ -9,7 +9,7 @@ import {
 } from "@std/assert";
 import { Conn, writerOf } from "../net/conn.ts";
 import { isClosed, isTimeout, OpError } from "../net/errors.ts";
-import { WriteJob } from "../net/write_half.ts";
+import { WriteJob } from "../net/write_calls.ts";
 import { FakeClock } from "../testing/fake_clock.ts";
 import { InnerConn } from "./conn_inner.ts";
 import { bytes, countedSignal, turn, unhandledIn } from "./support.ts";
