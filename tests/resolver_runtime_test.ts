@@ -299,6 +299,7 @@ type Found =
     | "half"
     | "otherHalf"
     | "lost"
+    | "second"
     | "starved",
     Lookup
   >
@@ -468,6 +469,10 @@ async function assertSystemAnswers(t: Deno.TestContext, found: Found) {
       "host A",
       "host AAAA",
     ]);
+  });
+  await t.step("dnsResolver() asks two name servers at once", () => {
+    assertEquals(found.second.addresses, ["192.0.2.1"]);
+    assert(found.second.ms < 1_500, `${found.second.ms}`);
   });
   await t.step("an abandoned lookup is shared by the next ones", () => {
     // Not 20. But each family may have been asked for as well by now, and
