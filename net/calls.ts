@@ -6,6 +6,7 @@
 
 import { checkSignal } from "./check.ts";
 import { OpError } from "./errors.ts";
+import { type Link, Queue } from "./queue.ts";
 
 /** Closes a connection that nobody wants; one that cannot be closed is gone. */
 export function discard(conn: { close(): void }): void {
@@ -21,15 +22,52 @@ export function forget(closing: unknown): void {
   if (closing instanceof Promise) tolerate(closing);
 }
 
+/** What is to be called when a signal aborts. */
+interface Follower extends Link<Follower> {
+  readonly cancel: () => void;
+}
+
+const followers = new WeakMap<AbortSignal, Queue<Follower>>();
+
 /**
- * Calls `cancel` when `signal` aborts; the result removes the listener.
+ * Calls `cancel` when `signal` aborts; the result takes that back. One listener
+ * serves all who follow a signal: to add or remove one the runtime looks at all
+ * of them, which takes 10 us where 1,000 connections share a signal.
  *
  * @throws {TypeError} If it is no signal: a user may have passed it.
  */
 export function onAbort(signal: AbortSignal, cancel: () => void): () => void {
   checkSignal(signal);
-  signal.addEventListener("abort", cancel);
-  return () => signal.removeEventListener("abort", cancel);
+  let queue = followers.get(signal);
+  if (queue === undefined) followers.set(signal, queue = new Queue());
+  if (queue.head === null) signal.addEventListener("abort", cancelAll);
+  const follower: Follower = { cancel, next: null, before: null };
+  queue.push(follower);
+  return () => leave(signal, queue, follower);
+}
+
+/** Takes out a follower, if it is still there; the last removes the listener. */
+function leave(
+  signal: AbortSignal,
+  queue: Queue<Follower>,
+  follower: Follower,
+): void {
+  if (queue.head === null) return;
+  queue.remove(follower);
+  if (queue.head === null) signal.removeEventListener("abort", cancelAll);
+}
+
+function cancelAll(this: AbortSignal): void {
+  const queue = followers.get(this)!;
+  while (queue.head) {
+    const follower = queue.head;
+    leave(this, queue, follower);
+    try {
+      follower.cancel();
+    } catch (error) {
+      reportError(error); // as for a listener of its own
+    }
+  }
 }
 
 /**

@@ -1,8 +1,9 @@
 /**
  * The small structures below connections, listeners and servers: a queue, a
- * list, a pool, counts, and patience with silent peers.
+ * list, a pool, counts, patience with silent peers, and what follows a signal.
  */
 import { assert, assertEquals, assertStrictEquals } from "@std/assert";
+import { onAbort } from "../net/calls.ts";
 import { type Clock, systemClock } from "../net/clock.ts";
 import { HostLimit } from "../net/host_limit.ts";
 import { Patience } from "../net/patience.ts";
@@ -10,7 +11,7 @@ import { giveMemory, MAX_SIZE, MIN_SIZE, takeMemory } from "../net/pool.ts";
 import { type Link, Queue } from "../net/queue.ts";
 import { type Entry, Roster } from "../net/roster.ts";
 import { Turns, turnsUnderWay } from "../net/turns.ts";
-import { turn } from "./support.ts";
+import { countedSignal, turn } from "./support.ts";
 
 interface Item extends Link<Item> {
   name: string;
@@ -339,4 +340,57 @@ Deno.test("takeMemory() lends small memory in the exact size, 1,024 pieces in al
   assert(lent.every(({ length }) => length <= MIN_SIZE));
   for (const memory of lent) giveMemory(memory);
   assertEquals(takeMemory(64).length, 64);
+});
+
+Deno.test("onAbort() adds one listener to a signal, however many follow it", () => {
+  const { signal, listeners } = countedSignal();
+  const unfollow = Array.from({ length: 3 }, () => onAbort(signal, () => {}));
+  assertEquals(listeners(), 1);
+  unfollow[1]!();
+  unfollow[0]!();
+  assertEquals(listeners(), 1);
+  unfollow[2]!();
+  assertEquals(listeners(), 0);
+  const again = onAbort(signal, () => {});
+  assertEquals(listeners(), 1);
+  again();
+  assertEquals(listeners(), 0);
+});
+
+Deno.test("onAbort() calls all who still follow, in order, once", () => {
+  const { controller, signal, listeners } = countedSignal();
+  const called: string[] = [];
+  const a = onAbort(signal, () => {
+    called.push("a");
+    a();
+    c();
+  });
+  const b = onAbort(signal, () => called.push("b"));
+  const c = onAbort(signal, () => called.push("c"));
+  const d = onAbort(signal, () => called.push("d"));
+  b();
+  controller.abort();
+  assertEquals(called, ["a", "d"]);
+  d();
+  assertEquals(listeners(), 0);
+});
+
+Deno.test("onAbort(): who throws holds up nobody, and is reported", () => {
+  const controller = new AbortController();
+  const error = new Error("an adapter's own");
+  onAbort(controller.signal, () => {
+    throw error;
+  });
+  let called = false;
+  onAbort(controller.signal, () => called = true);
+  const reported: unknown[] = [];
+  const report = (event: ErrorEvent) => {
+    event.preventDefault();
+    reported.push(event.error);
+  };
+  addEventListener("error", report);
+  controller.abort();
+  removeEventListener("error", report);
+  assertEquals(called, true);
+  assertEquals(reported, [error]);
 });

@@ -176,7 +176,7 @@ export function listenerSuite(name: string, world: ListenerWorld): void {
     const listener = await listen();
     const { signal, listeners } = countedSignal();
     const calls = [listener.accept({ signal }), listener.accept({ signal })];
-    assertEquals(listeners(), 2);
+    assertEquals(listeners(), 1, "one for both");
     await using _client = await world.connect(listener);
     await using _server = await calls[0]!;
     assertEquals(listeners(), 1);
