@@ -4,9 +4,9 @@ import { Alarm, type Clock } from "./clock.ts";
  * The deadline of one direction of a connection: Go's `SetReadDeadline` and
  * `SetWriteDeadline`. It is absolute, for pending calls and later ones.
  *
- * The alarm runs only while a call waits or after one has: moving the deadline
- * before every read costs a look at the clock. It never keeps the process
- * alive; the pending operation does.
+ * The alarm runs only while a call waits or after one has: to move the deadline
+ * before every read, or to lift it after every one, costs a look at the clock. It
+ * never keeps the process alive; the pending operation does.
  */
 export class Deadline {
   readonly #clock: Clock;
@@ -41,8 +41,8 @@ export class Deadline {
   set(at: number, waiting: boolean): void {
     if (this.#fixed) return;
     this.#at = at;
+    if (!waiting) return;
     if (at === Infinity) this.#alarm?.clear();
-    else if (!waiting) return;
     else if (this.passed) this.#expire();
     else this.watch();
   }

@@ -121,6 +121,23 @@ Deno.test("a deadline that is moved before every read sets one timer, not one pe
   conn.close();
 });
 
+Deno.test("a deadline that is lifted after every read sets one timer, which fails no later call", async () => {
+  const { inner, conn, clock } = setUp();
+  for (let i = 0; i < 100; i++) {
+    conn.setReadDeadline(clock.now() + 60_000);
+    await readOnce(conn, inner);
+    conn.setReadDeadline(null);
+  }
+  assertEquals(clock.count, 1);
+  const reading = conn.read(new Uint8Array(1));
+  await clock.advance(60_000);
+  assertEquals(clock.pending, 0);
+  assert(!await settlesAtOnce(reading.catch(() => {})));
+  await inner.deliver(bytes("x"));
+  assertEquals(await reading, 1);
+  conn.close();
+});
+
 Deno.test("a deadline's timer never keeps the process alive", () => {
   const { conn, clock } = setUp();
   conn.setReadDeadline(clock.now() + 1000);
