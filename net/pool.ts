@@ -16,9 +16,6 @@ export const MAX_SIZE = 256 * 1024;
 /** The factor from one size to the next. */
 export const GROWTH = 4;
 
-/** Each size keeps at most this much; the rest is left to the collector. */
-const KEPT_BYTES = 1024 * 1024;
-
 /**
  * Pieces up to this size have memory of exactly their size, which can be
  * written as it is: a view for each costs 1 to 2 % of a server's rate.
@@ -28,7 +25,21 @@ const EXACT_SIZE = MIN_SIZE - 1;
 const sizes: number[] = [];
 for (let size = MIN_SIZE; size <= MAX_SIZE; size *= GROWTH) sizes.push(size);
 
-const free = sizes.map(() => [] as Uint8Array<ArrayBuffer>[]);
+let free: WeakRef<Uint8Array<ArrayBuffer>[][]> | undefined;
+
+/**
+ * What is free of a size. Garbage collection takes all of it, as Go's does with
+ * a `sync.Pool`: so there is no limit, and a burst leaves nothing behind.
+ */
+function freeOf(kind: number): Uint8Array<ArrayBuffer>[] {
+  let lists = free?.deref();
+  if (lists === undefined) {
+    lists = sizes.map(() => []);
+    free = new WeakRef(lists);
+  }
+  return lists[kind]!;
+}
+
 const exact = Array.from(
   { length: EXACT_SIZE + 1 },
   () => [] as Uint8Array<ArrayBuffer>[],
@@ -54,7 +65,7 @@ export function takeMemory(size: number): Uint8Array<ArrayBuffer> {
     }
   }
   const kind = classOf(size);
-  return free[kind]!.pop() ?? new Uint8Array(sizes[kind]!);
+  return freeOf(kind).pop() ?? new Uint8Array(sizes[kind]!);
 }
 
 /** Takes memory back. Nobody, not even a pending operation, may use it now. */
@@ -63,6 +74,5 @@ export function giveMemory(memory: Uint8Array<ArrayBuffer>): void {
     exact[memory.length]!.push(memory);
     return;
   }
-  const list = free[classOf(memory.length)]!;
-  if ((list.length + 1) * memory.length <= KEPT_BYTES) list.push(memory);
+  freeOf(classOf(memory.length)).push(memory);
 }

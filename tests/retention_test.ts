@@ -75,6 +75,10 @@ const CASES: Record<string, string> = {
     controller.abort(reason);
     await asked.catch(() => {});
     return [reason, silence];`,
+  "memory that nobody takes again": `
+    const memory = takeMemory(1024);
+    giveMemory(memory);
+    return [memory, null];`,
 };
 
 const PROGRAM = `
@@ -82,6 +86,7 @@ const PROGRAM = `
   import { systemClock } from "./net/clock.ts";
   import { wireOf } from "./net/conn.ts";
   import { hedged } from "./net/lookup.ts";
+  import { giveMemory, takeMemory } from "./net/pool.ts";
 
   const turn = () => new Promise((resolve) => setTimeout(resolve, 1));
 
