@@ -18,8 +18,8 @@ import { Alarm, type Clock, systemClock } from "./clock.ts";
  */
 const CONNECTIONS_PER_TURN = 32;
 
-/** All peers whose time is running. */
-const patient = new Set<Patience>();
+/** How many peers there are whose time is running. */
+let patient = 0;
 /** Those whose timer fired late, in order, and the turn that is their last. */
 const late = new Map<Patience, number>();
 /** How many turns there were while somebody was late. */
@@ -49,13 +49,13 @@ export class Patience {
   readonly #over: () => void;
   readonly #alarm: Alarm;
 
-  /** Calls `over` once nobody has called `renew()` for `ms` milliseconds. */
+  /** Calls `over` after `ms` milliseconds, finite, without a `renew()`. */
   constructor(clock: Clock, ms: number, over: () => void) {
     this.#clock = clock;
     this.#ms = ms;
     this.#over = over;
     this.#alarm = new Alarm(clock, (due) => this.#ring(due), false);
-    patient.add(this);
+    patient++;
     this.renew();
   }
 
@@ -73,8 +73,8 @@ export class Patience {
 
   /** The connection is over: no timer is left, and none will come. */
   clear(): void {
+    if (this.#ms !== Infinity) patient--;
     this.#ms = Infinity;
-    patient.delete(this);
     notLate(this);
     this.#alarm.clear();
   }
@@ -82,7 +82,7 @@ export class Patience {
   #ring(due: number): void {
     if (this.#clock.monotonic() <= due) return this.end();
     if (turn.at === Infinity) turn.setIn(0);
-    const more = 2 + Math.ceil(patient.size / CONNECTIONS_PER_TURN);
+    const more = 2 + Math.ceil(patient / CONNECTIONS_PER_TURN);
     late.set(this, turns + more);
   }
 }

@@ -206,6 +206,18 @@ Deno.test("Patience waits the same number of turns if others were late before", 
   assertEquals(turns, 12);
 });
 
+Deno.test("Patience that is cleared counts no more, and twice is as once", () => {
+  using peers = new LatePeers(640);
+  for (let i = 320; i < 640; i++) {
+    peers.clear(i);
+    peers.clear(i);
+  }
+  peers.fire(0);
+  let turns = 0;
+  while (peers.over === 0 && peers.turn()) turns++;
+  assertEquals(turns, 12);
+});
+
 Deno.test("Patience ends although a turn was lost with a test's fake timers", () => {
   using peers = new LatePeers(2);
   peers.fire(0);
