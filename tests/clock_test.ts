@@ -443,6 +443,130 @@ Deno.test("FakeClock rings alarms after more than 2^31 ms", async () => {
   assertEquals(rang, year);
 });
 
+/** Takes the place of the system's timers; the test fires them. */
+class Timers implements Disposable {
+  /** Those that are set. */
+  readonly set: { ms: number; fire: () => void; refd: boolean }[] = [];
+  readonly #real = { ...systemClock };
+
+  constructor() {
+    systemClock.setTimeout = (callback, ms) => {
+      const fire = () => {
+        this.set.splice(this.set.indexOf(timer), 1);
+        callback();
+      };
+      const timer = { ms, fire, refd: true };
+      this.set.push(timer);
+      return timer;
+    };
+    systemClock.clearTimeout = (timer) => {
+      const i = this.set.indexOf(timer as typeof this.set[number]);
+      if (i >= 0) this.set.splice(i, 1);
+    };
+    systemClock.unrefTimer = (timer) => {
+      (timer as typeof this.set[number]).refd = false;
+    };
+  }
+
+  /** How long each was to take. */
+  get lengths(): number[] {
+    return this.set.map(({ ms }) => ms);
+  }
+
+  /** How many keep the process alive. */
+  get refd(): number {
+    return this.set.filter(({ refd }) => refd).length;
+  }
+
+  [Symbol.dispose](): void {
+    Object.assign(systemClock, this.#real);
+  }
+}
+
+Deno.test("alarms that are far off, and keep no process alive, share one timer at first", () => {
+  using timers = new Timers();
+  const alarms = Array.from(
+    { length: 100 },
+    () => new Alarm(systemClock, () => {}, false),
+  );
+  for (const alarm of alarms) alarm.setIn(60_000);
+  assertEquals([timers.lengths, timers.refd], [[1_000], 0]);
+  for (const alarm of alarms.slice(1)) alarm.clear();
+  assertEquals(timers.lengths, [1_000]);
+  alarms[0]!.clear();
+  assertEquals(timers.lengths, []);
+  alarms[0]!.setIn(60_000);
+  assertEquals(timers.lengths, [1_000]);
+  alarms[0]!.clear();
+});
+
+Deno.test("an alarm that grows old gets a timer for the rest of its time, and rings once", () => {
+  using timers = new Timers();
+  let rung = 0;
+  const old = new Alarm(systemClock, () => rung++, false);
+  const gone = new Alarm(systemClock, () => rung++, false);
+  old.setIn(60_000);
+  gone.setIn(60_000);
+  gone.clear();
+  const end = performance.now() + 20;
+  while (performance.now() < end);
+  timers.set[0]!.fire();
+  const [rest] = timers.lengths;
+  assertEquals([timers.set.length, timers.refd], [1, 0]);
+  assert(rest! > 50_000 && rest! <= 59_981, `${rest}`);
+  gone.setIn(60_000); // young again, though another one is old
+  assertEquals(timers.lengths, [rest, 1_000]);
+  gone.clear();
+  timers.set[0]!.fire();
+  assertEquals([rung, timers.set.length], [1, 0]);
+});
+
+Deno.test("an alarm that grows old rings when it is due", async () => {
+  const { promise, resolve } = Promise.withResolvers<void>();
+  const alive = setTimeout(() => {}, 60_000); // an alarm does not do that
+  const start = performance.now();
+  new Alarm(systemClock, () => resolve(), false).setIn(2_100);
+  await promise;
+  const ms = performance.now() - start;
+  clearTimeout(alive);
+  assert(ms >= 2_100 && ms < 5_000, `${ms}`);
+});
+
+Deno.test("an old alarm that is cleared leaves no timer", () => {
+  using timers = new Timers();
+  const alarm = new Alarm(systemClock, () => {}, false);
+  alarm.setIn(60_000);
+  timers.set[0]!.fire();
+  alarm.clear();
+  assertEquals(timers.set, []);
+});
+
+Deno.test("alarms that are near, or keep the process alive, have a timer each", () => {
+  using timers = new Timers();
+  const near = new Alarm(systemClock, () => {}, false);
+  const alive = new Alarm(systemClock, () => {}, true);
+  near.setIn(1_999);
+  alive.setIn(60_000);
+  assertEquals([timers.lengths, timers.refd], [[1_999, 60_000], 1]);
+  near.clear();
+  alive.clear();
+  assertEquals(timers.set, []);
+});
+
+Deno.test("an alarm on a test's fake timers has one of its own at once", () => {
+  using timers = new Timers();
+  const real = globalThis.setTimeout;
+  globalThis.setTimeout = real.bind(globalThis) as typeof setTimeout;
+  const alarm = new Alarm(systemClock, () => {}, false);
+  try {
+    alarm.setIn(60_000);
+    assertEquals(timers.lengths, [60_000]);
+  } finally {
+    globalThis.setTimeout = real;
+    alarm.clear();
+  }
+});
+
 Deno.test("Patience that runs out late waits until all connections can have been read", async () => {
   const ended: number[] = [];
   const all = Array.from(
