@@ -6,8 +6,6 @@
  * @module
  */
 
-import { type Entry, Roster } from "./roster.ts";
-
 /**
  * A source of time and timers. The default is the system's; tests use
  * `FakeClock` from `@switchboard/tcp/testing`.
@@ -54,77 +52,6 @@ export const systemClock: Clock = {
   unrefTimer: (timer) => Deno.unrefTimer((timer as SystemTimer).id),
 };
 
-/** How long a timer of {@linkcode lazyClock} is young, in milliseconds. */
-const YOUNG_MS = 1_000;
-
-const { setTimeout: realSetTimeout } = globalThis;
-const young = new Roster<LazyTimer>();
-/** Runs while there are young timers. */
-let growth: unknown;
-
-function growAll(): void {
-  growth = undefined;
-  for (const timer of young.list()) timer.grow();
-}
-
-/** A timer that gets one of the runtime only if it grows old. */
-class LazyTimer implements Entry {
-  /** See {@linkcode Entry}. */
-  index = -1;
-  readonly #callback: () => void;
-  readonly #due: number;
-  #timer: unknown;
-
-  constructor(callback: () => void, ms: number) {
-    this.#callback = callback;
-    this.#due = performance.now() + ms;
-    // A test's fake timers know the time only from those that are set.
-    if (ms < 2 * YOUNG_MS || setTimeout !== realSetTimeout) {
-      this.#start(ms);
-    } else {
-      young.add(this);
-      growth ??= startUnrefd(growAll, YOUNG_MS);
-    }
-  }
-
-  grow(): void {
-    young.delete(this);
-    const rest = this.#due - performance.now();
-    this.#start(Math.max(0, Math.ceil(rest)));
-  }
-
-  clear(): void {
-    if (this.#timer !== undefined) systemClock.clearTimeout(this.#timer);
-    if (!young.delete(this) || young.size > 0) return;
-    systemClock.clearTimeout(growth);
-    growth = undefined;
-  }
-
-  #start(ms: number): void {
-    this.#timer = startUnrefd(this.#callback, ms);
-  }
-}
-
-function startUnrefd(callback: () => void, ms: number): unknown {
-  const timer = systemClock.setTimeout(callback, ms);
-  systemClock.unrefTimer(timer);
-  return timer;
-}
-
-/**
- * The system's clock for timers that never keep the process alive, and that
- * are seldom still there when they are due: most connections end long before
- * their timeouts. With two timers of the runtime for each of its connections, a
- * server of short ones has 18 % less of them.
- */
-const lazyClock: Clock = {
-  now: () => systemClock.now(),
-  monotonic: () => systemClock.monotonic(),
-  setTimeout: (callback, ms) => new LazyTimer(callback, ms),
-  clearTimeout: (timer) => (timer as LazyTimer).clear(),
-  unrefTimer: () => {},
-};
-
 /** setTimeout() takes a 32-bit count; a larger one would fire at once. */
 export const MAX_TIMEOUT = 2 ** 31 - 1;
 
@@ -160,7 +87,7 @@ export class Alarm {
     keepAlive: boolean,
     scale: "monotonic" | "now" = "monotonic",
   ) {
-    this.#clock = clock === systemClock && !keepAlive ? lazyClock : clock;
+    this.#clock = clock;
     this.#ring = ring;
     this.#keepAlive = keepAlive;
     this.#scale = scale;
