@@ -385,6 +385,29 @@ Deno.test("onAbort() calls all who still follow, in order, once", () => {
   assertEquals(listeners(), 0);
 });
 
+Deno.test("onAbort() follows a signal whose listeners are called by others", () => {
+  const controller = new AbortController();
+  const { signal } = controller;
+  const add = signal.addEventListener.bind(signal);
+  // As instrumentation may do it: without the signal as `this`.
+  signal.addEventListener =
+    ((type: string, listener: EventListener) =>
+      add(type, (event) => listener(event))) as typeof add;
+  let called = 0;
+  onAbort(signal, () => called++);
+  const target = new AbortController();
+  const proxy = new Proxy(target.signal, {
+    get(signal, name) {
+      const value = Reflect.get(signal, name, signal);
+      return typeof value === "function" ? value.bind(signal) : value;
+    },
+  });
+  onAbort(proxy, () => called++);
+  controller.abort();
+  target.abort();
+  assertEquals(called, 2);
+});
+
 Deno.test("onAbort(): who throws holds up nobody, and is reported", () => {
   const controller = new AbortController();
   const error = new Error("an adapter's own");
