@@ -7,8 +7,9 @@ const MAX_RETRY_MS = 1_000;
 const PEER_BURST = 1024;
 
 /**
- * When an accept loop goes on after what was of no use. It holds a timer only
- * for a caller that waits, and keeps the process alive as its accept would.
+ * Decides when an accept loop goes on after a failure or a useless connection.
+ * It holds a timer only for a caller that waits, and keeps the process alive as
+ * an accept would.
  */
 export class AcceptRetry {
   readonly #clock: Clock;
@@ -36,12 +37,12 @@ export class AcceptRetry {
     this.#backOffMs = 0;
   }
 
-  /** It was of use. */
+  /** A connection is of use. */
   goodPeer(): void {
     this.#badPeers = 0;
   }
 
-  /** It was of none: on to the next, but after a burst others get a turn. */
+  /** One is of none: on to the next, but after a burst others get a turn. */
   badPeer(callerWaits: boolean): void {
     if (++this.#badPeers % PEER_BURST > 0 || !callerWaits) return;
     this.#alarm.setIn(0);

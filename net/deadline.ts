@@ -4,9 +4,9 @@ import { Alarm, type Clock } from "./clock.ts";
  * The deadline of one direction of a connection: Go's `SetReadDeadline` and
  * `SetWriteDeadline`. It is absolute, for pending calls and later ones.
  *
- * The alarm runs only while a call waits or after one has: to move the deadline
- * before every read, or to lift it after every one, costs a look at the clock. It
- * never keeps the process alive; the pending operation does.
+ * The alarm runs only while a call waits or after one has: moving the deadline
+ * before every read, or lifting it after every one, costs a look at the clock.
+ * It never keeps the process alive; the pending operation does.
  */
 export class Deadline {
   readonly #clock: Clock;
@@ -37,7 +37,10 @@ export class Deadline {
     return this.#at !== Infinity && this.#at <= this.#clock.now();
   }
 
-  /** Moves it; `Infinity` clears. `waiting` says whether a call waits. */
+  /**
+   * Moves it; `Infinity` lifts it. `waiting` says whether a call waits: if none
+   * does, a timer that runs is left alone, and will find nothing to do.
+   */
   set(at: number, waiting: boolean): void {
     if (this.#fixed) return;
     this.#at = at;

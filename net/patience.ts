@@ -49,7 +49,7 @@ export class Patience {
   readonly #over: () => void;
   readonly #alarm: Alarm;
 
-  /** Calls `over` after `ms` milliseconds, finite, without a `renew()`. */
+  /** Calls `over` after `ms` milliseconds (finite) without a `renew()`. */
   constructor(clock: Clock, ms: number, over: () => void) {
     this.#clock = clock;
     this.#ms = ms;

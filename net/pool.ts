@@ -28,8 +28,8 @@ for (let size = MIN_SIZE; size <= MAX_SIZE; size *= GROWTH) sizes.push(size);
 let free: WeakRef<Uint8Array<ArrayBuffer>[][]> | undefined;
 
 /**
- * What is free of a size. Garbage collection takes all of it, as Go's does with
- * a `sync.Pool`: so there is no limit, and a burst leaves nothing behind.
+ * What is free of a size. The next garbage collection takes all of it, as Go's
+ * does with a `sync.Pool`: so there is no limit, and nothing is kept for good.
  */
 function freeOf(kind: number): Uint8Array<ArrayBuffer>[] {
   let lists = free?.deref();
