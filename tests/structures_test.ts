@@ -172,6 +172,13 @@ class LatePeers implements Disposable {
     return due.length > 0;
   }
 
+  /** Takes turns until a peer is given up, and says how many. */
+  turnsToEnd(): number {
+    let turns = 0;
+    while (this.over === 0 && this.turn()) turns++;
+    return turns;
+  }
+
   /** Drops the turn that is due: its timer was another test's fake. */
   lose(): void {
     this.#turns = [];
@@ -188,9 +195,7 @@ Deno.test("Patience waits the same number of turns, however many others were lat
     using peers = new LatePeers(320);
     for (let i = 0; i <= others; i++) peers.fire(i);
     for (let i = 1; i <= others; i++) peers.renew(i);
-    let turns = 0;
-    while (peers.over === 0 && peers.turn()) turns++;
-    assertEquals(turns, 12, `${others} others`); // 1 + 320 / 32, and its own
+    assertEquals(peers.turnsToEnd(), 12, `${others} others`); // 1 + 320 / 32, and its own
   }
 });
 
@@ -201,9 +206,7 @@ Deno.test("Patience waits the same number of turns if others were late before", 
     peers.renew(i);
   }
   peers.fire(0);
-  let turns = 0;
-  while (peers.over === 0 && peers.turn()) turns++;
-  assertEquals(turns, 12);
+  assertEquals(peers.turnsToEnd(), 12);
 });
 
 Deno.test("Patience that is cleared counts no more, and twice is as once", () => {
@@ -213,9 +216,7 @@ Deno.test("Patience that is cleared counts no more, and twice is as once", () =>
     peers.clear(i);
   }
   peers.fire(0);
-  let turns = 0;
-  while (peers.over === 0 && peers.turn()) turns++;
-  assertEquals(turns, 12);
+  assertEquals(peers.turnsToEnd(), 12);
 });
 
 Deno.test("Patience ends although a turn was lost with a test's fake timers", () => {
@@ -224,7 +225,7 @@ Deno.test("Patience ends although a turn was lost with a test's fake timers", ()
   peers.lose();
   peers.renew(0); // nobody is late any more
   peers.fire(1);
-  while (peers.over === 0 && peers.turn());
+  peers.turnsToEnd();
   assertEquals(peers.over, 1);
 });
 
