@@ -25,7 +25,7 @@
 import { discard } from "./calls.ts";
 import { Deadline } from "./deadline.ts";
 import { DeadlineExceededError } from "./errors.ts";
-import { giveMemory, takeMemory } from "./pool.ts";
+import { giveMemory, takeCopyMemory } from "./pool.ts";
 import { Queue } from "./queue.ts";
 import { badCount, type Half, isCount, type Wire } from "./wire.ts";
 import type { WriteJob } from "./write_calls.ts";
@@ -210,7 +210,7 @@ export class WriteHalf implements Half {
       if (size > PIECE) break;
     }
     size = Math.min(size, PIECE, this.#most);
-    const memory = takeMemory(size);
+    const memory = takeCopyMemory(size);
     let at = 0;
     for (
       let job: WriteJob | null = head;

@@ -7,7 +7,13 @@ import { onAbort } from "../net/calls.ts";
 import { type Clock, systemClock } from "../net/clock.ts";
 import { HostLimit } from "../net/host_limit.ts";
 import { Patience } from "../net/patience.ts";
-import { giveMemory, MAX_SIZE, MIN_SIZE, takeMemory } from "../net/pool.ts";
+import {
+  giveMemory,
+  MAX_SIZE,
+  MIN_SIZE,
+  takeCopyMemory,
+  takeMemory,
+} from "../net/pool.ts";
 import { type Link, Queue } from "../net/queue.ts";
 import { type Entry, Roster } from "../net/roster.ts";
 import { Turns, turnsUnderWay } from "../net/turns.ts";
@@ -298,7 +304,9 @@ Deno.test("HostLimit: a place may be free some turns of the loop later", async (
 
 const KiB = 1024;
 
-Deno.test("takeMemory() lends the smallest of five sizes that is large enough", () => {
+const takers = { takeMemory, takeCopyMemory };
+
+Deno.test("the pool lends the smallest of five sizes that is large enough", () => {
   const cases = [
     [1 * KiB, 1],
     [1 * KiB + 1, 4],
@@ -311,7 +319,9 @@ Deno.test("takeMemory() lends the smallest of five sizes that is large enough", 
     [256 * KiB, 256],
   ] as const;
   for (const [size, KiBs] of cases) {
-    assertEquals(takeMemory(size).length, KiBs * KiB, `for ${size}`);
+    for (const [name, take] of Object.entries(takers)) {
+      assertEquals(take(size).length, KiBs * KiB, `${name}(${size})`);
+    }
   }
   assertEquals([MIN_SIZE, MAX_SIZE], [1 * KiB, 256 * KiB]);
 });
@@ -326,9 +336,21 @@ Deno.test("takeMemory() never lends the same memory twice at once", () => {
 
 Deno.test("giveMemory() keeps memory for the next taker of that size", () => {
   for (const size of [1, 4, 16, 64, 256].map((n) => n * KiB)) {
-    const memory = takeMemory(size);
+    for (const take of Object.values(takers)) {
+      const memory = take(size);
+      giveMemory(memory);
+      assertStrictEquals(take(size), memory);
+    }
+  }
+});
+
+Deno.test("takeCopyMemory() keeps a distance from what malloc puts beside it", () => {
+  for (const size of [1, 4, 16, 64].map((n) => n * KiB)) {
+    const memory = takeCopyMemory(size);
+    const { buffer, byteOffset } = memory;
+    assertEquals([byteOffset, buffer.byteLength], [512, 512 + size + 512]);
     giveMemory(memory);
-    assertStrictEquals(takeMemory(size), memory);
+    assertEquals(takeMemory(size).buffer.byteLength, size);
   }
 });
 
@@ -339,18 +361,18 @@ Deno.test("giveMemory() keeps as much as was lent at once", () => {
   assertEquals(again.intersection(new Set(lent)).size, 200);
 });
 
-Deno.test("takeMemory() lends small memory in the exact size, 1,024 pieces in all", () => {
+Deno.test("takeCopyMemory() lends small memory in the exact size, 1,024 pieces in all", () => {
   const sizes = [0, 1, 64, 640, 1023];
   const lent = Array.from(
     { length: 2_000 },
-    (_, i) => takeMemory(sizes[i % sizes.length]!),
+    (_, i) => takeCopyMemory(sizes[i % sizes.length]!),
   );
   assertEquals(new Set(lent.map(({ buffer }) => buffer)).size, 2_000);
   const exact = lent.filter(({ length }) => sizes.includes(length));
   assertEquals(exact.length, 1_024);
   assert(lent.every(({ length }) => length <= MIN_SIZE));
   for (const memory of lent) giveMemory(memory);
-  assertEquals(takeMemory(64).length, 64);
+  assertEquals(takeCopyMemory(64).length, 64);
 });
 
 Deno.test("onAbort() adds one listener to a signal, however many follow it", () => {
