@@ -24,12 +24,13 @@ import { type Addr, toAddr } from "./addr.ts";
 import { discard, forget, onAbort, tolerate } from "./calls.ts";
 import { checkListener } from "./check.ts";
 import { type Clock, systemClock } from "./clock.ts";
-import { Conn, wireOf } from "./conn.ts";
+import { Conn } from "./conn.ts";
 import { ClosedError, OpError } from "./errors.ts";
 import { Hold } from "./hold.ts";
 import { Queue } from "./queue.ts";
 import { setSocketOptions } from "./socket_options.ts";
 import { tell } from "./tell.ts";
+import type { WireOptions } from "./wire.ts";
 
 /** What serve() may see of a listener. Not public. */
 export let listenerParts: (listener: Listener) => ListenerParts;
@@ -80,6 +81,7 @@ export class Listener implements AsyncIterable<Conn>, AsyncDisposable {
       }
       const listener = new Listener(inner, options);
       listener.#bound = { ipv6Only };
+      listener.#connOptions.plain = true;
       if (signal) {
         listener.#unfollow = onAbort(signal, () => listener.#closeUnasked());
       }
@@ -92,6 +94,7 @@ export class Listener implements AsyncIterable<Conn>, AsyncDisposable {
   readonly #inner: Deno.Listener;
   readonly #options: ListenerOptions;
   readonly #clock: Clock;
+  readonly #connOptions: WireOptions;
   /** Nobody waits here but a server that does not accept. */
   readonly #hold: Hold;
   readonly #callers = new Queue<AcceptWaiter>();
@@ -128,6 +131,7 @@ export class Listener implements AsyncIterable<Conn>, AsyncDisposable {
     checkListener(inner);
     this.#inner = inner;
     this.#clock = this.#options.clock ?? systemClock;
+    this.#connOptions = { clock: this.#clock };
     this.#hold = new Hold(this.#clock);
     this.#retry = new AcceptRetry(this.#clock, () => this.#pump());
     this.addr = toAddr(inner.addr);
@@ -250,7 +254,7 @@ export class Listener implements AsyncIterable<Conn>, AsyncDisposable {
 
   /** Prepares a connection; `null` if it is not for the caller. */
   #admit(inner: Deno.Conn): Conn | null {
-    const conn = new Conn(inner, { clock: this.#clock });
+    const conn = new Conn(inner, this.#connOptions);
     try {
       setSocketOptions(inner, this.#options);
     } catch (error) {
@@ -258,7 +262,6 @@ export class Listener implements AsyncIterable<Conn>, AsyncDisposable {
       this.#badPeer(error); // the peer has reset it
       return null;
     }
-    if (this.#bound) wireOf(conn).plain = true;
     // What came to us as ::ffff:127.0.0.1 is 127.0.0.1 here.
     const all = !this.#bound?.ipv6Only;
     if (all || String(conn.remoteAddr).startsWith("[")) return conn;

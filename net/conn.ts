@@ -110,7 +110,7 @@ export class Conn
    */
   constructor(inner: Deno.Conn, options: ConnOptions = {}) {
     const inside = inner instanceof Conn ? inner.#wire : null;
-    this.#wire = new Wire(inner, inside, options.clock);
+    this.#wire = new Wire(inner, inside, options);
     if (options.dialTrace) this.dialTrace = options.dialTrace;
   }
 

@@ -271,8 +271,10 @@ export class Dialing {
   }
 
   #conn(inner: Deno.Conn, tries: Tries, end: number): Conn {
-    const { clock } = this.#settings;
-    return new Conn(inner, { clock, dialTrace: this.#trace(tries, end) });
+    const { clock, connect } = this.#settings;
+    const dialTrace = this.#trace(tries, end);
+    const options = { clock, dialTrace, plain: connect === undefined };
+    return new Conn(inner, options);
   }
 
   #trace({ attempts, untried }: Tries, end: number): DialTrace {

@@ -209,7 +209,7 @@ export async function open(
       throw lookupFailure(target.hostname, error) ?? error;
     }
     try {
-      checkStream(conn);
+      if (connect !== undefined) checkStream(conn);
       if (!isSelfConnected(conn)) return prepared(conn, target, options);
     } catch (error) {
       discard(conn);
@@ -262,9 +262,12 @@ function platformConnect(
 function noThrow(): void {}
 
 function isSelfConnected({ localAddr, remoteAddr }: Deno.Conn): boolean {
-  return localAddr.transport === "tcp" && remoteAddr.transport === "tcp" &&
-    localAddr.port === remoteAddr.port && localAddr.port !== 0 &&
-    localAddr.hostname === remoteAddr.hostname;
+  const local = localAddr as Deno.NetAddr;
+  const remote = remoteAddr as Deno.NetAddr;
+  // The ports first: they hardly ever are the same, and each look takes time.
+  return local.port === remote.port && local.port > 0 &&
+    local.transport === "tcp" && remote.transport === "tcp" &&
+    local.hostname === remote.hostname;
 }
 
 function prepared(
