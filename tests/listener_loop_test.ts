@@ -31,6 +31,10 @@ async function comeAndGo(listener: Listener): Promise<void> {
   await gone;
 }
 
+function wrap(inner: Deno.Listener): Listener {
+  return new Listener(inner);
+}
+
 async function endOf(listener: Listener, fake: FakeListener): Promise<void> {
   const closed = listener.close();
   if (fake.waiting) await fake.settle(closedInner);
@@ -49,6 +53,28 @@ Deno.test("a good connection ends a burst of bad ones", async () => {
     (await accepted).close();
   }
   await endOf(listener, fake);
+});
+
+Deno.test("a listener of our own takes its connections' addresses as they are", async () => {
+  const looks: PropertyKey[] = [];
+  const addr = new Proxy({ transport: "tcp", hostname: "::1", port: 2 }, {
+    get(target, name) {
+      looks.push(name);
+      return Reflect.get(target, name);
+    },
+  });
+  for (const [make, expected] of [[makeListener, 0], [wrap, 2]] as const) {
+    const fake = new FakeListener();
+    const listener = make(fake.inner, {});
+    const accepted = listener.accept();
+    const conn = Object.assign(new FakeConn(), { remoteAddr: addr });
+    await fake.settle(conn);
+    assertEquals(looks.splice(0).length, expected, "each look takes time");
+    assertEquals(String((await accepted).remoteAddr), "[::1]:2");
+    looks.length = 0;
+    (await accepted).close();
+    await endOf(listener, fake);
+  }
 });
 
 Deno.test("an accept that fails after close() is not reported", async (t) => {
