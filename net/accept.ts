@@ -80,7 +80,7 @@ export class Listener implements AsyncIterable<Conn>, AsyncDisposable {
         throw signal.reason;
       }
       const listener = new Listener(inner, options);
-      listener.#bound = { ipv6Only };
+      listener.#ipv6Only = ipv6Only;
       listener.#connOptions.plain = true;
       if (signal) {
         listener.#unfollow = onAbort(signal, () => listener.#closeUnasked());
@@ -94,13 +94,14 @@ export class Listener implements AsyncIterable<Conn>, AsyncDisposable {
   readonly #inner: Deno.Listener;
   readonly #options: ListenerOptions;
   readonly #clock: Clock;
+  /** Of each connection; "plain" if listen() made this listener. */
   readonly #connOptions: WireOptions;
   /** Nobody waits here but a server that does not accept. */
   readonly #hold: Hold;
   readonly #callers = new Queue<AcceptWaiter>();
   readonly #retry: AcceptRetry;
-  /** Set by listen(), not for a wrapped `Deno.Listener`. */
-  #bound: { ipv6Only: boolean } | null = null;
+  /** Whether IPv4 peers are turned away. */
+  #ipv6Only = false;
   #unfollow: (() => void) | null = null;
   /** The accept under way, settled when it is over; at most one. */
   #pending: Promise<void> | null = null;
@@ -263,8 +264,7 @@ export class Listener implements AsyncIterable<Conn>, AsyncDisposable {
       return null;
     }
     // What came to us as ::ffff:127.0.0.1 is 127.0.0.1 here.
-    const all = !this.#bound?.ipv6Only;
-    if (all || String(conn.remoteAddr).startsWith("[")) return conn;
+    if (!this.#ipv6Only || String(conn.remoteAddr).startsWith("[")) return conn;
     conn.close();
     this.#retry.badPeer(this.#callers.head !== null);
     return null;
