@@ -64,7 +64,7 @@ export class FakeListener {
   }
 
   /** Settles the pending accept, and lets what follows from it happen. */
-  async settle(result: FakeConn | Error): Promise<void> {
+  async settle(result: FakeConn | Deno.Conn | Error): Promise<void> {
     assert(this.#pending !== null, "no accept is pending");
     const { resolve, reject } = this.#pending;
     this.#pending = null;

@@ -6,14 +6,16 @@ import {
   assertStrictEquals,
   assertThrows,
 } from "@std/assert";
+import { dial } from "../dialer.ts";
 import { handle, type Handler, type HandlerContext } from "../handler.ts";
-import { listen } from "../listener.ts";
+import { listen, Listener } from "../listener.ts";
+import { makeListener } from "../net/accept.ts";
 import { Conn, wireOf } from "../net/conn.ts";
 import { copy } from "../net/copy.ts";
 import { isClosed, isTimeout, OpError } from "../net/errors.ts";
 import { FakeClock, MemoryNetwork, pipe } from "../testing/mod.ts";
 import { InnerConn } from "./conn_inner.ts";
-import { FakeConn } from "./fake_listener.ts";
+import { FakeConn, FakeListener } from "./fake_listener.ts";
 import {
   bytes,
   connect,
@@ -440,16 +442,57 @@ Deno.test("handle() delivers a write after EOF that was not awaited", async () =
   assertEquals(got, size);
 });
 
-Deno.test("handle() calls an adapter's closeWrite() before its close(), even after EOF", async () => {
-  const inner = new InnerConn();
-  const handled = handle(new Conn(inner), async (conn) => {
-    assertEquals(await conn.read(new Uint8Array(1)), null);
-  });
-  await inner.deliver(null);
-  assertEquals([inner.fins.length, inner.closes], [1, 0]); // it may flush
-  inner.fins[0]!.resolve();
-  await handled;
-  assertEquals([inner.reads, inner.closes], [[], 1]);
+/** Ways to a connection, and how often handle() must call its closeWrite(). */
+const ORIGINS: Record<
+  string,
+  [(inner: InnerConn) => Conn | Promise<Conn>, number]
+> = {
+  "new Conn()": [(inner) => new Conn(inner), 1],
+  "a connector": [
+    (inner) =>
+      dial("tcp", "192.0.2.1:1", { connect: () => Promise.resolve(inner) }),
+    1,
+  ],
+  "a wrapped listener": [(inner) => acceptOne(inner, false), 1],
+  "listen()": [(inner) => acceptOne(inner, true), 0],
+  "Deno.connect()": [async (inner) => {
+    const platform = Deno.connect;
+    Deno.connect = (() => Promise.resolve(inner)) as unknown as typeof platform;
+    try {
+      return await dial("tcp", "192.0.2.1:1");
+    } finally {
+      Deno.connect = platform;
+    }
+  }, 0],
+};
+
+/** Accepts `inner`, from a listener that listen() has made or from another. */
+async function acceptOne(inner: InnerConn, ours: boolean): Promise<Conn> {
+  const fake = new FakeListener();
+  const listener = ours
+    ? makeListener(fake.inner, {})
+    : new Listener(fake.inner);
+  const accepted = listener.accept();
+  await fake.settle(inner);
+  await listener.close();
+  return accepted;
+}
+
+Deno.test("handle(), after EOF, calls the closeWrite() of all but the platform's connections", async (t) => {
+  for (const [origin, [make, fins]] of Object.entries(ORIGINS)) {
+    await t.step(origin, async () => {
+      const inner = new InnerConn();
+      const handled = handle(await make(inner), async (conn) => {
+        assertEquals(await conn.read(new Uint8Array(1)), null);
+      });
+      await inner.deliver(null);
+      // An adapter may flush there, before its close().
+      assertEquals([inner.fins.length, inner.closes], [fins, 1 - fins]);
+      inner.fins[0]?.resolve();
+      await handled;
+      assertEquals([inner.reads, inner.closes], [[], 1]);
+    });
+  }
 });
 
 Deno.test("handle() rejects with what a subclass's closeWrite() throws", async () => {
