@@ -22,7 +22,7 @@ import {
 import { AcceptRetry, MIN_RETRY_MS } from "./accept_retry.ts";
 import { type Addr, toAddr } from "./addr.ts";
 import { discard, forget, onAbort, tolerate } from "./calls.ts";
-import { checkListener } from "./check.ts";
+import { checkListener, takeSignal } from "./check.ts";
 import { type Clock, systemClock } from "./clock.ts";
 import { Conn } from "./conn.ts";
 import { ClosedError, OpError } from "./errors.ts";
@@ -151,9 +151,9 @@ export class Listener implements AsyncIterable<Conn>, AsyncDisposable {
    * @throws {AbortSignal["reason"]} If `signal` aborts.
    */
   accept(options?: { signal?: AbortSignal }): Promise<Conn> {
-    const signal = options?.signal;
-    if (signal?.aborted) return Promise.reject(signal.reason);
     return new Promise((resolve, reject) => {
+      const signal = takeSignal(options);
+      if (signal?.aborted) return reject(signal.reason);
       const call = new AcceptCall(resolve, reject);
       if (signal) call.follow(signal, () => this.#leave(call, signal));
       this.#enter(call);

@@ -35,6 +35,29 @@ export function checkOptions(options: unknown): void {
   throw new TypeError(`options are not an object: ${options}`);
 }
 
+/** Options of a call that a signal may end. */
+interface Abortable {
+  signal?: AbortSignal;
+}
+
+/** The signal in a call's options; without one, it checks these. */
+export function takeSignal(options?: Abortable): AbortSignal | undefined {
+  const signal = options?.signal;
+  if (signal === undefined && options !== undefined) checkOptions(options);
+  return signal;
+}
+
+/** Why a read or a write is refused, whose arguments are these. */
+export function ioMisuse(p: unknown, options?: Abortable): unknown {
+  if (!(p instanceof Uint8Array)) return new TypeError("p is not a Uint8Array");
+  try {
+    takeSignal(options);
+    return undefined;
+  } catch (error) {
+    return error;
+  }
+}
+
 /**
  * Copies options, so that nobody can change them, without those that are
  * `undefined`, so that these hide no default. It goes by name, since what a

@@ -9,7 +9,7 @@
 
 import type { Addr } from "./addr.ts";
 import { failCall, tolerate } from "./calls.ts";
-import { checkType } from "./check.ts";
+import { checkType, ioMisuse } from "./check.ts";
 import type { Clock } from "./clock.ts";
 import { deadlineTime } from "./deadline.ts";
 import type { DialTrace } from "./dial_trace.ts";
@@ -147,9 +147,8 @@ export class Conn
    * @throws {TypeError} If `p` is not a Uint8Array, or transferred meanwhile.
    */
   read(p: Uint8Array, options?: IoOptions): Promise<number | null> {
-    if (!(p instanceof Uint8Array)) {
-      return Promise.reject(new TypeError("p is not a Uint8Array"));
-    }
+    const misuse = ioMisuse(p, options);
+    if (misuse) return Promise.reject(misuse);
     const signal = options?.signal;
     if (signal?.aborted) return tolerate(Promise.reject(signal.reason));
     const reader = this.#readHalf ?? this.#reader;
@@ -190,9 +189,8 @@ export class Conn
    * @throws {TypeError} If `p` is not a Uint8Array, or transferred meanwhile.
    */
   write(p: Uint8Array, options?: IoOptions): Promise<number> {
-    if (!(p instanceof Uint8Array)) {
-      return Promise.reject(new TypeError("p is not a Uint8Array"));
-    }
+    const misuse = ioMisuse(p, options);
+    if (misuse) return Promise.reject(misuse);
     const signal = options?.signal;
     if (signal?.aborted) return tolerate(Promise.reject(signal.reason));
     const writer = this.#writeHalf ?? this.#writer;

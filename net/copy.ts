@@ -1,4 +1,5 @@
 import { discard, failCall, onAbort, tolerate } from "./calls.ts";
+import { takeSignal } from "./check.ts";
 import {
   type Conn,
   type IoOptions,
@@ -55,9 +56,9 @@ export function copy(
   to: Conn,
   options?: IoOptions,
 ): Promise<number> {
-  const signal = options?.signal;
-  if (signal?.aborted) return tolerate(Promise.reject(signal.reason));
   try {
+    const signal = takeSignal(options);
+    if (signal?.aborted) return tolerate(Promise.reject(signal.reason));
     return new Pump(from, to, signal).start();
   } catch (error) {
     return Promise.reject(error);
@@ -121,7 +122,7 @@ async function copyBoth(
 ): Promise<[number, number]> {
   wireOf(a);
   wireOf(b); // nothing is closed if one of them is no Conn
-  const signal = options?.signal;
+  const signal = takeSignal(options);
   const close = () => {
     discard(a);
     discard(b);

@@ -63,6 +63,10 @@ Deno.test("a number or a signal instead of options is refused, and nothing is op
   const address = String(listener.addr);
   const network = new MemoryNetwork();
   const [client, conn] = await pair();
+  const [gone, peer] = await pair();
+  const closed = await listen("tcp", "127.0.0.1:0");
+  for (const each of [gone, peer]) each.close();
+  await closed.close();
   await using server = serve(await listen("tcp", "127.0.0.1:0"), () => {});
   const calls: Record<string, () => unknown> = {
     "dial()": () => dial("tcp", address, slip),
@@ -74,6 +78,12 @@ Deno.test("a number or a signal instead of options is refused, and nothing is op
     "handle()": () => handle(conn, () => {}, slip),
     "serve()": () => serve(listener, () => {}, slip),
     "shutdown()": () => server.shutdown(slip),
+    "write()": () => conn.write(bytes("no"), slip),
+    // On what is closed: the mistake comes first, and nothing could wait.
+    "read()": () => gone.read(new Uint8Array(8), slip),
+    "copy()": () => copy(gone, conn, slip),
+    "copyBidirectional()": () => copyBidirectional(gone, gone, slip),
+    "accept()": () => closed.accept(slip),
     "MemoryNetwork.listen()": () => network.listen("tcp", "a:1", slip),
     "MemoryNetwork.dial()": () => network.dial("tcp", "a:1", slip),
   };
