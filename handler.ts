@@ -8,7 +8,10 @@
  * import { copy, listen, serve } from "@switchboard/tcp";
  *
  * const listener = await listen("tcp", "127.0.0.1:0");
- * await using server = serve(listener, (conn) => copy(conn, conn));
+ * await using server = serve(
+ *   listener,
+ *   (conn, { signal }) => copy(conn, conn, { signal }),
+ * );
  * Deno.addSignalListener("SIGINT", stop);
  * async function stop() {
  *   console.log(await server.shutdown());
@@ -136,10 +139,11 @@ export async function handle(
  * import { copy, dial, listen, serve } from "@switchboard/tcp";
  *
  * const listener = await listen("tcp", "127.0.0.1:0");
- * await using server = serve(listener, (conn) => copy(conn, conn), {
- *   maxConnections: 1000,
- *   idleTimeout: 60_000,
- * });
+ * await using server = serve(
+ *   listener,
+ *   (conn, { signal }) => copy(conn, conn, { signal }),
+ *   { maxConnections: 1000, idleTimeout: 60_000 },
+ * );
  *
  * await using client = await dial("tcp", String(server.addr));
  * await client.write(new TextEncoder().encode("hello"));

@@ -20,7 +20,10 @@
  * import { copy, dial, listen, serve } from "@switchboard/tcp";
  *
  * const listener = await listen("tcp", "127.0.0.1:0");
- * await using server = serve(listener, (conn) => copy(conn, conn));
+ * await using server = serve(
+ *   listener,
+ *   (conn, { signal }) => copy(conn, conn, { signal }),
+ * );
  *
  * await using conn = await dial("tcp", String(server.addr));
  * await conn.write(new TextEncoder().encode("hello"));

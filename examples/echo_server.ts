@@ -24,10 +24,10 @@ if (!args.listen) exit(2);
 
 const listener = await listen("tcp", args.listen)
   .catch((error) => exit(1, `echo_server: ${error.message}`));
-const server = serve(listener, async (conn) => {
+const server = serve(listener, async (conn, { signal }) => {
   const peer = String(conn.remoteAddr);
   console.log(`${peer} connected`);
-  const bytes = await copy(conn, conn);
+  const bytes = await copy(conn, conn, { signal }); // a shutdown ends it
   console.log(`${peer} sent ${bytes} bytes`);
 }, { maxConnections: 1000, idleTimeout: 60_000 });
 console.log(`listening on ${server.addr}`);

@@ -17,6 +17,7 @@ import {
 } from "../handler.ts";
 import { listen, Listener } from "../listener.ts";
 import { Conn } from "../net/conn.ts";
+import { copy } from "../net/copy.ts";
 import { OpError } from "../net/errors.ts";
 import { FakeClock } from "../testing/fake_clock.ts";
 import { inMemory } from "../testing/in_memory.ts";
@@ -105,6 +106,24 @@ Deno.test("shutdown() answers 200 clients in the middle of their requests", asyn
   assertEquals(counts(report), [200, 0, 0]);
   assertEquals(new Set(await Promise.all(replies)), new Set([50_000]));
 });
+
+Deno.test(
+  "shutdown() ends a copy() with the context's signal, whose client is idle",
+  {
+    timeout: STUCK_MS,
+  },
+  async () => {
+    const { server, clients: [client] } = await scene(
+      (conn, { signal }) => copy(conn, conn, { signal }),
+    );
+    await client!.write(bytes("hello"));
+    assertEquals(await client!.read(new Uint8Array(8)), 5);
+    const reporting = server.shutdown(); // by a clock that stands still
+    assertEquals(await textOf(client!), "");
+    client!.close();
+    assertEquals(counts(await reporting), [1, 0, 0]);
+  },
+);
 
 Deno.test("shutdown() closes by force at its timeout, to the millisecond", {
   timeout: STUCK_MS,
