@@ -177,9 +177,9 @@ interface Remembered {
  * that last worked there, if the resolver still returns it: a dead address
  * costs `attemptDelay` once, not each time. If the resolver returns it late, it
  * is tried at once. An address is forgotten if it fails, if another one is
- * faster in spite of its start, or if it has not answered when the dial is
- * aborted or times out. (A serial dial, with `attemptDelay: Infinity`, waits for
- * it: set a timeout.) At most 256 hosts and ports are remembered, with one
+ * faster in spite of its head start, or if it has not answered when the dial is
+ * aborted or times out. (A serial dial, with `attemptDelay: Infinity`, waits
+ * for it: set a timeout.) At most 256 hosts and ports are remembered, with one
  * address of each family. After 10 minutes, however often it was used, the
  * resolver's order counts again.
  *

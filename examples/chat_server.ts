@@ -63,8 +63,8 @@ const server = serve(listener, async (conn) => {
       rest += decoder.decode(chunk, { stream: true });
       const lines = rest.split("\n");
       rest = lines.pop()!;
-      if (rest.length > 4096) throw new Error(`${name} knows no end of line`);
-      // No control characters: they could command the others' terminals.
+      if (rest.length > 4096) throw new Error(`${name} never ends a line`);
+      // No control characters: they could control the others' terminals.
       const printable = lines.map((line) => line.replace(/\p{Cc}/gu, ""));
       for (const line of printable) await say(conn, `${name}: ${line}`);
     }

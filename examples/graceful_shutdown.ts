@@ -36,14 +36,14 @@ const server = serve(listener, async (conn, { signal }) => {
   for (;;) {
     const n = await next(conn, p, signal);
     if (n === null) break;
-    console.log(`${conn.remoteAddr} has asked`);
+    console.log(`${conn.remoteAddr} sent a request`);
     await delay(work); // a request under way is finished
     await conn.write(p.subarray(0, n));
   }
   await conn.write(new TextEncoder().encode("bye\n"));
 });
 
-/** Reads; once the server shuts down, only what is here within 50 ms. */
+/** Reads; once the server shuts down, only what arrives within 50 ms. */
 async function next(conn: Conn, p: Uint8Array, signal: AbortSignal) {
   try {
     return await conn.read(p, { signal });

@@ -69,8 +69,8 @@ export function copy(
  * Copies both ways between two connections, as a proxy does, until both sides
  * are done: EOF from one is passed on to the other as FIN, while the opposite
  * direction goes on. If anything fails, or `signal` aborts, both are closed,
- * since half a conversation is none. A side that is still up then sees EOF, as
- * after a normal end. If it was a write that found its peer gone, what that
+ * since half a conversation is useless. A side that is still up then sees EOF,
+ * as after a normal end. If it was a write that found its peer gone, what that
  * peer had sent before, such as why it takes no more, goes through first.
  *
  * Whoever has closed has sent FIN, as has one who waits for the answer. So if

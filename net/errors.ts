@@ -150,7 +150,10 @@ export class OpError extends Error {
   declare readonly code?: string;
   /** Whether time ran out. */
   readonly timeout: boolean;
-  /** Whether the same call may succeed if tried again. */
+  /**
+   * Go's notion: timeouts, EAGAIN, EMFILE and the like. Others may pass, too,
+   * such as ECONNREFUSED and EADDRINUSE.
+   */
   readonly temporary: boolean;
   /** For "write": how many bytes the kernel had taken before it failed. */
   declare readonly bytesWritten?: number;

@@ -28,8 +28,8 @@ for (let size = MIN_SIZE; size <= MAX_SIZE; size *= GROWTH) sizes.push(size);
 /**
  * Memory for copies lies in the middle of its buffer, this far from both ends.
  * `malloc` leaves 16 bytes between pieces of 16 KiB or more, and a copy to a
- * place 1 to 31 bytes further into its page than the source takes 12 to 25 times
- * as long on an AMD EPYC with FSRM (`rep movsb`): 40 µs for 64 KiB.
+ * place 1 to 31 bytes further into its page than the source takes 12 to 25
+ * times as long on an AMD EPYC with FSRM (`rep movsb`): 40 µs for 64 KiB.
  */
 const MARGIN = 512;
 

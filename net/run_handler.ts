@@ -12,8 +12,8 @@ export type Handler = (
 ) => void | Promise<unknown>;
 
 /**
- * What a {@linkcode Handler} is given besides its connection. To pass more on,
- * name them, `{ signal, detach, user }`: a spread copies no getters.
+ * What a {@linkcode Handler} is given besides its connection. To pass it on
+ * with more, write `{ signal, detach, user }`: a spread would copy neither.
  */
 export interface HandlerContext {
   /**

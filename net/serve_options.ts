@@ -23,10 +23,10 @@ export interface ServeOptions {
   /**
    * How many connections one IP address may have at once. Any more are closed
    * right away and reported to `onError`, as an OpError with op "accept". (They
-   * wait a few turns of the event loop, as many as have a place and as long as
-   * `maxConnections` leaves a slot: where a client closes and dials again, the
-   * runtime often reports the new connection before the end of the old one.)
-   * Unix peers are not counted.
+   * first wait a few turns of the event loop, no more of them than the host may
+   * have, and while `maxConnections` leaves a slot: if a client closes and
+   * dials again, the runtime often reports the new connection before the old
+   * one's end.) Unix peers are not counted.
    *
    * @default {Infinity}
    */
@@ -42,7 +42,7 @@ export interface ServeOptions {
    * - Outgoing bytes count when the kernel takes them: for a slow reader it
    *   takes none until a good part of its own buffer (megabytes, on Linux) is
    *   free.
-   * - A process that stood still first looks for bytes that have arrived.
+   * - If the whole process stood still, bytes that arrived meanwhile count.
    * - The close after the handler has its own limit of 5 s.
    *
    * @default {Infinity}

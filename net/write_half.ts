@@ -17,7 +17,7 @@
  * passes, the connection ends, or what is the caller's again would be sent.
  *
  * Invariants: the queue holds the jobs in the order of their calls; bytes `done
- * … taken` of each are in the piece under way; an abandoned one ends at `taken`.
+ * … taken` of each are in the piece under way; an abandoned job ends there.
  *
  * @module
  */

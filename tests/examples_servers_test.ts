@@ -87,7 +87,7 @@ test("chat_server passes lines on to all other guests", async () => {
   await ann.write(bytes("\x1b[2Jwipe\r\n")); // to clear bob's screen
   assertEquals(await next(toBob), "guest1: [2Jwipe");
   await ann.write(new Uint8Array(5_000)); // a line without end
-  await server.line(/^guest1 knows no end of line$/);
+  await server.line(/^guest1 never ends a line$/);
   assertEquals(await next(toBob), "* guest1 has left");
   ann.close();
   server.interrupt();
@@ -233,7 +233,7 @@ for (const signal of ["SIGINT", "SIGTERM"] as const) {
     const silent = await connectTo(port);
     const client = await connectTo(port);
     await client.write(bytes("question\n"));
-    await server.line(/has asked/);
+    await server.line(/sent a request/);
     server.interrupt(signal);
     await server.line(/^draining 2 connections$/);
     const refused = (error: unknown) =>
@@ -279,7 +279,7 @@ test("graceful_shutdown answers a request that arrived while it worked on anothe
   );
   const client = await connectTo(await server.port());
   await client.write(bytes("first\n"));
-  await server.line(/has asked/);
+  await server.line(/sent a request/);
   await client.write(bytes("second\n"));
   server.interrupt();
   await server.line(/^draining 1 connections$/);
@@ -297,7 +297,7 @@ test("graceful_shutdown does not wait after a second SIGINT", async () => {
   );
   const client = await connectTo(await server.port());
   await client.write(bytes("question\n"));
-  await server.line(/has asked/);
+  await server.line(/sent a request/);
   server.interrupt();
   await server.line(/^draining 1 connections$/);
   server.interrupt();
