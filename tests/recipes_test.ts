@@ -37,7 +37,7 @@ import { pipe } from "../testing/mod.ts";
 import { recipe } from "./recipes.ts";
 import { connSuite } from "./suites/conn_suite.ts";
 import { zeros } from "./suites/conn_suite_kit.ts";
-import { bytes, STUCK_MS, turn } from "./support.ts";
+import { bytes, ownAddr, STUCK_MS, turn } from "./support.ts";
 
 const hostname = "127.0.0.1";
 const soon = () => ({ signal: AbortSignal.timeout(1) });
@@ -175,6 +175,47 @@ Deno.test("Client: every call hears why the connection is gone", async (t) => {
       await client.gone;
       await assertRejects(() => client.call(bytes("3")), Error, "closed");
     });
+  }
+});
+
+Deno.test("redial() waits for its server, and gives up where that is no use", {
+  timeout: STUCK_MS,
+}, async (t) => {
+  const redial = await recipe("protocols", "redial");
+  const { hostname: own, port } = ownAddr(20_005);
+  const address = `${own}:${port}`;
+  await t.step("a server that comes later", async () => {
+    const refused = await assertRejects(() => dial("tcp", address), OpError);
+    assertEquals(refused.code, "ECONNREFUSED");
+    const { signal } = new AbortController();
+    const dialling = redial(address, signal);
+    for (let left = 3; left > 0; left--) await turn(); // refused, and waits
+    await using listener = await listen("tcp", address);
+    const [conn, accepted] = await Promise.all([dialling, listener.accept()]);
+    for (const each of [conn, accepted]) each.close();
+  });
+  await t.step("its signal", async () => {
+    const controller = new AbortController();
+    const dialling = redial(address, controller.signal);
+    await turn();
+    controller.abort("enough");
+    assertEquals(await dialling.catch((error: unknown) => error), "enough");
+  });
+  await t.step("a mistake in the address", async () => {
+    const { signal } = new AbortController();
+    await assertRejects(() => redial("127.0.0.1", signal), OpError, "port");
+  });
+});
+
+Deno.test("redial() gives up without a permission", {
+  permissions: { read: true },
+  timeout: STUCK_MS,
+}, async () => {
+  const redial = await recipe("protocols", "redial");
+  const { signal } = new AbortController();
+  for (const host of ["127.0.0.1", "localhost", "0.0.0.0"]) {
+    const dialling = redial(`${host}:80`, signal);
+    await assertRejects(() => dialling, OpError, "--allow-net");
   }
 });
 
