@@ -24,7 +24,9 @@ const TEMPORARY_CODES: ReadonlySet<string | undefined> = new Set([
  * whose own signal aborts rejects with that signal's reason instead.)
  *
  * @param error Anything that was thrown; its causes are looked at too.
- * @returns `true` for a {@linkcode ClosedError} or a platform `BadResource`.
+ * @returns `true` for a {@linkcode ClosedError}, and for what the platform says
+ * of a call on what is closed, or was closed meanwhile: `BadResource`,
+ * `Interrupted`.
  *
  * @example
  * ```ts
@@ -39,7 +41,9 @@ const TEMPORARY_CODES: ReadonlySet<string | undefined> = new Set([
 export function isClosed(error: unknown): boolean {
   return someCause(
     error,
-    (e) => e.name === "ClosedError" || e instanceof Deno.errors.BadResource,
+    (e) =>
+      e.name === "ClosedError" || e instanceof Deno.errors.BadResource ||
+      e instanceof Deno.errors.Interrupted,
   );
 }
 
@@ -182,7 +186,7 @@ export class OpError extends Error {
     this.temporary = this.timeout ||
       (isNamed(cause, "DnsError", "hostname") &&
         (cause as DnsError).temporary === true) ||
-      TEMPORARY_CODES.has(code) ||
+      (TEMPORARY_CODES.has(code) && !isClosed(cause)) ||
       (op === "accept" && (code === "ECONNRESET" || code === "ECONNABORTED"));
   }
 }

@@ -233,6 +233,13 @@ const KINDS: {
   "EMFILE": [accept("EMFILE"), false, true],
   "ENFILE": [accept("ENFILE"), false, true],
   "EINTR": [{ cause: errno("EINTR") }, false, true],
+  "closed meanwhile": [
+    {
+      cause: Object.assign(new Deno.errors.Interrupted(), { code: "EINTR" }),
+    },
+    false,
+    false,
+  ],
   "EAGAIN": [{ cause: errno("EAGAIN") }, false, true],
   "ENOBUFS": [accept("ENOBUFS"), false, false],
   "ENOMEM": [accept("ENOMEM"), false, false],
@@ -590,6 +597,7 @@ const CLOSED: { [what: string]: unknown } = {
     name: "ClosedError",
   }),
   "the platform's BadResource": new Deno.errors.BadResource("x"),
+  "the platform's Interrupted": new Deno.errors.Interrupted("x"),
   "one cause down": buried(new ClosedError(), 1),
   "10,000 causes down": buried(new ClosedError(), 10_000),
   "in a circle of causes": circle(new ClosedError()),
