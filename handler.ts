@@ -23,9 +23,10 @@
  */
 
 import type { Listener } from "./net/accept.ts";
-import { discard, onAbort } from "./net/calls.ts";
+import { onAbort, tolerate } from "./net/calls.ts";
 import { checkOptions, checkSignal, checkType } from "./net/check.ts";
 import { type Conn, wireOf } from "./net/conn.ts";
+import { closeForGood } from "./net/linger.ts";
 import { Context, type Handler, runHandler } from "./net/run_handler.ts";
 import type { ServeOptions } from "./net/serve_options.ts";
 import { Server } from "./net/server.ts";
@@ -100,11 +101,11 @@ export async function handle(
   const aborted = Promise.withResolvers<never>();
   const unfollow = onAbort(signal, () => {
     context.abort(signal.reason);
-    if (!context.detached) discard(conn);
+    if (!context.detached) tolerate(closeForGood(conn));
     aborted.reject(signal.reason);
   });
   try {
-    if (signal.aborted) discard(conn);
+    if (signal.aborted) tolerate(closeForGood(conn));
     signal.throwIfAborted();
     await Promise.race([runHandler(conn, handler, context), aborted.promise]);
   } finally {

@@ -69,13 +69,15 @@ async function linger(conn: Conn): Promise<void> {
 }
 
 /**
- * Closes a connection at once. A subclass's own close() may be async, and fail
- * before it has closed anything.
+ * Closes a connection at once. A subclass's own close() may be async, and wait,
+ * or fail, before it has closed anything.
  */
 export async function closeForGood(conn: Conn): Promise<void> {
+  let closing: unknown;
   try {
-    await conn.close();
+    closing = conn.close();
   } finally {
     wireOf(conn).close();
   }
+  await closing;
 }

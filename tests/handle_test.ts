@@ -526,6 +526,31 @@ Deno.test("handle() rejects with what a subclass's close() rejects with, and clo
   assertEquals(inner.closes, 1);
 });
 
+Deno.test("handle() closes on an abort although a subclass's close() waits", async () => {
+  class Polite extends Conn {
+    override async close(): Promise<void> {
+      await this.read(new Uint8Array(1)).catch(() => {}); // a goodbye
+      await super.close();
+    }
+  }
+  for (const early of [true, false]) {
+    const inner = new InnerConn();
+    const controller = new AbortController();
+    if (early) controller.abort("enough");
+    const told: unknown[] = [];
+    const handled = handle(
+      new Polite(inner),
+      (conn) => conn.read(new Uint8Array(1)).catch((error) => told.push(error)),
+      { signal: controller.signal },
+    );
+    if (!early) controller.abort("enough");
+    assertStrictEquals(await handled.catch((error) => error), "enough");
+    await turn();
+    assertEquals(told.map(isClosed), early ? [] : [true]);
+    assertEquals(inner.closes, 1);
+  }
+});
+
 Deno.test("handle() closes 5 s after its FIN if the peer does not", async () => {
   const clock = new FakeClock();
   const [client, server] = await pairOn(clock);
