@@ -40,10 +40,11 @@ interface Abortable {
   signal?: AbortSignal;
 }
 
-/** The signal in a call's options; without one, it checks these. */
+/** The signal in a call's options; refuses what is neither. */
 export function takeSignal(options?: Abortable): AbortSignal | undefined {
   const signal = options?.signal;
-  if (signal === undefined && options !== undefined) checkOptions(options);
+  if (signal !== undefined) checkSignal(signal);
+  else if (options !== undefined) checkOptions(options);
   return signal;
 }
 

@@ -162,7 +162,8 @@ export class Conn
       return Promise.resolve(reader.unread > 0 ? reader.copyTo(p) : null);
     }
     const call = new ReadCall(p);
-    if (!signal || call.follow(reader, signal)) reader.wait(call);
+    if (signal) call.follow(reader, signal);
+    reader.wait(call);
     return call.result.promise;
   }
 

@@ -18,19 +18,13 @@ export class ReadCall implements ReadWaiter {
     this.#p = p;
   }
 
-  /** Leaves the queue when `signal` aborts; if it is none, fails: `false`. */
-  follow(reader: ReadHalf, signal: AbortSignal): boolean {
-    try {
-      this.#unfollow = onAbort(signal, () => {
-        reader.abandon(this);
-        this.fail(signal.reason);
-      });
-    } catch (error) {
-      this.result.reject(error); // wrong use is not to pass in silence
-      return false;
-    }
+  /** Leaves the queue when `signal` aborts. */
+  follow(reader: ReadHalf, signal: AbortSignal): void {
     this.#signal = signal;
-    return true;
+    this.#unfollow = onAbort(signal, () => {
+      reader.abandon(this);
+      this.fail(signal.reason);
+    });
   }
 
   /** Takes what fits. */

@@ -90,15 +90,12 @@ export class WriteJob implements Link<WriteJob> {
   }
 }
 
-/** One write() that a signal may abort; rejects if it is no signal. */
+/** One write() that a signal may abort. */
 export function writeUntil(
   writer: WriteHalf,
   p: Uint8Array,
   signal: AbortSignal,
 ): Promise<number> {
-  if (!(signal instanceof AbortSignal)) {
-    return Promise.reject(new TypeError("signal is not an AbortSignal"));
-  }
   const { promise, resolve, reject } = Promise.withResolvers<number>();
   const settled = <T>(settle: (value: T) => void) => (value: T) => {
     unfollow();

@@ -28,6 +28,12 @@ const calls: Record<string, Call> = {
   "listen()": () => listen("tcp", "127.0.0.1:0", slip),
   "accept()": (_a, _b, listener) => listener.accept(slip),
   "read()": (a) => a.read(new Uint8Array(8), slip),
+  "read() of what has arrived": async (a, b) => {
+    await b.write(bytes("xy"));
+    await a.read(new Uint8Array(1));
+    return a.read(new Uint8Array(1), slip)
+      .finally(() => a.read(new Uint8Array(1)));
+  },
   "write()": (a) => a.write(bytes("no"), slip),
   "copy()": (a, b) => copy(a, b, slip),
   "copyBidirectional()": (a, b) => copyBidirectional(a, b, slip),
