@@ -10,7 +10,7 @@
  * @module
  */
 
-import { AcceptCall, type AcceptWaiter, connsOf } from "./accept_calls.ts";
+import { AcceptCall, connsOf } from "./accept_calls.ts";
 import { acceptErrorKind } from "./accept_errors.ts";
 import {
   type AcceptErrorEvent,
@@ -98,7 +98,7 @@ export class Listener implements AsyncIterable<Conn>, AsyncDisposable {
   readonly #connOptions: WireOptions;
   /** Nobody waits here but a server that does not accept. */
   readonly #hold: Hold;
-  readonly #callers = new Queue<AcceptWaiter>();
+  readonly #callers = new Queue<AcceptCall>();
   readonly #retry: AcceptRetry;
   /** Whether IPv4 peers are turned away. */
   #ipv6Only = false;
@@ -206,7 +206,7 @@ export class Listener implements AsyncIterable<Conn>, AsyncDisposable {
   }
 
   /** Serves a caller, at once or in turn. */
-  #enter(caller: AcceptWaiter): void {
+  #enter(caller: AcceptCall): void {
     if (this.#closing) return caller.reject(this.#refusal());
     if (this.#spare) {
       const conn = this.#spare;
@@ -305,7 +305,7 @@ export class Listener implements AsyncIterable<Conn>, AsyncDisposable {
   }
 
   /** A caller has aborted. */
-  #leave(call: AcceptWaiter, { reason }: AbortSignal): void {
+  #leave(call: AcceptCall, { reason }: AbortSignal): void {
     this.#callers.remove(call);
     call.reject(reason);
     if (this.#callers.head) return;

@@ -3,20 +3,12 @@ import type { Conn } from "./conn.ts";
 import { isClosed } from "./errors.ts";
 import type { Link } from "./queue.ts";
 
-/** A caller that waits for a connection. One of its methods is called, once. */
-export interface AcceptWaiter extends Link<AcceptWaiter> {
-  /** Here is a connection. */
-  resolve(conn: Conn): void;
-  /** There will be none. */
-  reject(error: unknown): void;
-}
-
-/** One accept() that waits. */
-export class AcceptCall implements AcceptWaiter {
+/** A caller that waits for a connection. It is settled once. */
+export class AcceptCall implements Link<AcceptCall> {
   /** See {@linkcode Link}. */
-  next: AcceptWaiter | null = null;
+  next: AcceptCall | null = null;
   /** See {@linkcode Link}. */
-  before: AcceptWaiter | null = null;
+  before: AcceptCall | null = null;
   readonly #resolve: (conn: Conn) => void;
   readonly #reject: (error: unknown) => void;
   #signal: AbortSignal | null = null;
@@ -37,13 +29,13 @@ export class AcceptCall implements AcceptWaiter {
     this.#unfollow = onAbort(signal, leave);
   }
 
-  /** See {@linkcode AcceptWaiter}. */
+  /** Here is a connection. */
   resolve(conn: Conn): void {
     this.#unfollow?.();
     this.#resolve(conn);
   }
 
-  /** See {@linkcode AcceptWaiter}. */
+  /** There will be none. */
   reject(error: unknown): void {
     this.#unfollow?.();
     this.#reject(reasonFirst(this.#signal, error));
@@ -52,15 +44,19 @@ export class AcceptCall implements AcceptWaiter {
 
 /** Accepts until the listener is closed; see Listener's async iterator. */
 export function connsOf(
-  enter: (caller: AcceptWaiter) => void,
+  enter: (caller: AcceptCall) => void,
   close: () => Promise<void>,
 ): AsyncIterableIterator<Conn> {
   return {
-    next: () => {
-      const call = new NextCall();
-      enter(call);
-      return call.result.promise;
-    },
+    next: () =>
+      new Promise((resolve, reject) => {
+        const take = (value: Conn) => resolve({ done: false, value });
+        const end = (error: unknown) => {
+          if (isClosed(error)) resolve({ done: true, value: undefined });
+          else reject(error);
+        };
+        enter(new AcceptCall(take, end));
+      }),
     return: async (value) => {
       await close();
       return { done: true, value };
@@ -69,20 +65,4 @@ export function connsOf(
       return this;
     },
   };
-}
-
-/** One step of an iteration that waits; it ends if the listener is closed. */
-class NextCall implements AcceptWaiter {
-  next: AcceptWaiter | null = null;
-  before: AcceptWaiter | null = null;
-  readonly result = Promise.withResolvers<IteratorResult<Conn, undefined>>();
-
-  resolve(value: Conn): void {
-    this.result.resolve({ done: false, value });
-  }
-
-  reject(error: unknown): void {
-    if (isClosed(error)) this.result.resolve({ done: true, value: undefined });
-    else this.result.reject(error);
-  }
 }
