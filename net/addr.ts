@@ -101,6 +101,7 @@ export function platformPath(path: string): string {
 /** Converts an address of the platform. */
 export function toAddr(addr: Deno.Addr): Addr {
   switch (addr.transport) {
+    case undefined: // `Deno.startTls()` leaves it out (2.9.6)
     case "tcp":
       return new TcpAddr(addr.hostname, addr.port);
     case "unix":

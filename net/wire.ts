@@ -123,12 +123,12 @@ export class Wire {
 
   /** Our address, made on first use; it stays valid after close. */
   get local(): Addr {
-    return this.#local ??= addrOf(this.#localAddr);
+    return this.#local ??= toAddr(this.#localAddr);
   }
 
   /** The peer's address. */
   get remote(): Addr {
-    return this.#remote ??= addrOf(this.#remoteAddr);
+    return this.#remote ??= toAddr(this.#remoteAddr);
   }
 
   /** Closes both halves, then the platform's connection. Idempotent. */
@@ -218,10 +218,4 @@ export function isCount(n: unknown, most: number): boolean {
 /** An odd Deno.Conn's count: if we believed it, we would ask again for ever. */
 export function badCount(op: "read" | "write", n: unknown): Error {
   return new TypeError(`the connection's own ${op}() gave ${n}`);
-}
-
-/** `Deno.startTls()` leaves the transport out of its addresses (2.9.6). */
-function addrOf(addr: Deno.Addr): Addr {
-  if (addr.transport) return toAddr(addr);
-  return toAddr({ ...(addr as Deno.NetAddr), transport: "tcp" });
 }
