@@ -12,9 +12,7 @@ const PEER_BURST = 1024;
  * an accept would.
  */
 export class AcceptRetry {
-  readonly #clock: Clock;
-  readonly #again: () => void;
-  #alarm: Alarm;
+  readonly #alarm: Alarm;
   /** Connections since the last good one that were of no use. */
   #badPeers = 0;
   /** The wait after the next capacity error; 0 outside of an episode. */
@@ -22,8 +20,6 @@ export class AcceptRetry {
 
   /** Calls `again` when the wait is over. */
   constructor(clock: Clock, again: () => void) {
-    this.#clock = clock;
-    this.#again = again;
     this.#alarm = new Alarm(clock, again, true);
   }
 
@@ -66,7 +62,7 @@ export class AcceptRetry {
   set refd(refd: boolean) {
     const { at } = this.#alarm;
     this.#alarm.clear();
-    this.#alarm = new Alarm(this.#clock, this.#again, refd);
+    this.#alarm.keepAlive = refd;
     this.#alarm.set(at);
   }
 }

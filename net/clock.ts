@@ -67,7 +67,8 @@ export class Alarm {
   at = Infinity;
   readonly #clock: Clock;
   readonly #ring: (at: number) => void;
-  readonly #keepAlive: boolean;
+  /** Whether a timer that it starts keeps the process from ending. */
+  keepAlive: boolean;
   readonly #scale: "monotonic" | "now";
   #timer: unknown;
   #timerAt = Infinity;
@@ -89,7 +90,7 @@ export class Alarm {
   ) {
     this.#clock = clock;
     this.#ring = ring;
-    this.#keepAlive = keepAlive;
+    this.keepAlive = keepAlive;
     this.#scale = scale;
   }
 
@@ -138,7 +139,7 @@ export class Alarm {
       () => this.#fired(),
       Math.min(ms, MAX_TIMEOUT),
     );
-    if (!this.#keepAlive) this.#clock.unrefTimer(this.#timer);
+    if (!this.keepAlive) this.#clock.unrefTimer(this.#timer);
   }
 
   #fired(): void {
