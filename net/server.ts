@@ -221,20 +221,22 @@ export class Server implements AsyncDisposable {
         this.#report(error);
       }
     }
-    // An accept that was under way has brought its connection once the listener
-    // is closed. Whether the close went well is for the shutdown to say.
+    // Brings in an accept under way. How it went is for the shutdown to say.
     await this.#closeListener().catch(() => {});
     this.#allTaken = true;
     this.#checkEnd();
   }
 
-  /** If a subclass's own close() fails, it may have closed nothing yet. */
+  /** A subclass's own close() may wait, or fail, before it closes anything. */
   async #closeListener(): Promise<void> {
+    let closing: unknown;
     try {
-      await this.#listener.close();
+      closing = this.#listener.close();
     } finally {
-      await Listener.prototype.close.call(this.#listener);
+      const closed = Listener.prototype.close.call(this.#listener);
+      await Promise.allSettled([closing, closed]);
     }
+    await closing;
   }
 
   /** Begins to serve a connection, unless no more are to be served. */

@@ -879,6 +879,23 @@ Deno.test("shutdown() closes a listener whose subclass fails to", {
   }
 });
 
+Deno.test("shutdown() closes a listener whose subclass waits first", async () => {
+  const told = Promise.withResolvers<void>();
+  class Registered extends Listener {
+    override async close(): Promise<void> {
+      await told.promise;
+      await super.close();
+    }
+  }
+  const inner = Deno.listen({ hostname: "127.0.0.1", port: 0 });
+  const server = serve(new Registered(inner), echo);
+  const reporting = server.shutdown();
+  const next = await listenAnew(() => listen("tcp", String(server.addr)));
+  told.resolve(); // only now
+  await next.close();
+  assertEquals(counts(await reporting), [0, 0, 0]);
+});
+
 Deno.test("shutdown() closes all by force although one cannot be closed", async () => {
   const clock = new FakeClock();
   const fake = new FakeListener();
