@@ -30,7 +30,7 @@ export class Bell {
     signal.throwIfAborted();
     const { promise, resolve, reject } = Promise.withResolvers<void>();
     this.#open.set(promise, what);
-    const alarm = new Alarm(this.#clock, () => resolve(), true);
+    const alarm = new Alarm(this.#clock, () => resolve(), false);
     alarm.setIn(ms);
     const unfollow = onAbort(signal, () => reject(signal.reason));
     const hold = new Hold(this.#clock);

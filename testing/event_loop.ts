@@ -8,6 +8,9 @@
 import { setImmediate } from "node:timers";
 import { turnsUnderWay } from "../net/turns.ts";
 
+// The real one, even while a test fakes it.
+const { setTimeout } = globalThis;
+
 /**
  * After this many operations of one kind in a row everybody else gets a turn.
  * Fakes settle in promise jobs: two peers that answer each other for ever would

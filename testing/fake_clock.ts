@@ -1,10 +1,11 @@
-import { setImmediate } from "node:timers";
 import { type Clock, MAX_TIMEOUT } from "../net/clock.ts";
-import { settle } from "./event_loop.ts";
+import { afterTurn, settle } from "./event_loop.ts";
 
 /** A timer that has neither fired nor been cleared. */
 interface Timer {
   readonly at: number;
+  /** How many timers of 0 ms have set one another before it. */
+  readonly generation: number;
   readonly callback: () => void;
   readonly setBy: string;
 }
@@ -14,6 +15,9 @@ interface Timer {
  * mistake never comes. Near it, it would come in some runs and not in others.
  */
 const START = Date.UTC(2000, 0, 1);
+
+/** How many of them a loop may have that is to come to an end. */
+const MAX_GENERATIONS = 1_000;
 
 /** Where this package is; its own frames say nothing about a test. */
 const HOME = new URL("../", import.meta.url).href;
@@ -55,6 +59,8 @@ export class FakeClock implements Clock {
   readonly #timers = new Map<number, Timer>();
   #elapsed = 0;
   #lastId = 0;
+  /** Of the timer that has fired last. */
+  #generation = 0;
   #advancing: Promise<void> = Promise.resolve();
 
   /**
@@ -104,12 +110,15 @@ export class FakeClock implements Clock {
    * @returns Settles when the clock is there.
    * @throws {RangeError} If `ms` is negative or not finite.
    * @throws What a timer's callback throws; the clock stays at its time.
+   * @throws {Error} If timers of 0 ms set one another without end: on a real
+   * clock such a loop takes time, on this one it would never end.
    */
   advance(ms: number): Promise<void> {
     if (!(ms >= 0 && ms < Infinity)) {
       return Promise.reject(new RangeError(`not a duration: ${ms}`));
     }
-    const advanced = this.#advancing.then(() => this.#advance(ms));
+    const advanced = this.#advancing.then(() => this.#advance(ms))
+      .finally(() => this.#generation = 0);
     this.#advancing = advanced.catch(() => {}); // the caller gets it
     return advanced;
   }
@@ -126,6 +135,7 @@ export class FakeClock implements Clock {
     if (!(ms <= MAX_TIMEOUT)) throw new RangeError(`not a timeout: ${ms}`);
     this.#timers.set(++this.#lastId, {
       at: this.#elapsed + Math.max(0, ms),
+      generation: ms > 0 ? 0 : this.#generation + 1,
       callback,
       setBy: caller(),
     });
@@ -146,12 +156,16 @@ export class FakeClock implements Clock {
     for (;;) {
       const next = this.#next();
       if (next === undefined || next[1].at > end) break;
-      const [id, { at, callback }] = next;
+      const [id, { at, callback, generation, setBy }] = next;
+      if (generation > MAX_GENERATIONS) {
+        throw new Error(`timers of 0 ms go on without end, set ${setBy}`);
+      }
       this.#elapsed = at;
+      this.#generation = generation;
       this.#timers.delete(id);
       callback();
       // A turn takes a millisecond or two: timers of one time share it.
-      await new Promise<void>((resolve) => setImmediate(resolve));
+      await new Promise<void>(afterTurn);
       if (this.#next()?.[1].at !== at) await settle();
     }
     this.#elapsed = end;

@@ -137,7 +137,8 @@ export function faultKey(address: string | Addr): string {
   if (text.includes("/") || text.startsWith("@")) {
     return new UnixAddr(text).path;
   }
-  const { host, port } = splitHostPort(text);
+  const whole = text.includes(":") ? text : `${text}:0`; // a name alone
+  const { host, port } = splitHostPort(whole);
   if (parseIp(host) === null) throw new AddrError("not an IP address", text);
   return String(new TcpAddr(host, lookupPort("tcp", port)));
 }

@@ -67,7 +67,7 @@ export class MemoryConn implements Deno.Conn {
     this.remoteAddr = remoteAddr;
     this.#unix = localAddr.transport === "unix";
     this.#hold = new Hold(cable.clock);
-    this.#arrival = new Alarm(cable.clock, () => this.#serveReads(), true);
+    this.#arrival = new Alarm(cable.clock, () => this.#serveReads(), false);
     this.#resetArrival = new Alarm(
       cable.clock,
       () => this.receiveReset(),

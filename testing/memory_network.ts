@@ -7,7 +7,7 @@ import { checkCount } from "../net/check.ts";
 import { type Clock, systemClock } from "../net/clock.ts";
 import type { Conn } from "../net/conn.ts";
 import { OpError } from "../net/errors.ts";
-import { parseIp } from "../net/ip.ts";
+import { parseIp, platformHost } from "../net/ip.ts";
 import type { Resolver } from "../net/resolver.ts";
 import { deniedReason } from "../net/sandbox.ts";
 import type { Connector } from "../net/target.ts";
@@ -173,7 +173,8 @@ export class MemoryNetwork {
   connectFrom(hostname: string): Connector {
     const ip = parseIp(hostname);
     if (ip === null) throw new TypeError(`not an IP address: ${hostname}`);
-    return (addr, { signal }) => this.#fabric.connect(addr, ip.text, signal);
+    const from = platformHost(ip);
+    return (addr, { signal }) => this.#fabric.connect(addr, from, signal);
   }
 
   /**

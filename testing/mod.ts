@@ -38,12 +38,9 @@
  */
 
 export { FakeClock } from "./fake_clock.ts";
-export { inMemory } from "./in_memory.ts";
-export type { InMemory } from "./in_memory.ts";
-export { MemoryNetwork } from "./memory_network.ts";
-export type { MemoryNetworkOptions } from "./memory_network.ts";
-export { pipe } from "./pipe.ts";
-export type { PipeOptions } from "./pipe.ts";
+export { type InMemory, inMemory } from "./in_memory.ts";
+export { MemoryNetwork, type MemoryNetworkOptions } from "./memory_network.ts";
+export { pipe, type PipeOptions } from "./pipe.ts";
 export type { Fault } from "./faults.ts";
 export type { HostScript } from "./names.ts";
 export type { LogEntry, LogEvent } from "./log.ts";

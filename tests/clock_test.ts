@@ -299,6 +299,22 @@ Deno.test("FakeClock.advance() fires timers that are set on the way", async () =
   assertEquals(times, [10, 20, 30]);
 });
 
+Deno.test("FakeClock.advance() does not hang in a loop that takes no time", async () => {
+  const clock = new FakeClock(0);
+  let rounds = 0;
+  const wait = () => new Promise<void>((done) => clock.setTimeout(done, 0));
+  const loop = async (most: number) => {
+    for (let n = 0; n < most && clock.now() < 10; n++, rounds++) await wait();
+  };
+  for (let n = 0; n < 3; n++) loop(500); // beside each other; they end
+  await clock.advance(5);
+  assertEquals([rounds, clock.pending], [1_500, 0]);
+  loop(Infinity);
+  const error = await assertRejects(() => clock.advance(5), Error, "0 ms");
+  assertStringIncludes(error.message, "clock_test.ts");
+  assertEquals([rounds, clock.now()], [2_500, 5]);
+});
+
 Deno.test("FakeClock.advance() lets everything happen that needs no time", async () => {
   const clock = new FakeClock(0);
   const seen: string[] = [];

@@ -832,6 +832,8 @@ Deno.test("fault() refuses what is no fault", () => {
     const set = () => net.fault(address, null);
     assertThrows(set, AddrError, undefined, Deno.inspect(address));
   }
+  const name = () => net.fault("db.test", null);
+  assertThrows(name, AddrError, "not an IP address");
   const unnamed = new UnixAddr("");
   assertThrows(() => net.fault(unnamed, null), AddrError, "no address");
 });

@@ -159,6 +159,36 @@ Deno.test("a network in memory does not keep the process alive after unref()", a
   assertEquals({ code, stderr }, { code: 0, stderr: "" });
 });
 
+Deno.test("bytes on their way to an unref'd read do not keep the process alive", async () => {
+  const { code, stderr } = await runChild(`
+    import { pipe } from "./testing/mod.ts";
+    Deno.unrefTimer(setTimeout(() => Deno.exit(1), 5_000));
+    const [a, b] = pipe({ fault: { latency: 60_000 } });
+    await b.write(new Uint8Array(1));
+    a.unref();
+    a.read(new Uint8Array(1));`);
+  assertEquals({ code, stderr }, { code: 0, stderr: "" });
+});
+
+Deno.test("bytes on their way to a read keep the process alive", async () => {
+  const { stdout, stderr } = await runChild(`
+    import { pipe } from "./testing/mod.ts";
+    const [a, b] = pipe({ fault: { latency: 100 } });
+    await b.write(new Uint8Array(1));
+    a.read(new Uint8Array(1)).then(console.log);`);
+  assertEquals({ stdout, stderr }, { stdout: "1\n", stderr: "" });
+});
+
+Deno.test("a fake clock moves although a program has replaced setTimeout()", async () => {
+  const { stdout, stderr } = await runChild(`
+    import { FakeClock } from "./testing/mod.ts";
+    globalThis.setTimeout = () => 0;
+    const clock = new FakeClock(0);
+    await clock.advance(1);
+    console.log(clock.now());`);
+  assertEquals({ stdout, stderr }, { stdout: "1\n", stderr: "" });
+});
+
 Deno.test("what waits on a fake clock does not keep the process alive", async () => {
   const { code, stderr } = await runChild(`
     import { serve } from "./handler.ts";
@@ -741,6 +771,12 @@ Deno.test(
     assertEquals(await two.read(new Uint8Array(9)), 7);
     assertEquals(refused, [String(more.localAddr)]);
     assertThrows(() => net.connectFrom("a.test"), TypeError, "not an IP");
+    const zoned = "[fe80::1%eth0]:81";
+    await using _zoned = await net.listen("tcp", zoned);
+    const connect = net.connectFrom("fe80::2%eth0");
+    await using local = await net.dial("tcp", zoned, { connect });
+    assert(String(local.localAddr).startsWith("[fe80::2%eth0]:"));
+    assertEquals(net.reset("fe80::2%eth0"), 1);
   }),
 );
 
