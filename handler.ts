@@ -91,7 +91,7 @@ export async function handle(
   handler: Handler,
   options: HandleOptions = {},
 ): Promise<void> {
-  wireOf(conn); // throws, before the handler runs, if it is no Conn
+  wireOf(conn); // throws, before the handler runs, if it is not a Conn
   checkType("handler", handler, "function");
   checkOptions(options);
   const { signal } = options;

@@ -39,12 +39,11 @@ const MAX_BACKLOG = 2 ** 31 - 1;
 /**
  * Binds an address and listens on it.
  *
- * The address is written as in Go: `host:port` or `[::1]:port`; `:port`, `""` or
- * `0.0.0.0:port` for all addresses of this host (IPv4, and IPv6 if there is any;
- * "tcp4" for IPv4 alone); a service name as the port; port 0 for a free one. A
- * host name is bound to its first
- * IPv4 address, or else to its first; if only the name is granted, the runtime
- * takes whichever comes first.
+ * The address is written as in Go: `host:port` or `[::1]:port`; `:port`, `""`
+ * or `0.0.0.0:port` for all addresses of this host (IPv4, and IPv6 if there is
+ * any; "tcp4" for IPv4 alone); a service name as the port; port 0 for a free
+ * one. A host name is bound to its first IPv4 address, or else to its first; if
+ * only the name is granted, the runtime takes whichever comes first.
  *
  * With "unix" the address is a path, and the file is removed when the listener
  * closes. Under `-A` the runtime removes what a relative path names by then, so

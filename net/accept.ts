@@ -240,7 +240,7 @@ export class Listener implements AsyncIterable<Conn>, AsyncDisposable {
     try {
       conn = this.#admit(inner);
     } catch (error) {
-      discard(inner); // what an odd Deno.Listener gave is no Deno.Conn
+      discard(inner); // what an odd Deno.Listener gave is not a Deno.Conn
       return this.#failed(error);
     }
     if (conn !== null) {
@@ -358,7 +358,7 @@ export class Listener implements AsyncIterable<Conn>, AsyncDisposable {
     await freed;
   }
 
-  /** Why a call must fail that comes too late. */
+  /** Why a call that comes too late must fail. */
   #refusal(): OpError {
     const why = this.#untold ?? this.#closedError();
     this.#untold = null;

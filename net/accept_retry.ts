@@ -38,7 +38,7 @@ export class AcceptRetry {
     this.#badPeers = 0;
   }
 
-  /** One is of none: on to the next, but after a burst others get a turn. */
+  /** One was useless: on to the next, but after a burst others get a turn. */
   badPeer(callerWaits: boolean): void {
     if (++this.#badPeers % PEER_BURST > 0 || !callerWaits) return;
     this.#alarm.setIn(0);

@@ -205,7 +205,7 @@ export function lookupPort(network: Network | "udp", service: string): number {
   }
   const protocol = /^(tcp|udp)[46]?$/.exec(network)?.[1];
   if (protocol === undefined) throw new AddrError("unknown network", network);
-  // Only ASCII letters are lowered: "K" (KELVIN SIGN) is no k.
+  // Only ASCII letters are lowered: "K" (KELVIN SIGN) is not k.
   const name = service.replace(/[A-Z]/g, (letter) => letter.toLowerCase());
   const port = SERVICES[protocol as "tcp" | "udp"].get(name);
   if (port === undefined) {

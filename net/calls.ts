@@ -1,5 +1,5 @@
 /**
- * How calls end that are aborted, fail, or are not awaited.
+ * What becomes of calls that are aborted, fail, or are not awaited.
  *
  * @module
  */
@@ -12,7 +12,7 @@ export function discard(conn: { close(): void }): void {
   try {
     forget(conn.close());
   } catch {
-    // It was closed already, or is no connection: its maker's business.
+    // It was closed already, or is not a connection: its maker's business.
   }
 }
 

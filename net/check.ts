@@ -26,7 +26,7 @@ export function checkOption(
   if (value !== undefined) checkType(name, value, type);
 }
 
-/** Refuses options that are no object: most likely a number, a timeout. */
+/** Refuses options that are not an object: most likely a number, a timeout. */
 export function checkOptions(options: unknown): void {
   if (options instanceof AbortSignal) {
     throw new TypeError("a signal in place of options: pass { signal }");
@@ -66,7 +66,7 @@ export function ioMisuse(p: unknown, options?: Abortable): unknown {
  *
  * @param options What the caller passed.
  * @param names All of them: the compiler sees to that.
- * @throws {TypeError} If `options` is no object.
+ * @throws {TypeError} If `options` is not an object.
  */
 export function takeOptions<T extends object>(
   options: T,
@@ -104,7 +104,7 @@ export function checkCount(name: string, value: unknown): void {
 /** How much of a value an error shows: a node:net socket prints 1,200. */
 const MAX_SHOWN = 100;
 
-/** Refuses what has no address: it is no connection or listener. */
+/** Refuses what has no address: it is not a connection or listener. */
 function checkAddress(
   kind: "connection" | "listener",
   value: unknown,

@@ -105,7 +105,7 @@ export class Conn
    * its `read(p)` or `write(p)` has settled: other connections use that memory
    * then. In both, the context of `AsyncLocalStorage` may be another caller's.
    * @param options See {@linkcode ConnOptions}.
-   * @throws {TypeError} If `inner` is anything else, or `clock` is no clock.
+   * @throws {TypeError} If `inner` is anything else, or `clock` is not a clock.
    * @throws {Deno.errors.NotConnected} If it no longer has an address.
    */
   constructor(inner: Deno.Conn, options: ConnOptions = {}) {

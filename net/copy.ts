@@ -73,8 +73,8 @@ export function copy(
  * as after a normal end. If it was a write that found its peer gone, what that
  * peer had sent before, such as why it takes no more, goes through first.
  *
- * Whoever has closed has sent FIN, as has one who waits for the answer. So if
- * the other side never ends, neither does this: set an `idleTimeout`.
+ * A FIN does not tell a peer that has closed from one that waits for an answer.
+ * So if the other side never ends, neither does this: set an `idleTimeout`.
  *
  * @param a One side.
  * @param b The other side.
@@ -121,7 +121,7 @@ async function copyBoth(
   options?: IoOptions,
 ): Promise<[number, number]> {
   wireOf(a);
-  wireOf(b); // nothing is closed if one of them is no Conn
+  wireOf(b); // nothing is closed if one of them is not a Conn
   const signal = takeSignal(options);
   const close = () => {
     discard(a);
@@ -192,7 +192,7 @@ class Pump implements ReadWaiter, Watcher {
 
   constructor(from: Conn, to: Conn, signal: AbortSignal | undefined) {
     this.#reader = readerOf(from);
-    wireOf(to); // nothing is read if it is no Conn
+    wireOf(to); // nothing is read if it is not a Conn
     this.#from = from;
     this.#to = to;
     this.#signal = signal ?? null;

@@ -91,7 +91,7 @@ export class Deadline {
  * Reads what a caller gave as a deadline.
  *
  * @returns Milliseconds since the epoch; `Infinity` for none.
- * @throws {TypeError} If it is no Date, number or null.
+ * @throws {TypeError} If it is not a Date, a number or null.
  * @throws {RangeError} If it is an invalid Date or NaN.
  */
 export function deadlineTime(t: Date | number | null): number {

@@ -263,7 +263,7 @@ export class Dialing {
       const ip = typeof text === "string" ? parseIp(text) : null;
       if (ip !== null) targets.push(ipTarget(ip, port, false));
       else {
-        const reason = `the resolver gave ${Deno.inspect(text)}, no IP address`;
+        const reason = `the resolver gave ${Deno.inspect(text)}, not an IP`;
         this.#lookupError = new DnsError({ hostname, reason });
       }
     }

@@ -346,8 +346,8 @@ function wordsOf(cause: unknown): string {
 
 /**
  * Text that may come from a peer, such as its unix name, as a log can print it:
- * a control character would begin a line of its own, or command the terminal;
- * one that turns the direction of writing would show the rest of it reversed.
+ * a control character would begin a line of its own, or control the terminal;
+ * one that changes the direction of text would show the rest reversed.
  */
 export function printable(text: string): string {
   return text.replace(/[\p{Cc}\p{Zl}\p{Zp}\p{Bidi_Control}]/gu, (c) => {

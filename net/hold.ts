@@ -3,8 +3,8 @@ import { Alarm, type Clock, systemClock } from "./clock.ts";
 /**
  * Keeps the process alive while somebody waits, where no operation of the
  * platform does it: a paused server, a network in memory. On any clock but the
- * system's nobody waits for real time, and a test that waits for what never
- * comes should end with Deno's own complaint rather than hang.
+ * system's nobody waits for real time, and a test that waits for something that
+ * never comes should end with Deno's own complaint rather than hang.
  */
 export class Hold {
   readonly #real: boolean;

@@ -37,8 +37,8 @@ export class HostLimit {
   /**
    * Waits for a place of `name`, which has none to spare: `false` if none comes
    * in a few turns of the loop. When a client closes a connection and dials
-   * anew, the runtime often tells of the new one first. No more wait than have
-   * a place: these alone can have ended.
+   * anew, the runtime often reports the new one first. No more may wait than
+   * have a place: only those can have ended.
    */
   wait(name: string): Promise<boolean> {
     const { waiting } = this.#hosts.get(name)!;

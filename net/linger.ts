@@ -25,7 +25,7 @@ const sink = new Uint8Array(64 * 1024);
 export function closeGently(conn: Conn): Promise<void> | void {
   const { closed, plain } = wireOf(conn);
   if (closed) return;
-  // Others than the platform's may flush, and say goodbye, in closeWrite().
+  // Connections of other kinds may flush, and say goodbye, in closeWrite().
   const short = plain && readerOf(conn).eof && !writerOf(conn).waiting;
   return short ? conn.close() : linger(conn);
 }

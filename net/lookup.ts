@@ -160,8 +160,8 @@ export async function atOnce(
 
 /**
  * How old a lookup may be for another caller to join it: glibc asks again after
- * 5 s. What comes of an older one is about a name server as it was: while that
- * recovers, every new dial would fail with its error.
+ * 5 s. The result of an older one reflects the name server as it was: while
+ * that recovers, every new dial would fail with its error.
  */
 const JOIN_MS = 5_000;
 /**
@@ -198,7 +198,7 @@ export class SharedLookups {
     return this.#running + 2 <= ENOUGH;
   }
 
-  /** Looks up, or joins who does. */
+  /** Looks up, or joins a lookup under way. */
   find(hostname: string, family: Family): Promise<string[]> {
     const key = `${family} ${hostname}`;
     const now = this.#clock.monotonic();

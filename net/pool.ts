@@ -38,7 +38,7 @@ type Pieces = Uint8Array<ArrayBuffer>[];
 let free: WeakRef<Pieces[]> | undefined;
 
 /**
- * What is free of a size; of memory with a margin, behind all the others. The
+ * The free pieces of one size; those with a margin are behind all others. The
  * next garbage collection takes all of it, as Go's does with a `sync.Pool`: so
  * there is no limit, and nothing is kept for good.
  */

@@ -233,7 +233,7 @@ export class Race<T extends Candidate, C> {
   }
 
   /**
-   * How long an attempt may take that starts at `now`; `running` is 1 if it is
+   * How long an attempt that starts at `now` may take; `running` is 1 if it is
    * under way, and no longer among the untried, with whom it shares the time.
    */
   #limit(running: number, now: number): number {

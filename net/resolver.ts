@@ -126,7 +126,7 @@ export async function* systemAddresses(
       throw error;
     }
     // getaddrinfo does not say whether there are addresses of the other family.
-    // If there are some of this one, it had run out of something.
+    // If there are some of this one, getaddrinfo had run out of something.
     const found = await atOnce(init, 0);
     const wanted = (text: string) => parseIp(text)?.family === family;
     if (found.length === 0 || found.some(wanted)) throw error;
@@ -299,10 +299,10 @@ function checkNameServer(
   const { ipAddr, port = 53 } = nameServer;
   const ip = typeof ipAddr === "string" ? parseIp(ipAddr) : null;
   if (ip === null || ip.zone !== "") {
-    throw new TypeError(`nameServer.ipAddr is no IP address: ${ipAddr}`);
+    throw new TypeError(`nameServer.ipAddr is not an IP address: ${ipAddr}`);
   }
   if (!Number.isInteger(port) || port < 1 || port > 65535) {
-    throw new RangeError(`nameServer.port is no port: ${port}`);
+    throw new RangeError(`nameServer.port is not a port: ${port}`);
   }
   return { ipAddr: ip.text, port };
 }

@@ -75,7 +75,7 @@ const UNLISTED = " without a list";
  * @param subject `host:port` as the caller named it, or a unix socket's path;
  * such a socket takes three grants.
  * @param error The refusal. It may be about an address behind the name.
- * @returns `undefined` if it is no refusal.
+ * @returns `undefined` if it is not a refusal.
  */
 export function deniedReason(
   subject: string | { path: string },

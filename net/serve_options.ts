@@ -15,7 +15,8 @@ export interface ServeOptions {
   /**
    * How many connections may be open at once. A slot is taken before a
    * connection is accepted, and held until its handler has ended, even if that
-   * has closed it long before; all others wait in the kernel's queue.
+   * has closed it long before, and the connection is closed: up to 5 s later,
+   * if the peer is slow to close. All others wait in the kernel's queue.
    *
    * @default {Infinity}
    */

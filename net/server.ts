@@ -215,7 +215,7 @@ export class Server implements AsyncDisposable {
         conn = null; // or it would be held until the next one comes
       }
     } catch (error) {
-      // To be closed, by us or by its owner, is not a failure.
+      // Being closed, by us or by its owner, is not a failure.
       if (!isClosed(error)) {
         this.#broken = { error };
         this.#report(error);
@@ -268,7 +268,7 @@ export class Server implements AsyncDisposable {
     };
     this.#sessions.add(session);
     this.#connections?.add(conn);
-    // If it was accepted just as a shutdown began, it is part of that.
+    // Accepted just as a shutdown began, it belongs to the shutdown.
     this.#drain?.add(session);
     if (host === undefined || this.#hosts.enter(host)) this.#run(session, host);
     else this.#waitForPlace(session, host);

@@ -49,7 +49,7 @@ export function readableOf(
       if (!stream.locked) source.letGo(); // or somebody reads already
     });
     // If a pipe's failure closes the connection, others learn of it, so it may
-    // go un-awaited. That it could not start, only the caller learns.
+    // go un-awaited. Only the caller learns that it could not start.
     return options?.preventCancel ? ended : tolerate(ended);
   };
   return unawaited(stream, over, "cancel");

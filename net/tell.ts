@@ -12,7 +12,7 @@ export async function tell(name: string, call: () => unknown): Promise<void> {
     try {
       console.error(`switchboard: ${name} failed:`, thrown);
     } catch {
-      // Say, the log's disk is full: there is nobody left to tell.
+      // The log's disk may be full, say: there is nobody left to tell.
     }
   }
 }

@@ -107,8 +107,8 @@ export class Wire {
     inside: Wire | null,
     { clock, plain = false }: WireOptions,
   ) {
-    // Each look at an address of the runtime's takes 0.7 µs: V8 knows no shape
-    // of these objects.
+    // Each access to an address of the runtime's takes 0.7 µs: V8 has no shape
+    // in store for these objects.
     if (!plain) checkStream(inner);
     checkClock(clock);
     this.plain = plain;

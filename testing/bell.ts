@@ -11,7 +11,7 @@ export class Bell {
   readonly #open: Open;
   readonly #sleepers = new Set<() => void>();
 
-  /** Nobody waits yet; who does will be in `open`. */
+  /** Nobody waits yet; whoever does is listed in `open`. */
   constructor(clock: Clock, open: Open) {
     this.#clock = clock;
     this.#open = open;

@@ -87,7 +87,7 @@ export class Cable {
     this.far.faultChanged();
   }
 
-  /** Looks whether a fault was lifted without our being told. */
+  /** Checks whether a fault was lifted behind our back. */
   refresh(): void {
     if (this.stalled && this.latency !== Infinity) this.faultChanged();
   }
@@ -97,7 +97,7 @@ export class Cable {
     this.#init.note?.(conn, event, detail);
   }
 
-  /** An end is over; `event` is how the log calls it. */
+  /** An end is over; `event` is what the log calls it. */
   closed(conn: MemoryConn, event: LogEvent): void {
     this.note(conn, event);
     this.#init.closed?.(conn);

@@ -65,7 +65,7 @@ export function inMemory(
   };
 }
 
-/** What is to be known of a test that will never end. */
+/** What there is to know about a test that will never end. */
 function unfinished(name: string, net: MemoryNetwork): string {
   const parts = [`"${name}" has not ended.`];
   try {

@@ -85,7 +85,7 @@ export class MemoryNetwork {
    *
    * @param options See {@linkcode MemoryNetworkOptions}.
    * @throws {RangeError} If `bufferSize` is not a positive integer.
-   * @throws {TypeError} If it is no number, or a host's script has an invalid
+   * @throws {TypeError} If it is not a number, or a host's script has a wrong
    * step.
    */
   constructor(options: MemoryNetworkOptions = {}) {
@@ -213,7 +213,7 @@ export class MemoryNetwork {
    * @param address Of either end: `String(conn.localAddr)`, a listener's, a
    * host for all its ports, or `*`.
    * @returns How many there were.
-   * @throws {AddrError} If it is no address, or that of a nameless unix client.
+   * @throws {AddrError} If it is not an address, or a nameless unix client's.
    */
   reset(address: string | Addr): number {
     return this.#fabric.reset(address);

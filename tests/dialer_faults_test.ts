@@ -88,7 +88,7 @@ Deno.test("dial() reports what a resolver gives instead of addresses", async (t)
       assertInstanceOf(error.cause, DnsError);
       assertEquals(
         error.message,
-        `dial tcp: lookup db.test: the resolver gave ${gave}, no IP address`,
+        `dial tcp: lookup db.test: the resolver gave ${gave}, not an IP`,
       );
     });
   }
@@ -132,7 +132,7 @@ Deno.test("dial() reports a lookup that broke off, and the addresses that failed
     "with something that is not an address": [
       () => Promise.resolve(["nonsense", "10.0.0.1"]),
       "lookup broke off after 1 failed: 10.0.0.1:1 connection refused; " +
-      'lookup db.test: the resolver gave "nonsense", no IP address',
+      'lookup db.test: the resolver gave "nonsense", not an IP',
     ],
   };
   for (const [name, [resolve, words]] of Object.entries(cases)) {
@@ -245,7 +245,7 @@ Deno.test("a timeout during the lookup is reported with the addresses that faile
     error.message,
     "dial tcp db.test:1: i/o timeout in lookup after 2 failed: " +
       "10.0.0.1:1 connection refused; [::1]:1 connection refused; " +
-      'lookup db.test: the resolver gave "?", no IP address',
+      'lookup db.test: the resolver gave "?", not an IP',
   );
   assertEquals([error.timeout, error.code], [true, "ECONNREFUSED"]);
   assertEquals(error.errors.map((e) => e.timeout), [false, false]);

@@ -436,7 +436,7 @@ Deno.test("dial() says why a name has no address", async (t) => {
     const error = await message({ resolve: () => Promise.resolve(["127.1"]) });
     assertEquals(
       error.message,
-      'dial tcp: lookup db.test: the resolver gave "127.1", no IP address',
+      'dial tcp: lookup db.test: the resolver gave "127.1", not an IP',
     );
   });
   await t.step("the timeout passes first", async () => {

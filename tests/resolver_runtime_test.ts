@@ -233,14 +233,14 @@ Deno.test("dnsResolver() checks its options at the call", () => {
     assertThrows(
       () => dnsResolver({ nameServer: { ipAddr: ipAddr as string } }),
       TypeError,
-      "nameServer.ipAddr is no IP address",
+      "nameServer.ipAddr is not an IP address",
     );
   }
   for (const port of [0, -1, 65536, 5.5, NaN, Infinity]) {
     assertThrows(
       () => dnsResolver({ nameServer: { ipAddr: "127.0.0.1", port } }),
       RangeError,
-      "nameServer.port is no port",
+      "nameServer.port is not a port",
     );
   }
   for (const port of [1, 65535]) {
