@@ -1,4 +1,4 @@
-import { discard, failCall, onAbort, tolerate } from "./calls.ts";
+import { failCall, onAbort, tolerate } from "./calls.ts";
 import { takeSignal } from "./check.ts";
 import {
   type Conn,
@@ -8,6 +8,7 @@ import {
   writerOf,
 } from "./conn.ts";
 import { OpError } from "./errors.ts";
+import { closeForGood } from "./linger.ts";
 import { MAX_SIZE } from "./pool.ts";
 import type { ReadHalf, ReadWaiter } from "./read_half.ts";
 import type { Watcher, Wire } from "./wire.ts";
@@ -124,8 +125,7 @@ async function copyBoth(
   wireOf(b); // nothing is closed if one of them is not a Conn
   const signal = takeSignal(options);
   const close = () => {
-    discard(a);
-    discard(b);
+    for (const conn of [a, b]) tolerate(closeForGood(conn));
   };
   // A FIN takes no signal, and it may be stuck behind others' writes.
   const unfollow = signal && onAbort(signal, close);
@@ -161,6 +161,7 @@ async function copyThenFin(from: Conn, to: Conn): Promise<number> {
   const watcher: Watcher = {
     over: (wire, cause) => reject(wire.error("read", cause)),
   };
+  tolerate(ended); // closeWrite() may throw
   wireOf(from).watch(watcher);
   try {
     await Promise.race([to.closeWrite(), ended]);

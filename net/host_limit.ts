@@ -1,3 +1,4 @@
+import type { Conn } from "./conn.ts";
 import { Turns } from "./turns.ts";
 
 /** In so many turns of the loop a server reads an end that has arrived. */
@@ -32,6 +33,13 @@ export class HostLimit {
     host.count++;
     this.#hosts.set(name, host);
     return true;
+  }
+
+  /** The host to count, if hosts are limited. */
+  nameOf(conn: Conn): string | undefined {
+    if (this.most === Infinity) return undefined;
+    const { remoteAddr } = conn;
+    return remoteAddr.transport === "tcp" ? remoteAddr.hostname : undefined;
   }
 
   /**

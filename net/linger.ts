@@ -1,4 +1,4 @@
-import { tolerate } from "./calls.ts";
+import { forget, tolerate } from "./calls.ts";
 import { Conn, readerOf, wireOf, writerOf } from "./conn.ts";
 import { OpError } from "./errors.ts";
 import { Patience } from "./patience.ts";
@@ -51,10 +51,13 @@ async function linger(conn: Conn): Promise<void> {
       activity?.(direction);
       if (direction === "out") patience.renew();
     };
-    await conn.closeWrite();
+    // A subclass's own may wait for ever.
+    const cut = new Promise<void>((resolve) => wire.onClose = resolve);
+    await Promise.race([conn.closeWrite(), cut]);
     let left = LINGER_BYTES;
     while (left > 0) {
-      const n = await conn.read(sink);
+      // Not a subclass's own: it may look at others' bytes in there.
+      const n = await Conn.prototype.read.call(conn, sink);
       if (n === null) return;
       left -= n;
     }
@@ -77,7 +80,18 @@ export async function closeForGood(conn: Conn): Promise<void> {
   try {
     closing = conn.close();
   } finally {
-    wireOf(conn).close();
+    forget(closing); // should a wire's close fail, too
+    closeWires(conn);
   }
   await closing;
+}
+
+/** A Conn inside may be of such a subclass, too. */
+function closeWires(conn: Conn): void {
+  const wire = wireOf(conn);
+  try {
+    wire.close();
+  } finally {
+    if (wire.inner instanceof Conn) closeWires(wire.inner);
+  }
 }

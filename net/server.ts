@@ -4,19 +4,18 @@
  *
  * Invariants: a session is in `#sessions` from its connection's arrival until
  * its handler has ended and the connection is closed, or until it is detached.
- * All that time it takes one slot, and, from the start of its handler, one of
- * its host's places. One that is added after a shutdown has begun was accepted
- * before.
+ * All that time it takes one slot, and, from its handler's start, a place of its
+ * host. One that is added after a shutdown has begun was accepted before.
  *
  * @module
  */
 
 import { Listener, listenerParts } from "./accept.ts";
 import type { Addr } from "./addr.ts";
-import { onAbort, tolerate } from "./calls.ts";
+import { discard, onAbort, tolerate } from "./calls.ts";
 import { checkOptions, checkSignal, checkType } from "./check.ts";
 import type { Clock } from "./clock.ts";
-import type { Conn } from "./conn.ts";
+import { type Conn, wireOf } from "./conn.ts";
 import { Drain, type Drainable, type ShutdownReport } from "./drain.ts";
 import { isClosed, OpError, someCause } from "./errors.ts";
 import type { Hold } from "./hold.ts";
@@ -113,7 +112,9 @@ export class Server implements AsyncDisposable {
     this.#signal = signal;
     const { clock, closing, hold, served, serveWith } = listenerParts(listener);
     if (served) throw new TypeError("the listener has a server already");
-    serveWith((conn) => this.#take(conn));
+    // What a subclass's accept() has not seen is not for the handler.
+    const own = listener.accept !== Listener.prototype.accept;
+    serveWith((conn) => own ? discard(conn) : this.#take(conn));
     this.#clock = clock;
     this.#hold = hold;
     closing.then(() => {
@@ -216,7 +217,7 @@ export class Server implements AsyncDisposable {
       }
     } catch (error) {
       // Being closed, by us or by its owner, is not a failure.
-      if (!isClosed(error)) {
+      if (!isClosed(error) || this.#listening) {
         this.#broken = { error };
         this.#report(error);
       }
@@ -242,8 +243,14 @@ export class Server implements AsyncDisposable {
   /** Begins to serve a connection, unless no more are to be served. */
   #take(conn: Conn): void {
     const late = this.#paused || this.#drain?.forced || this.#allTaken;
-    if (late) tolerate(closeForGood(conn));
-    else this.#serve(conn);
+    if (late) return void tolerate(closeForGood(conn));
+    try {
+      this.#serve(conn);
+    } catch (error) {
+      wireOf(conn); // throws if it is not a Conn: its listener is of no use
+      tolerate(closeForGood(conn));
+      this.#report(error, conn);
+    }
   }
 
   /** Waits until something may have changed; as alive as an accept is. */
@@ -254,7 +261,7 @@ export class Server implements AsyncDisposable {
   }
 
   #serve(conn: Conn): void {
-    const host = this.#hostOf(conn); // first: it throws if conn is none
+    const host = this.#hosts.nameOf(conn); // first: a subclass's remoteAddr may throw
     const context = new Context(conn, () => this.#end(session));
     const session: Session = {
       conn,
@@ -305,13 +312,6 @@ export class Server implements AsyncDisposable {
     if (!context.detached) context.abort(this.#shutdownReason);
   }
 
-  /** The host to count, if hosts are limited. */
-  #hostOf(conn: Conn): string | undefined {
-    if (this.#hosts.most === Infinity) return undefined;
-    const { remoteAddr } = conn;
-    return remoteAddr.transport === "tcp" ? remoteAddr.hostname : undefined;
-  }
-
   /** Closes one connection too many. */
   #refuse(session: Session, host: string): void {
     const { conn } = session;
@@ -322,7 +322,7 @@ export class Server implements AsyncDisposable {
       new OpError({
         op: "accept",
         network: conn.network,
-        addr: conn.remoteAddr,
+        addr: wireOf(conn).remote, // a subclass's own may throw by now
         reason: `too many connections from ${host}, the limit is ` +
           this.#hosts.most,
       }),

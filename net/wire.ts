@@ -79,6 +79,8 @@ export class Wire {
   sendError: Error | null = null;
   /** Called when bytes came or went. */
   activity: ((direction: "in" | "out") => void) | null = null;
+  /** Called by close(). */
+  onClose: (() => void) | null = null;
   /** The reading half, once somebody has read. */
   reader: Half | null = null;
   /** The writing half, once somebody has written. */
@@ -135,6 +137,7 @@ export class Wire {
   close(): void {
     if (this.closed) return;
     this.closed = true;
+    this.onClose?.();
     this.reader?.close();
     this.writer?.close();
     if (this.#watchers?.size || this.#around) this.end(new ClosedError());

@@ -1,0 +1,309 @@
+/** Subclasses and adapters whose methods wait for ever, throw, or look around. */
+import {
+  assert,
+  assertEquals,
+  assertInstanceOf,
+  assertRejects,
+  assertStrictEquals,
+} from "@std/assert";
+import { handle, serve, type ShutdownReport } from "../handler.ts";
+import { Listener } from "../listener.ts";
+import { Conn, type IoOptions } from "../net/conn.ts";
+import { copyBidirectional } from "../net/copy.ts";
+import { FakeClock } from "../testing/fake_clock.ts";
+import { InnerConn } from "./conn_inner.ts";
+import { FakeConn, FakeListener } from "./fake_listener.ts";
+import {
+  bytes,
+  connect,
+  pair,
+  STUCK_MS,
+  textOf,
+  turn,
+  unhandledIn,
+} from "./support.ts";
+
+const options = { timeout: STUCK_MS };
+
+/** Listens on real sockets; each connection is one of `Kind`. */
+function listenFor(
+  Kind: new (inner: Deno.Conn) => Conn,
+  clock?: FakeClock,
+): Listener {
+  class Of extends Listener {
+    override async accept(): Promise<Conn> {
+      return new Kind(await super.accept());
+    }
+  }
+  const inner = Deno.listen({ hostname: "127.0.0.1", port: 0 });
+  return new Of(inner, clock ? { clock } : {});
+}
+
+/** drained, forced, failed */
+function counts(report: ShutdownReport): [number, number, number] {
+  return [report.drained, report.forced, report.failed];
+}
+
+/** Waits in its close() for a goodbye that does not come. */
+class Polite extends Conn {
+  override async close(): Promise<void> {
+    await this.read(new Uint8Array(1)).catch(() => {});
+    await super.close();
+  }
+}
+
+Deno.test(
+  "serve() gives a subclass's slot back although its closeWrite() never settles",
+  options,
+  async () => {
+    class Flushing extends Conn {
+      override closeWrite(): Promise<void> {
+        return new Promise(() => {});
+      }
+    }
+    const clock = new FakeClock();
+    const server = serve(listenFor(Flushing, clock), () => {});
+    using client = await connect(server);
+    const seen = textOf(client);
+    while (server.connections.size === 0) await turn();
+    await clock.advance(5_000);
+    assertEquals(await seen, "");
+    assertEquals(counts(await server.shutdown()), [0, 0, 0]);
+    await server.finished;
+  },
+);
+
+Deno.test(
+  "the close after a handler shows a subclass's read() no other's bytes",
+  options,
+  async () => {
+    const seen: Uint8Array[] = [];
+    class Metered extends Conn {
+      override async read(
+        p: Uint8Array,
+        options?: IoOptions,
+      ): Promise<number | null> {
+        const n = await super.read(p, options);
+        seen.push(p);
+        return n;
+      }
+    }
+    const handled: Promise<void>[] = [];
+    const clients: Conn[] = [];
+    for (let n = 0; n < 2; n++) {
+      const [client, conn] = await pair();
+      clients.push(client);
+      handled.push(handle(new Metered(conn), async (conn) => {
+        await conn.read(new Uint8Array(1));
+      }));
+      await client.write(bytes("hello")); // 4 more than are read
+      await client.closeWrite();
+    }
+    await Promise.all(handled);
+    assertEquals(seen.map((p) => p.length), [1, 1], "the handlers' own");
+    for (const client of clients) client.close();
+  },
+);
+
+Deno.test(
+  "serve() passes no connection by a subclass's accept()",
+  options,
+  async () => {
+    const fake = new FakeListener();
+    class Checking extends Listener {
+      override async accept(): Promise<Conn> {
+        return new Polite(await super.accept());
+      }
+    }
+    let served = 0;
+    const server = serve(new Checking(fake.inner), () => void served++);
+    await turn();
+    const reporting = server.shutdown(); // with an accept under way
+    const late = new FakeConn();
+    await fake.settle(late);
+    await reporting;
+    assertEquals([served, late.calls.at(-1)], [0, "close"]);
+  },
+);
+
+Deno.test(
+  "serve() fails one connection whose remoteAddr throws, and goes on",
+  options,
+  async (t) => {
+    const odd = {
+      throws() {
+        throw new Error("no header yet");
+      },
+      "is missing": () => undefined,
+    };
+    for (const [what, get] of Object.entries(odd)) {
+      await t.step(what, async () => {
+        let first = true;
+        class Hidden extends Conn {
+          readonly #first = first;
+          constructor(inner: Deno.Conn) {
+            super(inner);
+            first = false;
+          }
+          override get remoteAddr(): Conn["remoteAddr"] {
+            return this.#first ? get()! : super.remoteAddr;
+          }
+        }
+        const failures: [unknown, Conn | undefined][] = [];
+        await using server = serve(
+          listenFor(Hidden),
+          async (conn) => void await conn.write(bytes("welcome")),
+          {
+            maxConnectionsPerHost: 9,
+            onError: (error, conn) => void failures.push([error, conn]),
+          },
+        );
+        for (const answer of ["", "welcome"]) {
+          using client = await connect(server);
+          assertEquals(await textOf(client), answer);
+        }
+        const [[error, conn]] = failures as [[unknown, Conn]];
+        assertEquals(failures.length, 1);
+        assertInstanceOf(error, Error);
+        assertInstanceOf(conn, Hidden);
+      });
+    }
+  },
+);
+
+Deno.test(
+  "serve() refuses one too many although its remoteAddr throws once it is closed",
+  options,
+  async () => {
+    class Forgetful extends Conn {
+      #open = true;
+      override close(): void {
+        this.#open = false;
+        super.close();
+      }
+      override get remoteAddr(): Conn["remoteAddr"] {
+        if (!this.#open) throw new Error("not connected");
+        return super.remoteAddr;
+      }
+    }
+    const failures: string[] = [];
+    const server = serve(
+      listenFor(Forgetful),
+      (conn) => conn.read(new Uint8Array(1)),
+      {
+        maxConnectionsPerHost: 1,
+        onError: (error) => void failures.push(String(error)),
+      },
+    );
+    using client = await connect(server);
+    using other = await connect(server);
+    assertEquals(await textOf(other), "");
+    client.close();
+    await server.shutdown();
+    assertEquals(failures.length, 1);
+    assert(failures[0]!.includes(`${other.localAddr}: too many`), failures[0]);
+  },
+);
+
+Deno.test(
+  "serve() tells of a subclass's accept() that fails as closed, while it listens",
+  options,
+  async () => {
+    class Guarded extends Listener {
+      override async accept(): Promise<Conn> {
+        const conn = await super.accept();
+        conn.close(); // it took too long
+        await conn.read(new Uint8Array(1));
+        return conn;
+      }
+    }
+    const inner = Deno.listen({ hostname: "127.0.0.1", port: 0 });
+    const failures: unknown[] = [];
+    const server = serve(new Guarded(inner), () => {}, {
+      onError: (error) => void failures.push(error),
+    });
+    using client = await connect(server);
+    const error = await assertRejects(() => server.finished);
+    assertEquals(failures, [error]);
+    assertEquals(await textOf(client), "");
+  },
+);
+
+Deno.test(
+  "by force, a Conn inside is closed, too, whatever it waits for",
+  options,
+  async () => {
+    const [client, conn] = await pair();
+    const controller = new AbortController();
+    const handled = handle(
+      new Conn(new Polite(conn)),
+      () => new Promise(() => {}),
+      controller,
+    );
+    controller.abort("enough");
+    assertStrictEquals(await handled.catch((error) => error), "enough");
+    assertEquals(await textOf(client), "");
+    client.close();
+  },
+);
+
+Deno.test(
+  "copyBidirectional() ends at an abort although both its close() wait",
+  options,
+  async () => {
+    const [[one, a], [two, b]] = await Promise.all([pair(), pair()]);
+    const controller = new AbortController();
+    const copying = copyBidirectional(new Polite(a), new Polite(b), controller);
+    await turn();
+    controller.abort("enough");
+    assertStrictEquals(await copying.catch((error) => error), "enough");
+    for (const client of [one, two]) {
+      assertEquals(await textOf(client), "");
+      client.close();
+    }
+  },
+);
+
+Deno.test(
+  "two failures of one close are no unhandled rejection",
+  options,
+  async (t) => {
+    await t.step("a subclass's, late, and its connection's own", async () => {
+      class Late extends Conn {
+        override async close(): Promise<void> {
+          await turn();
+          throw new Error("the log's disk is full");
+        }
+      }
+      const inner = new InnerConn();
+      inner.close = () => {
+        throw new Error("destroyed already");
+      };
+      const controller = new AbortController();
+      controller.abort("enough");
+      const unhandled = await unhandledIn(async () => {
+        await handle(new Late(inner), () => {}, controller).catch(() => {});
+      });
+      assertEquals(unhandled, []);
+    });
+    await t.step(
+      "a closeWrite() that closes the other side, and throws",
+      async () => {
+        const [[one, a], [two, b]] = await Promise.all([pair(), pair()]);
+        class Partner extends Conn {
+          override closeWrite(): Promise<void> {
+            a.close();
+            throw new Error("the partner is gone");
+          }
+        }
+        const unhandled = await unhandledIn(async () => {
+          const copying = copyBidirectional(a, new Partner(b));
+          await one.closeWrite();
+          await assertRejects(() => copying, Error, "the partner is gone");
+        });
+        assertEquals(unhandled, []);
+        for (const client of [one, two]) client.close();
+      },
+    );
+  },
+);
