@@ -302,6 +302,14 @@ Deno.test("dial() alternates families, and tries each address once", async (t) =
       await order(["10.0.0.1", "::ffff:10.0.0.1", "::1", "0:0::1", "10.0.0.1"]),
       ["10.0.0.1", "::1"],
     );
+    const batches = async function* () {
+      yield ["10.0.0.1"];
+      yield ["::ffff:10.0.0.1", "10.0.0.2"];
+    };
+    assertEquals(
+      await order(["10.0.0.1", "10.0.0.2"], { resolve: batches }),
+      ["10.0.0.1", "10.0.0.2"],
+    );
     // A zone matters for link-local addresses only.
     assertEquals(
       await order(["::1%lo", "::1", "::1%1", "fe80::1%1", "fe80::1%2"]),

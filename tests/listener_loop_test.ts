@@ -142,6 +142,30 @@ Deno.test("a capacity error is retried after 5 ms, doubling to 1 s", async (t) =
   }
 });
 
+Deno.test("a client that resets does not end an episode", async () => {
+  const clock = new FakeClock();
+  const fake = new FakeListener();
+  const kinds: string[] = [];
+  const listener = new Listener(fake.inner, {
+    clock,
+    onAcceptError: ({ kind }) => void kinds.push(kind),
+  });
+  const end = acceptUntilClosed(listener);
+  for (const wait of [5, 10]) {
+    await fake.settle(errno("EMFILE"));
+    await clock.advance(wait);
+  }
+  await fake.settle(errno("ENOTCONN"));
+  await fake.settle(errno("EMFILE"));
+  await clock.advance(19);
+  assert(!fake.waiting, "20 ms are not over");
+  await clock.advance(1);
+  assert(fake.waiting);
+  assertEquals(kinds, ["capacity", "peer"]);
+  await endOf(listener, fake);
+  await end;
+});
+
 Deno.test("a back-off ends with close()", async () => {
   const clock = new FakeClock();
   const fake = new FakeListener();

@@ -163,6 +163,19 @@ async function checkSilent(
   if (hasTerminal) await check(t, grants, cases, { prompts: [] });
 }
 
+/** On a terminal, too: there an answer of the user's may have forbidden it. */
+async function checkForbidden(
+  t: Deno.TestContext,
+  grants: string,
+  cases: (forbidden: string) => Case[],
+): Promise<void> {
+  const forbidden = "--deny-net forbids it";
+  await check(t, grants, cases(forbidden));
+  if (!hasTerminal) return;
+  const there = `${forbidden}, or an answer at the prompt`;
+  await check(t, grants, cases(there), { prompts: [] });
+}
+
 Deno.test("dial() races if all of net is granted", async (t) => {
   await checkSilent(t, "--allow-net", [
     ["a literal", literal, connected("race")],
@@ -174,45 +187,52 @@ Deno.test("dial() races if all of net is granted", async (t) => {
 });
 
 Deno.test("dial() checks each address under --deny-net", async (t) => {
-  const forbidden = "--deny-net forbids it";
-  await check(t, "--allow-net --deny-net=127.0.0.1:PORT", [
-    ["a literal", literal, denied("race", "127.0.0.1:PORT", forbidden)],
-    [
-      "a name",
-      { ...name, network: "tcp4" },
-      {
-        ...denied("race", "127.0.0.1:PORT"),
-        error: `dial tcp4 127.0.0.1:PORT: ${forbidden}`,
-      },
+  await checkForbidden(
+    t,
+    "--allow-net --deny-net=127.0.0.1:PORT",
+    (forbidden) => [
+      ["a literal", literal, denied("race", "127.0.0.1:PORT", forbidden)],
+      [
+        "a name",
+        { ...name, network: "tcp4" },
+        {
+          ...denied("race", "127.0.0.1:PORT"),
+          error: `dial tcp4 127.0.0.1:PORT: ${forbidden}`,
+        },
+      ],
+      [
+        "one address of several",
+        { ...resolved, resolve: ["127.0.0.1", "127.0.0.2"] },
+        {
+          mode: "race",
+          attempts: ["127.0.0.1:PORT denied", "127.0.0.2:PORT refused"],
+          error: "dial tcp db.test:PORT: all 2 addresses failed: " +
+            `127.0.0.1:PORT ${forbidden}; 127.0.0.2:PORT connection refused`,
+          cause: "NotCapable",
+        },
+      ],
+      [
+        "a name whose address is a wildcard",
+        { ...resolved, resolve: ["0.0.0.0"] },
+        connected("race", "0.0.0.0:PORT"),
+      ],
     ],
-    [
-      "one address of several",
-      { ...resolved, resolve: ["127.0.0.1", "127.0.0.2"] },
-      {
-        mode: "race",
-        attempts: ["127.0.0.1:PORT denied", "127.0.0.2:PORT refused"],
-        error: "dial tcp db.test:PORT: all 2 addresses failed: " +
-          `127.0.0.1:PORT ${forbidden}; 127.0.0.2:PORT connection refused`,
-        cause: "NotCapable",
-      },
+  );
+  await checkForbidden(
+    t,
+    "--allow-net --deny-net=127.0.0.1,0.0.0.0",
+    (forbidden) => [
+      [
+        "a name whose address is a wildcard, denied as well",
+        { ...resolved, resolve: ["0.0.0.0"] },
+        {
+          ...denied("race", "0.0.0.0:PORT"),
+          error: `dial tcp 0.0.0.0:PORT: ${forbidden}`,
+        },
+      ],
     ],
-    [
-      "a name whose address is a wildcard",
-      { ...resolved, resolve: ["0.0.0.0"] },
-      connected("race", "0.0.0.0:PORT"),
-    ],
-  ]);
-  await check(t, "--allow-net --deny-net=127.0.0.1,0.0.0.0", [
-    [
-      "a name whose address is a wildcard, denied as well",
-      { ...resolved, resolve: ["0.0.0.0"] },
-      {
-        ...denied("race", "0.0.0.0:PORT"),
-        error: `dial tcp 0.0.0.0:PORT: ${forbidden}`,
-      },
-    ],
-  ]);
-  await check(t, "--allow-net --deny-net=localhost", [
+  );
+  await checkForbidden(t, "--allow-net --deny-net=localhost", (forbidden) => [
     ["a literal", literal, connected("race")],
     [
       "the denied name",
@@ -223,7 +243,7 @@ Deno.test("dial() checks each address under --deny-net", async (t) => {
       "the denied name, with systemResolver",
       { ...name, resolve: "system" },
       {
-        error: "dial tcp: lookup localhost: --deny-net forbids it",
+        error: `dial tcp: lookup localhost: ${forbidden}`,
         cause: "NotCapable",
       },
     ],
@@ -231,10 +251,13 @@ Deno.test("dial() checks each address under --deny-net", async (t) => {
 });
 
 Deno.test("dial() says that a wider --deny-net wins over a grant", async (t) => {
-  const forbidden = "--deny-net forbids it";
-  await check(t, "--allow-net=127.0.0.1:PORT --deny-net=127.0.0.0/8", [
-    ["a literal", literal, denied("race", "127.0.0.1:PORT", forbidden)],
-  ]);
+  await checkForbidden(
+    t,
+    "--allow-net=127.0.0.1:PORT --deny-net=127.0.0.0/8",
+    (forbidden) => [
+      ["a literal", literal, denied("race", "127.0.0.1:PORT", forbidden)],
+    ],
+  );
 });
 
 Deno.test("dial() does not name a flag that only has exceptions", async (t) => {
