@@ -1,3 +1,4 @@
+import { Listener } from "./accept.ts";
 import { Alarm, type Clock } from "./clock.ts";
 import { Turns } from "./turns.ts";
 
@@ -34,6 +35,7 @@ export class Drain {
   readonly #clock: Clock;
   readonly #items: Drainable[] = [];
   readonly #drained = Promise.withResolvers<void>();
+  readonly #timeUp = Promise.withResolvers<void>();
   readonly #deadline: Alarm;
   readonly #grace = new Turns(() => this.ended());
   readonly #force: () => void;
@@ -50,6 +52,11 @@ export class Drain {
     this.#force = force;
     this.#deadline = new Alarm(clock, () => this.#forceAll(), true);
     this.report = this.#run(before);
+  }
+
+  /** Settles when it begins to force. */
+  get timeUp(): Promise<void> {
+    return this.#timeUp.promise;
   }
 
   /** One more to wait for. */
@@ -92,6 +99,7 @@ export class Drain {
   #forceAll(): void {
     this.forced = true;
     if (!this.#runs()) return;
+    this.#timeUp.resolve();
     this.#force();
     this.#grace.start(1);
   }
@@ -103,4 +111,29 @@ export class Drain {
   #count(outcome: Outcome): number {
     return this.#items.filter((item) => item.outcome === outcome).length;
   }
+}
+
+/** Whether a subclass's own methods may keep a shutdown waiting. */
+export function mayWait(listener: Listener): boolean {
+  const { accept, close } = Listener.prototype;
+  return listener.accept !== accept || listener.close !== close;
+}
+
+/**
+ * Closes a listener at once. A subclass's own close() may wait, or fail, before
+ * it has closed anything; from `timeUp` on nobody waits for it.
+ */
+export async function closeListener(
+  listener: Listener,
+  timeUp?: Promise<void>,
+): Promise<void> {
+  let closing: unknown;
+  try {
+    closing = listener.close();
+  } finally {
+    if (timeUp) closing = Promise.race([closing, timeUp]);
+    const closed = Listener.prototype.close.call(listener);
+    await Promise.allSettled([closing, closed]);
+  }
+  await closing;
 }

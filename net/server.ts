@@ -16,7 +16,13 @@ import { discard, onAbort, tolerate } from "./calls.ts";
 import { checkOptions, checkSignal, checkType } from "./check.ts";
 import type { Clock } from "./clock.ts";
 import { type Conn, wireOf } from "./conn.ts";
-import { Drain, type Drainable, type ShutdownReport } from "./drain.ts";
+import {
+  closeListener,
+  Drain,
+  type Drainable,
+  mayWait,
+  type ShutdownReport,
+} from "./drain.ts";
 import { isClosed, OpError, someCause } from "./errors.ts";
 import type { Hold } from "./hold.ts";
 import { HostLimit } from "./host_limit.ts";
@@ -223,21 +229,9 @@ export class Server implements AsyncDisposable {
       }
     }
     // Brings in an accept under way. How it went is for the shutdown to say.
-    await this.#closeListener().catch(() => {});
+    await closeListener(this.#listener, this.#drain?.timeUp).catch(() => {});
     this.#allTaken = true;
     this.#checkEnd();
-  }
-
-  /** A subclass's own close() may wait, or fail, before it closes anything. */
-  async #closeListener(): Promise<void> {
-    let closing: unknown;
-    try {
-      closing = this.#listener.close();
-    } finally {
-      const closed = Listener.prototype.close.call(this.#listener);
-      await Promise.allSettled([closing, closed]);
-    }
-    await closing;
   }
 
   /** Begins to serve a connection, unless no more are to be served. */
@@ -365,7 +359,8 @@ export class Server implements AsyncDisposable {
     );
     const sessions = this.#sessions.list();
     for (const session of sessions) drain.add(session);
-    closed.resolve(this.#closeListener());
+    if (mayWait(this.#listener)) drain.add({ outcome: "running" });
+    closed.resolve(closeListener(this.#listener, drain.timeUp));
     for (const { context } of sessions) this.#dismiss(context);
     this.#checkEnd();
     return drain;

@@ -230,6 +230,70 @@ Deno.test(
 );
 
 Deno.test(
+  "shutdown() ends at its timeout although a subclass of Listener waits",
+  options,
+  async (t) => {
+    const handler = () => new Promise(() => {});
+    const open = () => Deno.listen({ hostname: "127.0.0.1", port: 0 });
+    for (const timeout of [0, 100]) {
+      await t.step(`in accept(), ${timeout} ms`, async () => {
+        const greeting = Promise.withResolvers<Conn>();
+        class Greeted extends Listener {
+          override async accept(): Promise<Conn> {
+            const conn = await super.accept();
+            greeting.resolve(conn);
+            await conn.read(new Uint8Array(1)); // its client says nothing
+            return conn;
+          }
+        }
+        const clock = new FakeClock();
+        const server = serve(new Greeted(open(), { clock }), handler);
+        using _client = await connect(server);
+        using conn = await greeting.promise;
+        const reporting = server.shutdown({ timeout });
+        await clock.advance(timeout);
+        assertEquals(counts(await reporting), [0, 0, 0]);
+        assertEquals(clock.timers, []);
+        conn.close();
+        await server.finished;
+      });
+      await t.step(`in close(), ${timeout} ms`, async () => {
+        class Registered extends Listener {
+          override close(): Promise<void> {
+            return new Promise(() => {});
+          }
+        }
+        const clock = new FakeClock();
+        const server = serve(new Registered(open(), { clock }), handler);
+        using client = await connect(server);
+        while (server.connections.size === 0) await turn();
+        const reporting = server.shutdown({ timeout });
+        await clock.advance(timeout);
+        assertEquals(counts(await reporting), [0, 1, 0]);
+        assertEquals(await textOf(client), "");
+        assertEquals(clock.timers, []);
+      });
+    }
+    await t.step("in close(), for the server itself", async () => {
+      class Patient extends Listener {
+        override async close(): Promise<void> {
+          await super.close();
+          await server.finished;
+        }
+      }
+      const clock = new FakeClock();
+      const server = serve(new Patient(open(), { clock }), handler);
+      using client = await connect(server);
+      while (server.connections.size === 0) await turn();
+      const reporting = server.shutdown({ timeout: 100 });
+      await clock.advance(100);
+      assertEquals(counts(await reporting), [0, 1, 0]);
+      assertEquals(await textOf(client), "");
+    });
+  },
+);
+
+Deno.test(
   "by force, a Conn inside is closed, too, whatever it waits for",
   options,
   async () => {
