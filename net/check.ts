@@ -40,7 +40,7 @@ interface Abortable {
   signal?: AbortSignal;
 }
 
-/** The signal in a call's options; refuses what is neither. */
+/** The signal in a call's options; refuses anything else. */
 export function takeSignal(options?: Abortable): AbortSignal | undefined {
   const signal = options?.signal;
   if (signal !== undefined) checkSignal(signal);

@@ -54,7 +54,7 @@ export class Drain {
     this.report = this.#run(before);
   }
 
-  /** Settles when it begins to force. */
+  /** Settles when it begins to force, if it has to. */
   get timeUp(): Promise<void> {
     return this.#timeUp.promise;
   }

@@ -38,6 +38,7 @@ async function linger(conn: Conn): Promise<void> {
     LINGER_MS,
     () => tolerate(closeForGood(conn)),
   );
+  const cut = new Promise<void>((resolve) => wire.onClose = resolve);
   try {
     // The connections inside it have limits, too.
     for (let c: Deno.Conn = conn; c instanceof Conn; c = wireOf(c).inner) {
@@ -51,9 +52,7 @@ async function linger(conn: Conn): Promise<void> {
       activity?.(direction);
       if (direction === "out") patience.renew();
     };
-    // A subclass's own may wait for ever.
-    const cut = new Promise<void>((resolve) => wire.onClose = resolve);
-    await Promise.race([conn.closeWrite(), cut]);
+    await Promise.race([conn.closeWrite(), cut]); // a subclass's own may hang
     let left = LINGER_BYTES;
     while (left > 0) {
       // Not a subclass's own: it may look at others' bytes in there.
@@ -66,8 +65,12 @@ async function linger(conn: Conn): Promise<void> {
     // told to hurry: there is nothing left to wait for, and nobody to tell.
     if (!(error instanceof OpError)) throw error;
   } finally {
-    patience.clear();
-    await closeForGood(conn);
+    try {
+      await Promise.race([conn.close(), cut]); // and so may this
+    } finally {
+      patience.clear();
+      closeWires(conn);
+    }
   }
 }
 

@@ -4,8 +4,8 @@
  *
  * Invariants: a session is in `#sessions` from its connection's arrival until
  * its handler has ended and the connection is closed, or until it is detached.
- * All that time it takes one slot, and, from its handler's start, a place of its
- * host. One that is added after a shutdown has begun was accepted before.
+ * All that time it takes one slot, and, from its handler's start, a place of
+ * its host. One that is added after a shutdown has begun was accepted before.
  *
  * @module
  */
@@ -173,7 +173,8 @@ export class Server implements AsyncDisposable {
    * @returns What became of the connections that were open.
    * @throws {TypeError} If an option has the wrong type.
    * @throws {RangeError} If `timeout` is negative or NaN.
-   * @throws {Error} In the end, what the listener's `close()` rejected with.
+   * @throws {Error} In the end, what the listener's `close()` rejected with, if
+   * it did so in time.
    */
   // deno-lint-ignore require-await -- a bad timeout rejects
   async shutdown(options: ShutdownOptions = {}): Promise<ShutdownReport> {
@@ -223,7 +224,7 @@ export class Server implements AsyncDisposable {
       }
     } catch (error) {
       // Being closed, by us or by its owner, is not a failure.
-      if (!isClosed(error) || this.#listening) {
+      if (!isClosed(error)) {
         this.#broken = { error };
         this.#report(error);
       }
@@ -255,7 +256,7 @@ export class Server implements AsyncDisposable {
   }
 
   #serve(conn: Conn): void {
-    const host = this.#hosts.nameOf(conn); // first: a subclass's remoteAddr may throw
+    const host = this.#hosts.nameOf(conn); // may throw, so it comes first
     const context = new Context(conn, () => this.#end(session));
     const session: Session = {
       conn,
@@ -309,19 +310,17 @@ export class Server implements AsyncDisposable {
   /** Closes one connection too many. */
   #refuse(session: Session, host: string): void {
     const { conn } = session;
+    // First: a subclass may have no address once it is closed.
+    const error = session.outcome === "forced" ? null : new OpError({
+      op: "accept",
+      network: conn.network,
+      addr: conn.remoteAddr,
+      reason: `too many connections from ${host}, the limit is ` +
+        this.#hosts.most,
+    });
     tolerate(closeForGood(conn));
     this.#end(session, "failed");
-    if (session.outcome === "forced") return;
-    this.#report(
-      new OpError({
-        op: "accept",
-        network: conn.network,
-        addr: wireOf(conn).remote, // a subclass's own may throw by now
-        reason: `too many connections from ${host}, the limit is ` +
-          this.#hosts.most,
-      }),
-      conn,
-    );
+    if (error) this.#report(error, conn);
   }
 
   /** A connection was closed, or detached. The first call counts. */

@@ -526,6 +526,33 @@ Deno.test("handle() rejects with what a subclass's close() rejects with, and clo
   assertEquals(inner.closes, 1);
 });
 
+Deno.test("handle() gives a subclass's close() its time, as long as a peer has", async (t) => {
+  for (const returns of [true, false]) {
+    await t.step(returns ? "it returns" : "it never does", async () => {
+      const inner = new InnerConn();
+      const clock = new FakeClock();
+      const closing = Promise.withResolvers<number>();
+      class Slow extends Conn {
+        override async close(): Promise<void> {
+          await turn();
+          closing.resolve(inner.closes);
+          if (!returns) await new Promise(() => {});
+          await super.close();
+        }
+      }
+      const handled = handle(new Slow(inner, { clock }), () => {});
+      await turn();
+      inner.fins[0]!.resolve();
+      await turn();
+      await inner.deliver(null);
+      assertEquals(await closing.promise, 0, "it is still open");
+      if (!returns) await clock.advance(5_000);
+      await handled;
+      assertEquals([inner.closes, clock.timers], [1, []]);
+    });
+  }
+});
+
 Deno.test("handle() closes on an abort although a subclass's close() waits", async () => {
   class Polite extends Conn {
     override async close(): Promise<void> {
