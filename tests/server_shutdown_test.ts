@@ -869,17 +869,20 @@ Deno.test("shutdown() closes a listener whose subclass fails to", {
           return fail(cause);
         }
       }
-      const inner = Deno.listen({ hostname: "127.0.0.1", port: 0 });
+      const inner = await listenAnew(() => Deno.listen(ownAddr(20_007)));
       const server = serve(new Registered(inner), echo);
       assertStrictEquals(await server.shutdown().catch((e) => e), cause);
       assertStrictEquals(await server.close().catch((e) => e), cause);
       await server.finished;
-      await (await listen("tcp", String(server.addr))).close();
+      const next = () => listen("tcp", String(server.addr));
+      await (await listenAnew(next)).close();
     });
   }
 });
 
-Deno.test("shutdown() closes a listener whose subclass waits first", async () => {
+Deno.test("shutdown() closes a listener whose subclass waits first", {
+  timeout: STUCK_MS,
+}, async () => {
   const told = Promise.withResolvers<void>();
   class Registered extends Listener {
     override async close(): Promise<void> {
@@ -887,7 +890,7 @@ Deno.test("shutdown() closes a listener whose subclass waits first", async () =>
       await super.close();
     }
   }
-  const inner = Deno.listen({ hostname: "127.0.0.1", port: 0 });
+  const inner = Deno.listen(ownAddr(20_008));
   const server = serve(new Registered(inner), echo);
   const reporting = server.shutdown();
   const next = await listenAnew(() => listen("tcp", String(server.addr)));
