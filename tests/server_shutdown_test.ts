@@ -973,52 +973,6 @@ Deno.test("serve() closes a connection whose subclass fails to", {
   }
 });
 
-Deno.test("serve() closes a connection whose subclass waits for its peer", {
-  timeout: STUCK_MS,
-}, async (t) => {
-  class Polite extends Conn {
-    override async close(): Promise<void> {
-      await this.read(new Uint8Array(1)).catch(() => {}); // a goodbye
-      await super.close();
-    }
-  }
-  class PoliteListener extends Listener {
-    constructor(clock?: FakeClock) {
-      const inner = Deno.listen({ hostname: "127.0.0.1", port: 0 });
-      super(inner, clock ? { clock } : {});
-    }
-    override async accept(): Promise<Conn> {
-      return new Polite(await super.accept());
-    }
-  }
-  await t.step("after its handler", async () => {
-    const clock = new FakeClock();
-    const server = serve(new PoliteListener(clock), () => {});
-    using client = await connect(server);
-    assertEquals(await textOf(client), ""); // FIN; the client says nothing
-    await clock.advance(5_000);
-    assertEquals(counts(await server.shutdown()), [0, 0, 0]);
-    await server.finished;
-  });
-  await t.step("by force, and one too many", async () => {
-    const failures: unknown[] = [];
-    const server = serve(new PoliteListener(), echo, {
-      maxConnectionsPerHost: 1,
-      onError: (error) => void failures.push(error),
-    });
-    using client = await connect(server);
-    await client.write(bytes("x"));
-    await client.read(new Uint8Array(1));
-    using other = await connect(server);
-    assertEquals(await textOf(other), "");
-    assertStringIncludes(String(failures.shift()), "the limit is 1");
-    assertEquals(counts(await server.close()), [0, 1, 0]);
-    await server.finished;
-    assertEquals(failures, []);
-    assertEquals(await textOf(client), "");
-  });
-});
-
 Deno.test("a client of a listener that cannot be closed is not served after the end", async () => {
   const fake = new FakeListener(new Error("will not close"));
   let served = 0;

@@ -5,11 +5,12 @@ import {
   assertInstanceOf,
   assertRejects,
   assertStrictEquals,
+  assertStringIncludes,
 } from "@std/assert";
 import { handle, serve, type ShutdownReport } from "../handler.ts";
 import { Listener } from "../listener.ts";
 import { Conn, type IoOptions } from "../net/conn.ts";
-import { copyBidirectional } from "../net/copy.ts";
+import { copy, copyBidirectional } from "../net/copy.ts";
 import { FakeClock } from "../testing/fake_clock.ts";
 import { InnerConn } from "./conn_inner.ts";
 import { FakeConn, FakeListener } from "./fake_listener.ts";
@@ -51,6 +52,39 @@ class Polite extends Conn {
     await super.close();
   }
 }
+
+Deno.test(
+  "serve() closes a connection whose subclass waits for its peer",
+  options,
+  async (t) => {
+    await t.step("after its handler", async () => {
+      const clock = new FakeClock();
+      const server = serve(listenFor(Polite, clock), () => {});
+      using client = await connect(server);
+      assertEquals(await textOf(client), ""); // FIN; the client says nothing
+      await clock.advance(5_000);
+      assertEquals(counts(await server.shutdown()), [0, 0, 0]);
+      await server.finished;
+    });
+    await t.step("by force, and one too many", async () => {
+      const failures: unknown[] = [];
+      const server = serve(listenFor(Polite), (conn) => copy(conn, conn), {
+        maxConnectionsPerHost: 1,
+        onError: (error) => void failures.push(error),
+      });
+      using client = await connect(server);
+      await client.write(bytes("x"));
+      await client.read(new Uint8Array(1));
+      using other = await connect(server);
+      assertEquals(await textOf(other), "");
+      assertStringIncludes(String(failures.shift()), "the limit is 1");
+      assertEquals(counts(await server.close()), [0, 1, 0]);
+      await server.finished;
+      assertEquals(failures, []);
+      assertEquals(await textOf(client), "");
+    });
+  },
+);
 
 Deno.test(
   "serve() gives a subclass's slot back although its closeWrite() never settles",
