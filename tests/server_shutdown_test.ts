@@ -4,7 +4,6 @@ import {
   assertInstanceOf,
   assertRejects,
   assertStrictEquals,
-  assertStringIncludes,
   assertThrows,
 } from "@std/assert";
 import {
@@ -16,7 +15,7 @@ import {
   type ShutdownReport,
 } from "../handler.ts";
 import { listen, Listener } from "../listener.ts";
-import { Conn } from "../net/conn.ts";
+import type { Conn } from "../net/conn.ts";
 import { copy } from "../net/copy.ts";
 import { OpError } from "../net/errors.ts";
 import { FakeClock } from "../testing/fake_clock.ts";
@@ -850,55 +849,6 @@ Deno.test("shutdown() still closes by force if the listener cannot be closed", a
   assertEquals(clock.pending, 0);
 });
 
-/** How a subclass's close() may fail before it has closed anything. */
-const FAILURES: Record<string, (cause: Error) => Promise<void>> = {
-  "rejects": (cause) => Promise.reject(cause),
-  "throws": (cause) => {
-    throw cause;
-  },
-};
-
-Deno.test("shutdown() closes a listener whose subclass fails to", {
-  timeout: STUCK_MS,
-}, async (t) => {
-  const cause = new Error("the registry does not answer");
-  for (const [name, fail] of Object.entries(FAILURES)) {
-    await t.step(name, async () => {
-      class Registered extends Listener {
-        override close(): Promise<void> {
-          return fail(cause);
-        }
-      }
-      const inner = await listenAnew(() => Deno.listen(ownAddr(20_007)));
-      const server = serve(new Registered(inner), echo);
-      assertStrictEquals(await server.shutdown().catch((e) => e), cause);
-      assertStrictEquals(await server.close().catch((e) => e), cause);
-      await server.finished;
-      const next = () => listen("tcp", String(server.addr));
-      await (await listenAnew(next)).close();
-    });
-  }
-});
-
-Deno.test("shutdown() closes a listener whose subclass waits first", {
-  timeout: STUCK_MS,
-}, async () => {
-  const told = Promise.withResolvers<void>();
-  class Registered extends Listener {
-    override async close(): Promise<void> {
-      await told.promise;
-      await super.close();
-    }
-  }
-  const inner = Deno.listen(ownAddr(20_008));
-  const server = serve(new Registered(inner), echo);
-  const reporting = server.shutdown();
-  const next = await listenAnew(() => listen("tcp", String(server.addr)));
-  told.resolve(); // only now
-  await next.close();
-  assertEquals(counts(await reporting), [0, 0, 0]);
-});
-
 Deno.test("shutdown() closes all by force although one cannot be closed", async () => {
   const clock = new FakeClock();
   const fake = new FakeListener();
@@ -921,56 +871,6 @@ Deno.test("shutdown() closes all by force although one cannot be closed", async 
   assertEquals(counts(await done), [0, 2, 0]);
   assertEquals(good.calls.at(-1), "close");
   assertEquals(failures, [cause]);
-});
-
-Deno.test("serve() closes a connection whose subclass fails to", {
-  timeout: STUCK_MS,
-}, async (t) => {
-  const cause = new Error("the log's disk is full");
-  for (const [name, fail] of Object.entries(FAILURES)) {
-    class Logged extends Conn {
-      override close(): Promise<void> {
-        return fail(cause);
-      }
-    }
-    class LoggedListener extends Listener {
-      constructor() {
-        super(Deno.listen({ hostname: "127.0.0.1", port: 0 }));
-      }
-      override async accept(): Promise<Conn> {
-        return new Logged(await super.accept());
-      }
-    }
-    await t.step(`${name}, after its handler`, async () => {
-      const told = Promise.withResolvers<unknown>();
-      const server = serve(new LoggedListener(), () => {}, {
-        onError: told.resolve,
-      });
-      const client = await connect(server);
-      assertEquals(await textOf(client), "");
-      client.close();
-      assertStrictEquals(await told.promise, cause);
-      assertEquals(counts(await server.close()), [0, 0, 0]);
-      await server.finished;
-    });
-    await t.step(`${name}, by force, and one too many`, async () => {
-      const failures: unknown[] = [];
-      const server = serve(new LoggedListener(), echo, {
-        maxConnectionsPerHost: 1,
-        onError: (error) => void failures.push(error),
-      });
-      using client = await connect(server);
-      await client.write(bytes("x"));
-      await client.read(new Uint8Array(1));
-      using other = await connect(server);
-      assertEquals(await textOf(other), "");
-      assertStringIncludes(String(failures.shift()), "the limit is 1");
-      assertEquals(counts(await server.close()), [0, 1, 0]);
-      await server.finished;
-      assertEquals(failures, [cause]);
-      assertEquals(await client.read(new Uint8Array(1)), null);
-    });
-  }
 });
 
 Deno.test("a client of a listener that cannot be closed is not served after the end", async () => {

@@ -7,8 +7,13 @@ import {
   assertStrictEquals,
   assertStringIncludes,
 } from "@std/assert";
-import { handle, serve, type ShutdownReport } from "../handler.ts";
-import { Listener } from "../listener.ts";
+import {
+  handle,
+  type Handler,
+  serve,
+  type ShutdownReport,
+} from "../handler.ts";
+import { listen, Listener } from "../listener.ts";
 import { Conn, type IoOptions } from "../net/conn.ts";
 import { copy, copyBidirectional } from "../net/copy.ts";
 import { FakeClock } from "../testing/fake_clock.ts";
@@ -17,6 +22,8 @@ import { FakeConn, FakeListener } from "./fake_listener.ts";
 import {
   bytes,
   connect,
+  listenAnew,
+  ownAddr,
   pair,
   STUCK_MS,
   textOf,
@@ -45,6 +52,106 @@ function counts(report: ShutdownReport): [number, number, number] {
   return [report.drained, report.forced, report.failed];
 }
 
+const echo: Handler = (conn) => copy(conn, conn);
+
+/** Refuses one too many, and forces the other; returns what else failed. */
+async function refuseAndForce(listener: Listener): Promise<unknown[]> {
+  const failures: unknown[] = [];
+  const server = serve(listener, echo, {
+    maxConnectionsPerHost: 1,
+    onError: (error) => void failures.push(error),
+  });
+  using client = await connect(server);
+  await client.write(bytes("x"));
+  await client.read(new Uint8Array(1));
+  using other = await connect(server);
+  assertEquals(await textOf(other), "");
+  assertStringIncludes(String(failures.shift()), "the limit is 1");
+  assertEquals(counts(await server.close()), [0, 1, 0]);
+  await server.finished;
+  assertEquals(await textOf(client), "");
+  return failures;
+}
+
+/** How a subclass's close() may fail before it has closed anything. */
+const FAILURES: Record<string, (cause: Error) => Promise<void>> = {
+  "rejects": (cause) => Promise.reject(cause),
+  "throws": (cause) => {
+    throw cause;
+  },
+};
+
+Deno.test("shutdown() closes a listener whose subclass fails to", {
+  timeout: STUCK_MS,
+}, async (t) => {
+  const cause = new Error("the registry does not answer");
+  for (const [name, fail] of Object.entries(FAILURES)) {
+    await t.step(name, async () => {
+      class Registered extends Listener {
+        override close(): Promise<void> {
+          return fail(cause);
+        }
+      }
+      const inner = await listenAnew(() => Deno.listen(ownAddr(20_007)));
+      const server = serve(new Registered(inner), echo);
+      assertStrictEquals(await server.shutdown().catch((e) => e), cause);
+      assertStrictEquals(await server.close().catch((e) => e), cause);
+      await server.finished;
+      const next = () => listen("tcp", String(server.addr));
+      await (await listenAnew(next)).close();
+    });
+  }
+});
+
+Deno.test("shutdown() closes a listener whose subclass waits first", {
+  timeout: STUCK_MS,
+}, async () => {
+  const told = Promise.withResolvers<void>();
+  class Registered extends Listener {
+    override async close(): Promise<void> {
+      await told.promise;
+      await super.close();
+    }
+  }
+  const inner = Deno.listen(ownAddr(20_008));
+  const server = serve(new Registered(inner), echo);
+  const reporting = server.shutdown();
+  const next = await listenAnew(() => listen("tcp", String(server.addr)));
+  told.resolve(); // only now
+  await next.close();
+  assertEquals(counts(await reporting), [0, 0, 0]);
+});
+
+Deno.test(
+  "serve() closes a connection whose subclass fails to",
+  options,
+  async (t) => {
+    const cause = new Error("the log's disk is full");
+    for (const [name, fail] of Object.entries(FAILURES)) {
+      class Logged extends Conn {
+        override close(): Promise<void> {
+          return fail(cause);
+        }
+      }
+      await t.step(`${name}, after its handler`, async () => {
+        const told = Promise.withResolvers<unknown>();
+        const server = serve(listenFor(Logged), () => {}, {
+          onError: told.resolve,
+        });
+        const client = await connect(server);
+        assertEquals(await textOf(client), "");
+        client.close();
+        assertStrictEquals(await told.promise, cause);
+        assertEquals(counts(await server.close()), [0, 0, 0]);
+        await server.finished;
+      });
+      await t.step(`${name}, by force, and one too many`, async () => {
+        assertEquals(await refuseAndForce(listenFor(Logged)), [cause]);
+      });
+    }
+  },
+);
+
 /** Waits in its close() for a goodbye that does not come. */
 class Polite extends Conn {
   override async close(): Promise<void> {
@@ -67,21 +174,7 @@ Deno.test(
       await server.finished;
     });
     await t.step("by force, and one too many", async () => {
-      const failures: unknown[] = [];
-      const server = serve(listenFor(Polite), (conn) => copy(conn, conn), {
-        maxConnectionsPerHost: 1,
-        onError: (error) => void failures.push(error),
-      });
-      using client = await connect(server);
-      await client.write(bytes("x"));
-      await client.read(new Uint8Array(1));
-      using other = await connect(server);
-      assertEquals(await textOf(other), "");
-      assertStringIncludes(String(failures.shift()), "the limit is 1");
-      assertEquals(counts(await server.close()), [0, 1, 0]);
-      await server.finished;
-      assertEquals(failures, []);
-      assertEquals(await textOf(client), "");
+      assertEquals(await refuseAndForce(listenFor(Polite)), []);
     });
   },
 );
