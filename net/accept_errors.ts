@@ -1,4 +1,5 @@
 import { errorCode } from "./errno.ts";
+import { isPlatformClosed } from "./errors.ts";
 
 /** What an error of accept() means for the loop. */
 export type AcceptErrorKind = "closed" | "peer" | "capacity" | "fatal";
@@ -44,10 +45,7 @@ export function acceptErrorKind(
   error: unknown,
   os: typeof Deno.build.os = Deno.build.os,
 ): AcceptErrorKind {
-  if (
-    error instanceof Deno.errors.BadResource ||
-    error instanceof Deno.errors.Interrupted
-  ) return "closed";
+  if (isPlatformClosed(error)) return "closed";
   // A unix client's name that is not UTF-8; Deno drops the client.
   if (error instanceof Deno.errors.InvalidData) return "peer";
   const code = errorCode(error);

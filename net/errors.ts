@@ -41,10 +41,14 @@ const TEMPORARY_CODES: ReadonlySet<string | undefined> = new Set([
 export function isClosed(error: unknown): boolean {
   return someCause(
     error,
-    (e) =>
-      e.name === "ClosedError" || e instanceof Deno.errors.BadResource ||
-      e instanceof Deno.errors.Interrupted,
+    (e) => e.name === "ClosedError" || isPlatformClosed(e),
   );
+}
+
+/** Whether Deno says that a resource was closed, before a call or during it. */
+export function isPlatformClosed(error: unknown): boolean {
+  return error instanceof Deno.errors.BadResource ||
+    error instanceof Deno.errors.Interrupted;
 }
 
 /**
