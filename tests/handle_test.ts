@@ -315,6 +315,8 @@ Deno.test("detach() keeps the connection open, however the handler ends", async 
         const { detach } = context; // works destructured, as `signal` does
         conn = detach();
         assertStrictEquals(context.detach(), conn); // idempotent
+        const copied: Partial<HandlerContext> = { ...context };
+        assertEquals([copied.signal, copied.detach], [undefined, undefined]);
         return end();
       });
       if (name === "returns") await handled;
