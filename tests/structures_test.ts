@@ -302,6 +302,16 @@ Deno.test("HostLimit: a place may be free some turns of the loop later", async (
   hosts.leave("a");
 });
 
+Deno.test("HostLimit: who waits is told within a few turns that no place is free", async () => {
+  const hosts = new HostLimit(1);
+  hosts.enter("a");
+  let told: boolean | undefined;
+  hosts.wait("a").then((entered) => told = entered);
+  for (let n = 0; n < 7; n++) await turn();
+  assertEquals(told, false);
+  hosts.leave("a");
+});
+
 const KiB = 1024;
 
 const takers = { takeMemory, takeCopyMemory };
