@@ -15,6 +15,7 @@ import {
 } from "./addr.ts";
 import { discard } from "./calls.ts";
 import { checkStream } from "./check.ts";
+import { systemClock } from "./clock.ts";
 import { errorCode } from "./errno.ts";
 import { AddrError } from "./errors.ts";
 import { type Ip, parseIp, platformHost } from "./ip.ts";
@@ -177,6 +178,16 @@ export function hostPort({ addr, hostname }: Target): string {
 const MAX_ACCIDENTS = 2;
 
 /**
+ * If all searches for a local port have failed, ports have run out, and for
+ * this long, in ms, each dial searches once: a search of the whole range takes
+ * some milliseconds, in which the event loop stands still.
+ */
+const SHORTAGE_MS = 1_000;
+
+/** When ports may be free again, on the scale of `systemClock.monotonic()`. */
+let shortUntil = 0;
+
+/**
  * Connects to one target. A failure leaves nothing open.
  *
  * @param target What to connect to.
@@ -203,9 +214,11 @@ export async function open(
       const code = errorCode(error);
       // getpeername(2): it was connected, and reset at once. Go says it so.
       if (code === "ENOTCONN") throw resetAtOnce(error);
-      const again = code === "EADDRNOTAVAIL" && accidents < MAX_ACCIDENTS &&
-        !signal?.aborted;
-      if (again) continue;
+      if (code === "EADDRNOTAVAIL" && !signal?.aborted) {
+        const now = systemClock.monotonic();
+        if (accidents < MAX_ACCIDENTS && now >= shortUntil) continue;
+        shortUntil = now + SHORTAGE_MS;
+      }
       throw lookupFailure(target.hostname, error) ?? error;
     }
     try {
