@@ -70,4 +70,4 @@ const drain = async () => {
   Deno.exit(report.forced > 0 ? 1 : 0); // a forced handler may still work
 };
 Deno.addSignalListener("SIGINT", drain);
-if (Deno.build.os !== "windows") Deno.addSignalListener("SIGTERM", drain);
+Deno.addSignalListener("SIGTERM", drain);
