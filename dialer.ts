@@ -183,6 +183,10 @@ interface Remembered {
  * address of each family. After 10 minutes, however often it was used, the
  * resolver's order counts again.
  *
+ * So all connections go to one address, and it only has to accept them: to
+ * spread them over several, or to get away from a server that accepts and hangs
+ * up, use {@linkcode dial}.
+ *
  * @example
  * ```ts
  * import { assertEquals } from "@std/assert";
