@@ -15,7 +15,7 @@ import { platformError } from "./errno.ts";
 import { type Fault, faultKey, faultKeys, Faults } from "./faults.ts";
 import { Log } from "./log.ts";
 import { MemoryListener } from "./memory_listener.ts";
-import { Ports } from "./ports.ts";
+import { checkPath, Ports } from "./ports.ts";
 
 /**
  * What lies below `Deno.listen` and `Deno.connect`: who is bound where, what is
@@ -123,6 +123,7 @@ export class Fabric {
     addr = destination(addr);
     try {
       signal.throwIfAborted();
+      checkPath(addr);
       const bound = this.#ports.at(addr)?.addr;
       const keys = [
         ...faultKeys(addr),

@@ -39,8 +39,9 @@ export class Ports {
     return `@${(this.#nextPath++).toString(16).padStart(5, "0")}`;
   }
 
-  /** Fails with EADDRINUSE unless an address can be bound. */
+  /** Fails unless an address can be bound. */
   check(addr: Addr, reusePort: boolean): void {
+    checkPath(addr);
     const taken = this.#bound.get(placeOf(addr))?.some((entry) =>
       overlap(entry.hostname, hostOf(addr)) && !(entry.reusePort && reusePort)
     );
@@ -79,6 +80,21 @@ export class Ports {
     }
     return undefined;
   }
+}
+
+/** Refuses a unix path that the kernel's `sockaddr_un` cannot hold (Linux). */
+export function checkPath(addr: Addr): void {
+  if (addr.transport !== "unix") return;
+  const abstract = addr.path.startsWith("@");
+  const { length } = new TextEncoder().encode(addr.path);
+  const wrong = length > (abstract ? 108 : 107)
+    ? `${
+      abstract ? "abstract socket name" : "path"
+    } must be shorter than SUN_LEN`
+    : !abstract && addr.path.includes("\0")
+    ? "paths must not contain interior null bytes"
+    : null;
+  if (wrong) throw Object.assign(new TypeError(wrong), { code: "EINVAL" });
 }
 
 function placeOf(addr: Addr): number | string {

@@ -600,6 +600,30 @@ SCRIPTS["unix: a socket without a name has no path"] = async (world) => {
   return outcomes;
 };
 
+SCRIPTS["unix: paths that are too long, or hold a NUL"] = async (world) => {
+  const steps = new Steps();
+  // The longest of each kind: nobody is there.
+  for (
+    const [kind, path] of [
+      ["file", `/nowhere/${"y".repeat(98)}`],
+      ["bytes count", `/nowhere/${"é".repeat(49)}`],
+      ["abstract", `\0${"y".repeat(107)}`],
+      ["abstract with a NUL", `\0nobody\0`],
+    ] as const
+  ) {
+    for (const [length, end] of [["longest", ""], ["too long", "y"]] as const) {
+      const addr = { transport: "unix", path: path + end } as const;
+      await steps.do(`${kind}, ${length}`, () => world.connect(addr));
+      if (end === "" || kind === "abstract with a NUL") continue;
+      await steps.do(`${kind}, listen`, () => world.listen("unix", addr));
+    }
+  }
+  const addr = { transport: "unix", path: "/nowhere/\0" } as const;
+  await steps.do("a NUL", () => world.connect(addr));
+  await steps.do("a NUL, listen", () => world.listen("unix", addr));
+  return steps.outcomes;
+};
+
 function equal(a: Outcomes, b: Outcomes): boolean {
   const text = (outcomes: Outcomes) =>
     JSON.stringify(Object.entries(outcomes).sort());
