@@ -30,6 +30,8 @@ import type { Conn } from "../net/conn.ts";
 import {
   ClosedError,
   DeadlineExceededError,
+  DnsError,
+  type DnsErrorInit,
   isTimeout,
   OpError,
 } from "../net/errors.ts";
@@ -379,6 +381,23 @@ Deno.test("NodeSocket: what clients ask of a socket", {
     assertStrictEquals(await failure(socket), error);
     assertEquals(socket.readyState, "closed");
   });
+  await t.step("a failed dial has a code", async () => {
+    const failing = (init: DnsErrorInit) =>
+      dial("tcp", "a.test:1", {
+        resolve: () => Promise.reject(new DnsError(init)),
+      });
+    const dials = {
+      ENOTFOUND: failing({ notFound: true }),
+      EAI_AGAIN: failing({ temporary: true }),
+      ETIMEDOUT: dial("tcp", "127.0.0.1:1", { timeout: 0 }),
+      ECONNREFUSED: dial("tcp", "127.0.0.1:1"),
+    };
+    for (const [code, dialling] of Object.entries(dials)) {
+      assertEquals((await failure(new NodeSocket(dialling))).code, code);
+    }
+    const { code } = await failure(new NodeSocket(failing({})));
+    assertEquals(code, undefined);
+  });
   await t.step("destroyed, it closes what is dialled later", async () => {
     const dialing = Promise.withResolvers<Conn>();
     const socket = new NodeSocket(dialing.promise).unref();
@@ -474,7 +493,21 @@ Deno.test("NodeSocket: what clients ask of a socket", {
     assertEquals(socket.readyState, "open");
     socket.write("x");
     await once(socket, "timeout"); // silent again
+    socket.setTimeout(Infinity, never); // longer than a timer can be
+    for (let n = 0; n < 3; n++) await turn();
     socket.setTimeout(STUCK_MS, never).destroy(); // leaves no timer
+    await closed(conn);
+  });
+  await t.step("the timeout of a request", async () => {
+    await using server = await peer(() => {});
+    const conn = await dial("tcp", server.address);
+    const asked = request({
+      timeout: 1,
+      createConnection: ({ timeout = 0 }) =>
+        new NodeSocket(conn).setTimeout(timeout),
+    }).end();
+    await once(asked, "timeout");
+    asked.on("error", () => {}).destroy();
     await closed(conn);
   });
 });
