@@ -800,6 +800,44 @@ Deno.test("paced(): TLS that nobody reads from holds its peer back", {
   for (const conn of [ours, theirs]) conn.close();
 });
 
+Deno.test("paced(): TLS learns why its connection failed", {
+  timeout: STUCK_MS,
+}, async (t) => {
+  const paced = await recipe("tls", "paced");
+  const cert = await Deno.readTextFile("tests/assets/cert.pem");
+  const key = await Deno.readTextFile("tests/assets/key.pem");
+  for (const writes of [false, true]) {
+    await t.step(writes ? "by a write" : "by a read", async () => {
+      await using listener = await listen("tcp", "127.0.0.1:0");
+      const { port } = listener.addr as Deno.NetAddr;
+      const socket = nodeConnect({ host: "127.0.0.1", port });
+      const client = connectTls({
+        socket,
+        servername: "localhost",
+        ca: cert,
+      });
+      client.on("error", () => {}); // it may hear of its own reset
+      using conn = await listener.accept();
+      const stream = Duplex.fromWeb(conn, { allowHalfOpen: true });
+      const secure = new TLSSocket(stream, { isServer: true, cert, key });
+      const server: TLSSocket = paced(secure, stream);
+      await once(client, "secureConnect");
+      const failed = once(server, "error");
+      if (!writes) server.resume();
+      socket.resetAndDestroy();
+      const piece = new Uint8Array(64 * 1024);
+      while (writes && !server.destroyed) {
+        await new Promise((resolve) => server.write(piece, resolve));
+        await turn();
+      }
+      const [error] = await failed;
+      assert(error instanceof OpError);
+      assert(["ECONNRESET", "EPIPE"].includes(error.code!), error.message);
+      client.destroy();
+    });
+  }
+});
+
 Deno.test("the page's onError reports what is unusual, and no more", async (t) => {
   const { onError } = await recipe("operating", "options");
   const printed: unknown[] = [];
