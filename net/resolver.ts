@@ -65,7 +65,8 @@ export type Resolver = (
  * silent. So callers that ask the same within 5 s share a lookup.
  *
  * If the sandbox does not grant the name, nothing is looked up, and the user is
- * not prompted.
+ * not prompted. Nor are names in `.onion`: no name server must see where a user
+ * of Tor goes (RFC 7686, section 2).
  *
  * @param hostname A name.
  * @param options As for any {@linkcode Resolver}.
@@ -112,7 +113,8 @@ export async function* systemAddresses(
   hedgeMs?: number,
 ): AsyncGenerator<string[]> {
   // getaddrinfo would take `127.1` for an address, whoever asks.
-  if (parseIp(hostname) === null && !isHostName(hostname)) {
+  const odd = parseIp(hostname) === null && !isHostName(hostname);
+  if (odd || /\.onion\.?$/i.test(hostname)) {
     throw new DnsError({ hostname, notFound: true });
   }
   const ask = (family: Family) => lookups.find(hostname, family);

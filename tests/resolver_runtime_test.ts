@@ -296,6 +296,7 @@ type Found =
     | "gone"
     | "empty"
     | "broken"
+    | "onion"
     | "half"
     | "otherHalf"
     | "lost"
@@ -431,6 +432,13 @@ async function assertSystemAnswers(t: Deno.TestContext, found: Found) {
   });
   await t.step("a name without addresses, and one family asked for", () => {
     assertEquals(found.emptySix.error, found.empty.error);
+  });
+  await t.step("a name of Tor's, which is not looked up", () => {
+    assertEquals(found.onion.error, {
+      message: "lookup hidden.Onion.: no such host",
+      notFound: true,
+      temporary: false,
+    });
   });
   await t.step("a name server that fails", () => {
     assertEquals(found.broken.error, {

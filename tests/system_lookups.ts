@@ -22,6 +22,7 @@ const script: DnsScript = {
   "half.test A": ["192.0.2.1"],
   "other-half.test AAAA": ["2001:db8::1"],
   "other-half.test A": "silence",
+  "hidden.onion A": ["192.0.2.1"],
   "gone.test AAAA": "silence",
   "gone.test A": "NXDOMAIN",
   "lost.test AAAA": { reply: ["2001:db8::1"], lost: 1 },
@@ -78,7 +79,7 @@ async function look(
     }
     if (!(error instanceof DnsError)) throw error;
     const { cause, message, notFound, temporary } = error;
-    const { code } = cause as { code?: string };
+    const { code } = (cause ?? {}) as { code?: string };
     return {
       addresses,
       ms,
@@ -142,6 +143,7 @@ if (import.meta.main) {
     gone: await look("gone.test", { family: 4 }),
     empty: await look("empty.test"),
     broken: await look("broken.test"),
+    onion: await look("hidden.Onion."),
     half: await look("half.test"),
     otherHalf: await look("other-half.test"),
     lost: await look("lost.test", { enough: 2 }),
