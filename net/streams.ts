@@ -40,7 +40,9 @@ export function readableOf(
   }) as typeof getReader;
   const pipeTo = stream.pipeTo.bind(stream);
   stream.pipeTo = (to, options) => {
-    const starts = to instanceof WritableStream && !to.locked && !stream.locked;
+    const starts = to instanceof WritableStream && !to.locked &&
+      !stream.locked &&
+      (options?.signal === undefined || options.signal instanceof AbortSignal);
     const piped = pipeTo(to, options);
     if (!starts) return piped;
     const unwatch = watches.get(to)?.();

@@ -942,6 +942,10 @@ Deno.test("calls on the streams need not be awaited", async (t) => {
       readable.getReader({ mode: "byob" }).read(new Uint8Array(0)),
     "a pipe to something that is not a stream": ({ readable }) =>
       readable.pipeTo({} as WritableStream),
+    "a pipe with a controller for a signal": ({ readable }) =>
+      readable.pipeTo(new WritableStream(), {
+        signal: new AbortController() as unknown as AbortSignal,
+      }),
     "a pipe from a stream that has a reader": ({ readable }) => {
       readable.getReader();
       readable.pipeTo(new WritableStream());
