@@ -296,6 +296,7 @@ type Found =
     | "gone"
     | "empty"
     | "broken"
+    | "near"
     | "onion"
     | "half"
     | "otherHalf"
@@ -433,6 +434,12 @@ async function assertSystemAnswers(t: Deno.TestContext, found: Found) {
   await t.step("a name without addresses, and one family asked for", () => {
     assertEquals(found.emptySix.error, found.empty.error);
   });
+  await t.step(
+    "a slow answer for one family is not taken from the search list",
+    () => {
+      assertEquals(found.near.addresses, ["192.0.2.1"]);
+    },
+  );
   await t.step("a name of Tor's, which is not looked up", () => {
     assertEquals(found.onion.error, {
       message: "lookup hidden.Onion.: no such host",
