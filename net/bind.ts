@@ -17,7 +17,7 @@ import { bothFamilies } from "./both_families.ts";
 import { errorCode } from "./errno.ts";
 import { AddrError, DnsError, OpError } from "./errors.ts";
 import { isWildcard, parseIp, platformHost } from "./ip.ts";
-import { lookupFailure, systemAddresses } from "./resolver.ts";
+import { lookupFailure, refuseOnion, systemAddresses } from "./resolver.ts";
 import {
   deniedReason,
   isGranted,
@@ -134,6 +134,7 @@ async function bindName(
   const { signal } = options;
   let inner: Deno.Listener | undefined;
   try {
+    refuseOnion(host);
     let chosen: string | undefined;
     if (netGrant(joinHostPort(host, port)) !== "denied" && mayAsk(host)) {
       const batches = systemAddresses(host, 0, signal, HEDGE_MS);

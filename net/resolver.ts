@@ -66,8 +66,7 @@ export type Resolver = (
  * silent. So callers that ask the same within 5 s share a lookup.
  *
  * If the sandbox does not grant the name, nothing is looked up, and the user is
- * not prompted. Nor are names in `.onion`: no name server must see where a user
- * of Tor goes (RFC 7686, section 2).
+ * not prompted. Names in `.onion` are not looked up either (RFC 7686).
  *
  * @param hostname A name.
  * @param options As for any {@linkcode Resolver}.
@@ -114,10 +113,10 @@ export async function* systemAddresses(
   hedgeMs?: number,
 ): AsyncGenerator<string[]> {
   // getaddrinfo would take `127.1` for an address, whoever asks.
-  const odd = parseIp(hostname) === null && !isHostName(hostname);
-  if (odd || /\.onion\.?$/i.test(hostname)) {
+  if (parseIp(hostname) === null && !isHostName(hostname)) {
     throw new DnsError({ hostname, notFound: true });
   }
+  refuseOnion(hostname);
   // Asked for one family of a name that has only the other, getaddrinfo goes on
   // to the search list, and finds another host. So the parts of a question are
   // about the name as it stands.
@@ -140,6 +139,16 @@ export async function* systemAddresses(
     if (found.length === 0 || found.some(wanted)) throw error;
     throw new AddrError("no suitable address found", hostname);
   }
+}
+
+/**
+ * No name server must see where a user of Tor goes (RFC 7686, section 2).
+ *
+ * @throws {DnsError} If it is a name of Tor's.
+ */
+export function refuseOnion(hostname: string): void {
+  if (!/\.onion\.?$/i.test(hostname)) return;
+  throw new DnsError({ hostname, notFound: true });
 }
 
 const lookups = new SharedLookups(systemClock, getaddrinfo);

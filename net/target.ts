@@ -20,7 +20,7 @@ import { errorCode } from "./errno.ts";
 import { AddrError } from "./errors.ts";
 import { type Ip, parseIp, platformHost } from "./ip.ts";
 import type { Candidate } from "./race.ts";
-import { lookupFailure } from "./resolver.ts";
+import { lookupFailure, refuseOnion } from "./resolver.ts";
 import { setSocketOptions, type SocketOptions } from "./socket_options.ts";
 
 /**
@@ -247,7 +247,7 @@ function resetAtOnce(cause: unknown): Error {
 }
 
 function platformConnect(
-  { addr, hostname }: Target,
+  { addr, family, hostname }: Target,
   { nativeDelay }: OpenOptions,
   signal: AbortSignal | undefined,
 ): Promise<Deno.Conn> {
@@ -258,6 +258,7 @@ function platformConnect(
   const { port } = addr;
   // The kernel would refuse it; Deno throws a RangeError instead.
   if (port === 0) throw refused();
+  if (family === 0) refuseOnion(hostname); // a name for the runtime
   const options: Deno.ConnectOptions = { hostname, port };
   if (signal !== undefined) {
     // Deno.connect() ends with signal.throwIfAborted(), and leaks a socket that

@@ -413,7 +413,7 @@ Deno.test({
     await Deno.writeTextFile(
       hosts,
       "::1 both.test only6.test\n::2 only6.test\n127.0.0.2 both.test\n127.0.0.3 both.test\n" +
-        "127.0.0.4 only4.test\n",
+        "127.0.0.4 only4.test hidden.onion\n",
     );
     type Row = [network: string, host: string, found: string];
     const named: Row[] = [
@@ -438,6 +438,13 @@ Deno.test({
         ],
       ],
       "--allow-net=both.test,127.0.0.2,[::1]": named,
+      "--allow-net=hidden.onion:0": [
+        [
+          "tcp",
+          "hidden.onion",
+          "listen tcp: lookup hidden.onion: no such host",
+        ],
+      ],
       // Then the runtime does the lookup, and binds getaddrinfo's first.
       "--allow-net=both.test": [
         ["tcp", "both.test", "::1"],

@@ -10,7 +10,10 @@ import {
   assertThrows,
 } from "@std/assert";
 import { Socket } from "node:net";
-import { enterNamespace } from "../bench/harness/namespace.ts";
+import {
+  canEnterNamespace,
+  enterNamespace,
+} from "../bench/harness/namespace.ts";
 import { dial } from "../dialer.ts";
 import { listen } from "../listener.ts";
 import { Conn } from "../net/conn.ts";
@@ -499,9 +502,7 @@ Deno.test("a pending read holds 1 KiB of memory, not 64 KiB", async (t) => {
 });
 
 /** Whether a child may have an /etc/hosts and a network of its own. */
-const canEnter = Deno.build.os === "linux" &&
-  await enterNamespace({ temporary: "", files: {}, network: true }, [])
-    .then(() => true, () => false);
+const canEnter = await canEnterNamespace();
 
 Deno.test("a dial that fails reports every address (needs unshare)", {
   ignore: !canEnter,

@@ -8,6 +8,10 @@ import {
   assertInstanceOf,
   assertMatch,
 } from "@std/assert";
+import {
+  canEnterNamespace,
+  enterNamespace,
+} from "../bench/harness/namespace.ts";
 import { dial, DialError } from "../dialer.ts";
 import { listen } from "../listener.ts";
 import { DnsServer } from "./dns_server.ts";
@@ -22,6 +26,9 @@ import {
 } from "./support.ts";
 
 const linux = Deno.build.os === "linux";
+
+/** Whether a child may have an /etc/hosts of its own. */
+const canEnter = await canEnterNamespace();
 
 /** A dial in a child; its options are code, since JSON knows no Infinity. */
 type Dial = [network: string, address: string, options?: string];
@@ -56,6 +63,19 @@ async function dialled(
   assertEquals(stderr, "");
   return JSON.parse(stdout);
 }
+
+Deno.test("dial() leaves no name of Tor's to the runtime (needs unshare)", {
+  ignore: !canEnter,
+}, async () => {
+  const temporary = await Deno.makeTempDir();
+  const files = { "/etc/hosts": "127.0.0.1 hidden.onion\n" };
+  const wrap = await enterNamespace({ temporary, files, network: true }, []);
+  const flags = ["--allow-net=hidden.onion"];
+  const [failed] = await dialled([["tcp", "hidden.onion:1"]], { flags, wrap })
+    .finally(() => Deno.remove(temporary, { recursive: true }));
+  assertEquals(failed.message, "dial tcp: lookup hidden.onion: no such host");
+  assertEquals(failed.because, { name: "DnsError", notFound: true });
+});
 
 Deno.test("dial() that is left to the runtime can be cancelled", {
   ignore: !linux,

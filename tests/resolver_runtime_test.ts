@@ -7,7 +7,10 @@ import {
   assertStrictEquals,
   assertThrows,
 } from "@std/assert";
-import { enterNamespace } from "../bench/harness/namespace.ts";
+import {
+  canEnterNamespace,
+  enterNamespace,
+} from "../bench/harness/namespace.ts";
 import {
   dial,
   dnsResolver,
@@ -278,9 +281,7 @@ Deno.test("dial() works with dnsResolver()", async (t) => {
 });
 
 /** Whether a child may have its own network and name server. */
-const canEnter = Deno.build.os === "linux" &&
-  await enterNamespace({ temporary: "", files: {}, network: true }, [])
-    .then(() => true, () => false);
+const canEnter = await canEnterNamespace();
 
 /** What the child process has found. */
 type Found =

@@ -28,6 +28,11 @@ async function unshare(network: boolean): Promise<string[] | null> {
   return null;
 }
 
+/** Whether this machine lets us make one, with a network. */
+export async function canEnterNamespace(): Promise<boolean> {
+  return Deno.build.os === "linux" && await unshare(true) !== null;
+}
+
 /** The command that runs `command` in the namespace. */
 export async function enterNamespace(
   { temporary, files, network = false }: Namespace,
