@@ -184,8 +184,11 @@ const MAX_ACCIDENTS = 2;
  */
 const SHORTAGE_MS = 1_000;
 
-/** When ports may be free again, on the scale of `systemClock.monotonic()`. */
-let shortUntil = 0;
+/**
+ * When ports may be free again, on the scale of `systemClock.monotonic()`. By
+ * family: on a host without IPv6, its addresses fail in the same way for ever.
+ */
+const shortUntil = new Map<number, number>();
 
 /**
  * Connects to one target. A failure leaves nothing open.
@@ -216,8 +219,9 @@ export async function open(
       if (code === "ENOTCONN") throw resetAtOnce(error);
       if (code === "EADDRNOTAVAIL" && !signal?.aborted) {
         const now = systemClock.monotonic();
-        if (accidents < MAX_ACCIDENTS && now >= shortUntil) continue;
-        shortUntil = now + SHORTAGE_MS;
+        const short = now < (shortUntil.get(target.family) ?? 0);
+        if (accidents < MAX_ACCIDENTS && !short) continue;
+        shortUntil.set(target.family, now + SHORTAGE_MS);
       }
       throw lookupFailure(target.hostname, error) ?? error;
     }

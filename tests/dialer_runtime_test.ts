@@ -406,7 +406,8 @@ Deno.test(
 
 Deno.test({
   name: "dial() tries three times if the kernel finds no local port",
-  // A preloaded C library lets the first $ACCIDENTS connects fail.
+  // A preloaded C library lets the first $ACCIDENTS connects fail, and all
+  // over IPv6, as on a host without it.
   ignore: !linux || !installed("cc"),
   fn: async () => {
     await using library = await preload(`
@@ -419,8 +420,9 @@ Deno.test({
         int (*next)(int, const struct sockaddr *, socklen_t) =
           dlsym(RTLD_NEXT, "connect");
         static int accidents = 0;
-        if (addr->sa_family == AF_INET &&
-            accidents++ < atoi(getenv("ACCIDENTS"))) {
+        if (addr->sa_family == AF_INET6 ||
+            (addr->sa_family == AF_INET &&
+             accidents++ < atoi(getenv("ACCIDENTS")))) {
           errno = EADDRNOTAVAIL;
           return -1;
         }
@@ -445,6 +447,8 @@ Deno.test({
             conn.close();
             return "connected";
           };
+          const { code } = await dial("tcp", "[::1]:1").catch((e) => e);
+          if (code !== "EADDRNOTAVAIL") throw new Error(code);
           const ends = [];
           for (const later of [0, 0, 1_001]) {
             const now = performance.now() + later;
@@ -455,7 +459,7 @@ Deno.test({
           console.log(ends.join());
           `,
           {
-            flags: ["--allow-net=127.0.0.1"],
+            flags: ["--allow-net=127.0.0.1,[::1]"],
             wrap: [...library.wrap, `ACCIDENTS=${accidents}`],
           },
         );
