@@ -68,7 +68,7 @@ const CLASS_CODES: readonly (readonly [new () => Error, string])[] = [
  */
 export function errorCode(error: unknown): string | undefined {
   if (!(error instanceof Error)) return undefined;
-  const { code } = error as { code?: unknown };
+  const code = fieldOf(error, "code");
   if (typeof code === "string") return code;
   return CLASS_CODES.find(([type]) => error instanceof type)?.[1] ??
     TEXT_CODES.get(strerror(error) ?? "");
@@ -100,8 +100,21 @@ function strerror(error: Error): string | undefined {
 }
 
 /** An error's message; nothing if it is not a text. */
-export function messageOf({ message }: Error): string {
+export function messageOf(error: Error): string {
+  const message = fieldOf(error, "message");
   return typeof message === "string" ? message : "";
+}
+
+/** A field of an error; nothing if an odd one has a getter that throws. */
+export function fieldOf(
+  error: Error & { code?: unknown },
+  name: "code" | "message" | "name",
+): unknown {
+  try {
+    return error[name];
+  } catch {
+    return undefined;
+  }
 }
 
 /** Lowers the first letter: glibc writes a capital, Go never does. */

@@ -8,7 +8,7 @@
  */
 
 import type { Addr } from "./addr.ts";
-import { errnoText, errorCode, messageOf } from "./errno.ts";
+import { errnoText, errorCode, fieldOf, messageOf } from "./errno.ts";
 
 /** After these, the same call may succeed if tried again (Go: `Temporary`). */
 const TEMPORARY_CODES: ReadonlySet<string | undefined> = new Set([
@@ -56,7 +56,8 @@ export function isPlatformClosed(error: unknown): boolean {
  * library. `field` tells our errors from others of the same name.
  */
 export function isNamed(error: unknown, name: string, field: string): boolean {
-  return error instanceof Error && error.name === name && field in error;
+  return error instanceof Error && fieldOf(error, "name") === name &&
+    field in error;
 }
 
 /**
@@ -345,7 +346,8 @@ function wordsOf(cause: unknown): string {
     const says = cause.op === "dial" || cause.cause === undefined;
     return says ? messageOf(cause) : wordsOf(cause.cause);
   }
-  return errnoText(cause) || messageOf(cause) || String(cause.name);
+  return errnoText(cause) || messageOf(cause) ||
+    String(fieldOf(cause, "name") ?? "");
 }
 
 /**

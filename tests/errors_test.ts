@@ -334,6 +334,21 @@ const WORDS: { [code: string]: string } = {
   ETIMEDOUT: "connection timed out",
 };
 
+Deno.test("OpError survives a cause whose getters throw", () => {
+  const cause = new Error();
+  const odd = {
+    get(): never {
+      throw new Error("a getter");
+    },
+  };
+  for (const name of ["code", "message", "name", "cause"]) {
+    Object.defineProperty(cause, name, odd);
+  }
+  const error = new OpError({ op: "read", network: "tcp", cause });
+  assertEquals(error.message, "read tcp: unknown error");
+  assertEquals([error.timeout, error.temporary], [false, false]);
+});
+
 Deno.test("OpError and DnsError do not print absent fields", () => {
   for (const error of [new OpError(), new DnsError()]) {
     const shown = Deno.inspect(error);
