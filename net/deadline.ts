@@ -1,4 +1,5 @@
 import { Alarm, type Clock } from "./clock.ts";
+import { countLimit, type Limit, notLate, timeIsUp } from "./stall.ts";
 
 /**
  * The deadline of one direction of a connection: Go's `SetReadDeadline` and
@@ -7,14 +8,21 @@ import { Alarm, type Clock } from "./clock.ts";
  * The alarm runs only while a call waits or after one has: moving the deadline
  * before every read, or lifting it after every one, costs a look at the clock.
  * It never keeps the process alive; the pending operation does.
+ *
+ * If the process stood still meanwhile, a pending call gets what has arrived
+ * before it fails; see `stall.ts`.
  */
-export class Deadline {
+export class Deadline implements Limit {
   readonly #clock: Clock;
   readonly #expire: () => void;
   #at = Infinity;
   /** Whether nobody can move it any more. */
   #fixed = false;
   #alarm: Alarm | null = null;
+  readonly #ring = (due: number): void =>
+    timeIsUp(this, this.#clock.now() - due);
+  /** Whether it counts among those whose time is running. */
+  #counts = false;
 
   /**
    * No deadline yet.
@@ -53,7 +61,10 @@ export class Deadline {
   /** A call begins to wait: from now on the alarm has to run. */
   watch(): void {
     if (this.#at === Infinity || this.#fixed) return;
-    this.#alarm ??= new Alarm(this.#clock, () => this.#ring(), false, "now");
+    notLate(this);
+    if (!this.#counts) countLimit(1);
+    this.#counts = true;
+    this.#alarm ??= new Alarm(this.#clock, this.#ring, false, "now");
     this.#alarm.set(this.#at);
   }
 
@@ -62,14 +73,14 @@ export class Deadline {
    * Large writes go on in pieces, as under any deadline, and can be abandoned.
    */
   liftForGood(): void {
-    this.#alarm?.clear();
+    this.clear();
     this.#at = Number.MAX_VALUE;
     this.#fixed = true;
   }
 
   /** Makes it pass for good: it cannot be moved. */
   expireForGood(): void {
-    this.#alarm?.clear();
+    this.clear();
     this.#at = -Infinity;
     this.#fixed = true;
     this.#expire();
@@ -77,11 +88,15 @@ export class Deadline {
 
   /** Leaves no timer behind. */
   clear(): void {
+    notLate(this);
+    if (this.#counts) countLimit(-1);
+    this.#counts = false;
     this.#alarm?.clear();
   }
 
   /** Never early: the clock may have stepped back, or the deadline moved. */
-  #ring(): void {
+  end(): void {
+    notLate(this);
     if (this.passed) this.#expire();
     else this.watch();
   }

@@ -29,6 +29,7 @@ import { parseIp } from "./ip.ts";
 import { clampDelay, Race } from "./race.ts";
 import { type Resolver, systemResolver } from "./resolver.ts";
 import { isGranted, netGrant, notCapable } from "./sandbox.ts";
+import { countLimit, extraTurns } from "./stall.ts";
 import type { SocketOptions } from "./socket_options.ts";
 import {
   type Connector,
@@ -170,7 +171,13 @@ export class Dialing {
     const deadline = this.#start + timeout;
     const race = this.#newRace(parsed, deadline);
     let lookup: AbortController | undefined;
-    const alarm = new Alarm(clock, () => this.#expire(race), true);
+    countLimit(1);
+    let turns: number | undefined;
+    const alarm = new Alarm(clock, (due) => {
+      turns ??= extraTurns(clock.monotonic() - due);
+      if (turns-- > 0) alarm.setIn(0);
+      else this.#expire(race);
+    }, true);
     const unfollow = signal && onAbort(signal, () => race.stop(signal.reason));
     try {
       if (timeout <= 0) this.#expire(race);
@@ -198,6 +205,7 @@ export class Dialing {
       if (inner) return this.#conn(inner, race, end);
       throw this.#failure(parsed, race, end);
     } finally {
+      countLimit(-1);
       alarm.clear();
       unfollow?.();
       lookup?.abort();

@@ -24,7 +24,7 @@ import {
 import type { Resolver } from "../net/resolver.ts";
 import { FakeClock } from "../testing/mod.ts";
 import { Scenario } from "./scenario.ts";
-import { countedSignal, turn } from "./support.ts";
+import { canQueue, countedSignal, turn } from "./support.ts";
 
 /** A connection that counts how often it is closed. */
 function counted(): { conn: Deno.Conn; closed: () => number } {
@@ -636,6 +636,29 @@ Deno.test("attemptTimeout does not lose a connection made while the process stoo
     (await listener.accept()).close();
   }
 });
+
+Deno.test(
+  "timeout does not lose connections made while the process stood still",
+  {
+    ignore: !await canQueue(200),
+  },
+  async () => {
+    await using listener = await listen("tcp", "127.0.0.1:0");
+    const dials = Array.from(
+      { length: 200 },
+      () => dial("tcp", String(listener.addr), { timeout: 50 }),
+    );
+    for (let i = 0; i < 20; i++) await Promise.resolve(); // under way
+    const end = Date.now() + 100;
+    while (Date.now() < end);
+    const conns = await Promise.allSettled(dials);
+    for (const { status } of conns) assertEquals(status, "fulfilled");
+    for (const { value } of conns as PromiseFulfilledResult<Conn>[]) {
+      value
+        .close();
+    }
+  },
+);
 
 Deno.test("attemptTimeout gives a process that stood still two turns of the event loop", async () => {
   const conn = counted().conn;

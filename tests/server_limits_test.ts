@@ -4,7 +4,7 @@ import {
   assertInstanceOf,
   assertStringIncludes,
 } from "@std/assert";
-import { handle, type Handler, serve } from "../handler.ts";
+import { handle, type Handler, serve, type ServeOptions } from "../handler.ts";
 import { listen, Listener } from "../listener.ts";
 import { Conn } from "../net/conn.ts";
 import { copy, copyBidirectional } from "../net/copy.ts";
@@ -627,37 +627,55 @@ for (const end of ["idleTimeout", "a forced shutdown"]) {
   );
 }
 
-Deno.test("idleTimeout lets a process that stood still read what has arrived", {
-  ignore: !await canQueue(300),
-  timeout: STUCK_MS,
-}, async () => {
-  const failures: unknown[] = [];
-  const failed = Promise.withResolvers<void>();
-  await using server = serve(await listen("tcp", "127.0.0.1:0"), echo, {
-    idleTimeout: 1_000,
-    onError: (error) => {
-      failures.push(error);
-      failed.resolve();
-    },
-  });
-  const clients = await Promise.all(
-    Array.from({ length: 300 }, () => connect(server)),
-  );
-  await Promise.all(clients.map(trip));
-  const [silent, ...others] = clients;
-  for (const client of others) client.write(bytes("x"));
-  await Promise.resolve(); // they go out; nothing is read in this tick
-  const end = Date.now() + 1_100;
-  while (Date.now() < end);
-  await failed.promise;
-  assertEquals(await textOf(silent!), "");
-  for (const client of others) {
-    assertEquals(await client.read(new Uint8Array(1)), 1);
+/** Echoes; each message has to come within a second. */
+async function hastyEcho(conn: Conn): Promise<void> {
+  const p = new Uint8Array(8);
+  for (;;) {
+    conn.setReadDeadline(Date.now() + 1_000);
+    const n = await conn.read(p);
+    if (n === null) return;
+    await conn.write(p.subarray(0, n));
   }
-  assertEquals(failures.length, 1);
-  assert(isTimeout(failures[0]));
-  for (const client of clients) client.close();
-});
+}
+
+const seconds: Record<string, [handler: Handler, options: ServeOptions]> = {
+  "idleTimeout lets": [echo, { idleTimeout: 1_000 }],
+  "read deadlines let": [hastyEcho, {}],
+};
+
+for (const [limit, [handler, options]] of Object.entries(seconds)) {
+  Deno.test(`${limit} a process that stood still read what has arrived`, {
+    ignore: !await canQueue(300),
+    timeout: STUCK_MS,
+  }, async () => {
+    const failures: unknown[] = [];
+    const failed = Promise.withResolvers<void>();
+    await using server = serve(await listen("tcp", "127.0.0.1:0"), handler, {
+      ...options,
+      onError: (error) => {
+        failures.push(error);
+        failed.resolve();
+      },
+    });
+    const clients = await Promise.all(
+      Array.from({ length: 300 }, () => connect(server)),
+    );
+    await Promise.all(clients.map(trip));
+    const [silent, ...others] = clients;
+    for (const client of others) client.write(bytes("x"));
+    await Promise.resolve(); // they go out; nothing is read in this tick
+    const end = Date.now() + 1_100;
+    while (Date.now() < end);
+    await failed.promise;
+    assertEquals(await textOf(silent!), "");
+    for (const client of others) {
+      assertEquals(await client.read(new Uint8Array(1)), 1);
+    }
+    assertEquals(failures.length, 1);
+    assert(isTimeout(failures[0]));
+    for (const client of clients) client.close();
+  });
+}
 
 for (const step of [3_600_000, -3_600_000]) {
   Deno.test(`idleTimeout is not affected when the clock is set by ${step} ms`, async () => {

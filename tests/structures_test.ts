@@ -123,8 +123,10 @@ class LatePeers implements Disposable {
   readonly #fires: (() => void)[] = [];
   readonly #patient: Patience[];
   #turns: (() => void)[] = [];
+  readonly #late: number;
 
-  constructor(count: number) {
+  constructor(count: number, late = 11) {
+    this.#late = late;
     systemClock.setTimeout = (callback) => {
       this.#turns.push(callback);
       return callback;
@@ -139,7 +141,7 @@ class LatePeers implements Disposable {
     );
   }
 
-  /** A clock with one timer. */
+  /** A clock with one timer, which fires late. */
   #clock(i: number): Clock {
     let time = 0;
     return {
@@ -147,7 +149,7 @@ class LatePeers implements Disposable {
       monotonic: () => time,
       setTimeout: (callback, ms) => {
         this.#fires[i] = () => {
-          time += ms + 5;
+          time += ms + this.#late;
           callback();
         };
       },
@@ -223,6 +225,12 @@ Deno.test("Patience that is cleared counts no more, and twice is as once", () =>
   }
   peers.fire(0);
   assertEquals(peers.turnsToEnd(), 12);
+});
+
+Deno.test("Patience ends at once if its timer is no later than timers are", () => {
+  using peers = new LatePeers(320, 10);
+  peers.fire(0);
+  assertEquals([peers.over, peers.turn()], [1, false]);
 });
 
 Deno.test("Patience ends although a turn was lost with a test's fake timers", () => {
