@@ -178,6 +178,7 @@ async function copyThenFin(from: Conn, to: Conn): Promise<number> {
 class Pump implements ReadWaiter, Watcher {
   next: ReadWaiter | null = null;
   before: ReadWaiter | null = null;
+  readonly most = MAX_SIZE;
   readonly #reader: ReadHalf;
   readonly #from: Conn;
   readonly #to: Conn;

@@ -1,5 +1,9 @@
 import { failCall, onAbort, tolerate } from "./calls.ts";
+import { GROWTH } from "./pool.ts";
 import type { ReadHalf, ReadWaiter } from "./read_half.ts";
+
+/** The most that an iteration, or a stream, gets at once, as from Deno. */
+export const CHUNK_SIZE = 64 * 1024;
 
 /** One read() that waits. */
 export class ReadCall implements ReadWaiter {
@@ -16,6 +20,11 @@ export class ReadCall implements ReadWaiter {
   /** Reads into `p`, which is not empty. */
   constructor(p: Uint8Array) {
     this.#p = p;
+  }
+
+  /** See {@linkcode ReadWaiter}. */
+  get most(): number {
+    return this.#p.length * GROWTH;
   }
 
   /** Leaves the queue when `signal` aborts. */
@@ -80,6 +89,7 @@ export function chunksOf(reader: ReadHalf): AsyncIterableIterator<Chunk> {
 class ChunkCall implements ReadWaiter {
   next: ReadWaiter | null = null;
   before: ReadWaiter | null = null;
+  readonly most = CHUNK_SIZE;
   /** What the caller gets; it need not be awaited. */
   readonly result = Promise.withResolvers<IteratorResult<Chunk, undefined>>();
   /** The iteration that it is a step of. */

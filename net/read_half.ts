@@ -22,8 +22,21 @@ import { giveMemory, GROWTH, MAX_SIZE, MIN_SIZE, takeMemory } from "./pool.ts";
 import { type Link, Queue } from "./queue.ts";
 import { badCount, type Half, isCount, type Wire } from "./wire.ts";
 
+/**
+ * Operations up to this size are never made smaller for the caller's sake: one
+ * may read a length of 4 bytes, and then what it says.
+ */
+const FAIR_SIZE = 16 * 1024;
+
 /** A caller that waits for bytes. One of its methods is called, once. */
 export interface ReadWaiter extends Link<ReadWaiter> {
+  /**
+   * The size of the largest operation that may be begun for it. What a fast
+   * peer has sent the runtime reads at once, 128 operations in a row, and
+   * callers are served from memory at once, too. Large operations for one that
+   * takes lines of a few bytes would keep all others waiting for seconds.
+   */
+  readonly most: number;
   /** There is something to take from `half`: bytes, or EOF. */
   ready(half: ReadHalf): void;
   /** Nothing will come; `atOnce`: see {@linkcode failCall}. */
@@ -177,6 +190,7 @@ export class ReadHalf implements Half {
   }
 
   #begin(): void {
+    if (this.#size > FAIR_SIZE) this.#shrinkTo(this.#waiters.head!.most);
     if (this.#loans > 0 || this.#memory?.length !== this.#size) {
       this.#release();
       this.#memory = takeMemory(this.#size);
@@ -221,6 +235,10 @@ export class ReadHalf implements Half {
     this.#wire.readFailed(error);
     this.#failure = { error };
     this.#serve();
+  }
+
+  #shrinkTo(most: number): void {
+    while (this.#size > Math.max(most, FAIR_SIZE)) this.#size /= GROWTH;
   }
 
   /** A full read asks for more room; a nearly empty one gives some back. */

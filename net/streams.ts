@@ -1,5 +1,6 @@
 import { discard, tolerate } from "./calls.ts";
 import type { Conn } from "./conn.ts";
+import { CHUNK_SIZE } from "./read_calls.ts";
 import type { ReadHalf, ReadWaiter } from "./read_half.ts";
 import type { Watcher, Wire } from "./wire.ts";
 
@@ -61,6 +62,7 @@ export function readableOf(
 class Source implements UnderlyingByteSource, ReadWaiter {
   next: ReadWaiter | null = null;
   before: ReadWaiter | null = null;
+  readonly most = CHUNK_SIZE;
   /** Makes it a byte stream. */
   readonly type = "bytes";
   /** The peer has sent FIN, and the stream has been told. */

@@ -198,6 +198,68 @@ Deno.test("Conn adapts the memory for its reads to the traffic: 1 KiB to 256 KiB
   conn.close();
 });
 
+Deno.test("Conn reads no more at once than its caller takes soon: others wait meanwhile", async (t) => {
+  const KiB = 1024;
+  type Caller = (conn: Conn) => () => Promise<unknown>;
+  const callers: Record<string, [caller: Caller, sizes: number[]]> = {
+    "read() of 10 bytes": [
+      (conn) => () => conn.read(new Uint8Array(10)),
+      [1, 4, 16, 16, 16],
+    ],
+    "read() of 16 KiB": [
+      (conn) => () => conn.read(new Uint8Array(16 * KiB)),
+      [1, 4, 16, 64, 64],
+    ],
+    "an iteration": [
+      (conn) => {
+        const iterator = conn[Symbol.asyncIterator]();
+        return () => iterator.next();
+      },
+      [1, 4, 16, 64, 64],
+    ],
+    "a stream": [
+      (conn) => {
+        const reader = conn.readable.getReader();
+        return () => reader.read();
+      },
+      [1, 4, 16, 64, 64],
+    ],
+  };
+  for (const [name, [caller, sizes]] of Object.entries(callers)) {
+    await t.step(name, async () => {
+      const { inner, conn } = setUp();
+      const next = caller(conn);
+      const reading = failure((async () => {
+        for (;;) await next();
+      })());
+      for (const size of sizes) {
+        while (inner.reads.length === 0) await turn();
+        await inner.deliver(new Uint8Array(size * KiB));
+      }
+      while (inner.reads.length === 0) await turn();
+      const last = sizes.at(-1)!;
+      assertEquals(
+        inner.readSizes.map((size) => size / KiB),
+        [...sizes, last],
+      );
+      conn.close();
+      assert(isClosed(await reading));
+    });
+  }
+  await t.step("read() of 10 bytes after a transfer", async () => {
+    const { inner, conn } = setUp();
+    for (const size of [1, 4, 16, 64, 256]) {
+      const reading = conn.read(new Uint8Array(256 * KiB));
+      await inner.deliver(new Uint8Array(size * KiB));
+      await reading;
+    }
+    const reading = failure(conn.read(new Uint8Array(10)));
+    assertEquals(inner.readSizes.at(-1), 16 * KiB);
+    conn.close();
+    assert(isClosed(await reading));
+  });
+});
+
 Deno.test("Conn yields chunks whose memory shows nothing that others have read", async () => {
   const secret = bytes("secret".repeat(200).slice(0, 1024));
   // The pool takes back memory full of secrets …
