@@ -183,7 +183,7 @@ export class Conn
    *
    * @param p The bytes.
    * @param options See {@linkcode IoOptions}.
-   * @returns `p.length`.
+   * @returns `p.length`: the kernel has the bytes; the peer may never.
    * @throws {OpError} `bytesWritten` says how many bytes the kernel is known to
    * have taken; what was under way may be out, too. After closeWrite(): EPIPE.
    * @throws {AbortSignal["reason"]} If `signal` aborts.

@@ -75,7 +75,8 @@ export function copy(
  * peer had sent before, such as why it takes no more, goes through first.
  *
  * A FIN does not tell a peer that has closed from one that waits for an answer.
- * So if the other side never ends, neither does this: set an `idleTimeout`.
+ * So if the other side never ends, neither does this: set the `idleTimeout` of
+ * a server that one of them belongs to.
  *
  * @param a One side.
  * @param b The other side.
