@@ -186,9 +186,25 @@ function systemError(hostname: string, cause: unknown): DnsError {
     return new DnsError({ hostname, temporary: true, reason, cause });
   }
   if (code !== "ENOTFOUND") return new DnsError({ hostname, cause });
-  return errno === UV_EAI_NONAME
-    ? new DnsError({ hostname, notFound: true, cause })
+  if (errno === UV_EAI_NONAME) {
+    return new DnsError({ hostname, notFound: true, cause });
+  }
+  const shortage = descriptorShortage();
+  return shortage
+    ? new DnsError({ hostname, temporary: true, cause: shortage })
     : new DnsError({ hostname, reason: NO_ADDRESS, cause });
+}
+
+/** Why no descriptor can be opened, if none can: getaddrinfo does not say. */
+function descriptorShortage(): Error | undefined {
+  if (!isGranted("127.0.0.1:0")) return undefined; // Deno would prompt
+  try {
+    Deno.listen({ hostname: "127.0.0.1", port: 0 }).close();
+  } catch (error) {
+    const code = errorCode(error);
+    if (code === "EMFILE" || code === "ENFILE") return error as Error;
+  }
+  return undefined;
 }
 
 /**

@@ -504,10 +504,10 @@ async function assertSystemAnswers(t: Deno.TestContext, found: Found) {
   );
   await t.step("no file descriptor left is not 'no such host'", () => {
     assertEquals(found.starved.error, {
-      message: "lookup hosts.test: no address found",
+      message: "lookup hosts.test: too many open files",
       notFound: false,
-      temporary: false,
-      code: "ENOTFOUND",
+      temporary: true,
+      code: "EMFILE",
     });
   });
 }
