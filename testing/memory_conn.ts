@@ -237,15 +237,17 @@ export class MemoryConn implements Deno.Conn {
     const { maxRead = Infinity } = this.#cable.fault();
     const limit = Math.min(p.length, maxRead);
     let n = 0;
+    let emptied = 0;
     while (n < limit) {
-      const chunk = this.#inbox[0];
+      const chunk = this.#inbox[emptied];
       if (chunk === undefined || chunk.at > now) break;
       const part = chunk.bytes.subarray(0, limit - n);
       p.set(part, n);
       n += part.length;
       chunk.bytes = chunk.bytes.subarray(part.length);
-      if (chunk.bytes.length === 0) this.#inbox.shift();
+      if (chunk.bytes.length === 0) emptied++;
     }
+    this.#inbox.splice(0, emptied); // at once: a shift() moves all the others
     this.#unread -= n;
     return n;
   }
