@@ -38,6 +38,13 @@ export class Queue<T extends Link<T>> {
     return item;
   }
 
+  /** Whether more than `n` are in the queue. */
+  isLongerThan(n: number): boolean {
+    let item = this.head;
+    for (; n > 0 && item !== null; n--) item = item.next;
+    return item !== null;
+  }
+
   /** Takes `item` out, wherever it stands; if it is in none, nothing. */
   remove(item: T): void {
     if (item === this.head) this.shift();

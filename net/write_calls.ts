@@ -73,19 +73,23 @@ export class WriteJob implements Link<WriteJob> {
     return new Uint8Array(bytes.buffer, bytes.byteOffset + this.done, size);
   }
 
-  /** Nobody waits any more; what is under way of it still goes out. */
-  giveUp(error: unknown): void {
+  /**
+   * Nobody waits any more; what is under way of it still goes out.
+   *
+   * @param atOnce See {@linkcode failCall}.
+   */
+  giveUp(error: unknown, atOnce?: boolean): void {
     this.abandoned = true;
     this.end = this.taken;
     // The piece is a copy; the caller's megabytes can be freed while it waits.
     if (this.bytes !== null && !this.owned) this.bytes = NOTHING;
-    this.reject(error);
+    this.reject(error, atOnce);
   }
 
   /** It will not go out, or not all of it. */
-  reject(error: unknown): void {
+  reject(error: unknown, atOnce?: boolean): void {
     const caller = this.#caller;
-    if (caller.promise) failCall(caller, error, this.signal);
+    if (caller.promise) failCall(caller, error, this.signal, atOnce);
     else caller.reject(error);
   }
 }

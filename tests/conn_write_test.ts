@@ -57,6 +57,39 @@ Deno.test("Conn.write() gathers writes that come while an operation is under way
   assertEquals(await Promise.all(rest), [1, 1, 1]);
 });
 
+Deno.test("of many writes that fail together most share an error, in order all the same", async (t) => {
+  for (const end of ["close()", "a deadline"]) {
+    for (const many of [false, true]) {
+      await t.step(`${many ? "17" : "16"} that wait, ${end}`, async () => {
+        const { inner, conn, clock } = setUp();
+        const order: number[] = [];
+        const writes = Array.from({ length: many ? 17 : 16 }, (_, i) => {
+          const write = opError(conn.write(new Uint8Array(PIECE)));
+          return write.finally(() => order.push(i));
+        });
+        await turn();
+        inner.writes.shift()!.resolve(10); // a part of the first
+        await turn();
+        if (end === "close()") conn.close();
+        else {
+          conn.setWriteDeadline(clock.now() + 1);
+          await clock.advance(1);
+        }
+        const errors = await Promise.all(writes);
+        assertEquals(order, [...writes.keys()]);
+        const ended = end === "close()" ? isClosed : isTimeout;
+        for (const [i, error] of errors.entries()) {
+          assert(ended(error));
+          assertEquals(error.op, "write");
+          assertEquals(error.bytesWritten, i === 0 ? 10 : 0);
+        }
+        assertEquals(new Set(errors).size, many ? 2 : 16);
+        conn.close();
+      });
+    }
+  }
+});
+
 Deno.test("Conn.write() gathers at most 64 KiB", async () => {
   const { inner, conn } = setUp();
   const writes = Array.from(

@@ -50,6 +50,13 @@ Deno.test("Queue is first come, first served", () => {
   assertEquals(takeAll(queue), "ba");
 });
 
+Deno.test("Queue.isLongerThan() counts no further than it has to", () => {
+  const { queue } = setUp("abc");
+  const counts = [0, 1, 2, 3, 4].map((n) => queue.isLongerThan(n));
+  assertEquals(counts, [true, true, true, false, false]);
+  assertEquals(new Queue<Item>().isLongerThan(0), false);
+});
+
 Deno.test("Queue.remove() takes out an item from anywhere, and keeps the order", async (t) => {
   const cases = [
     { name: "the first", gone: [0], left: "bcdx" },
