@@ -29,6 +29,7 @@ import { ClosedError, OpError } from "./errors.ts";
 import { Hold } from "./hold.ts";
 import { Queue } from "./queue.ts";
 import { setSocketOptions } from "./socket_options.ts";
+import { countEnded } from "./stall.ts";
 import { tell } from "./tell.ts";
 import type { WireOptions } from "./wire.ts";
 
@@ -233,6 +234,7 @@ export class Listener implements AsyncIterable<Conn>, AsyncDisposable {
   }
 
   #accepted(inner: Deno.Conn): void {
+    countEnded();
     this.#pending = null;
     if (this.#closing && this.#takeLate === null) return discard(inner);
     this.#retry.roomFound();
@@ -271,6 +273,7 @@ export class Listener implements AsyncIterable<Conn>, AsyncDisposable {
   }
 
   #failed(error: unknown): void {
+    countEnded();
     this.#pending = null;
     if (this.#closing) return;
     switch (acceptErrorKind(error)) {

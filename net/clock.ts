@@ -15,7 +15,11 @@ export interface Clock {
   now(): number;
   /** Milliseconds on a scale that never steps, like `performance.now()`. */
   monotonic(): number;
-  /** Calls `callback` once, `ms` (at most 2^31 - 1) from now. */
+  /**
+   * Calls `callback` once, `ms` (at most 2^31 - 1) from now. Later than that by
+   * more than 10 ms counts as a stall of the process: some turns of the event
+   * loop pass before anything is given up.
+   */
   setTimeout(callback: () => void, ms: number): unknown;
   /** Cancels a timer from `setTimeout`; one that has fired is no error. */
   clearTimeout(id: unknown): void;

@@ -1,5 +1,5 @@
 import { Alarm, type Clock } from "./clock.ts";
-import { countLimit, type Limit, notLate, timeIsUp } from "./stall.ts";
+import { isLate, type Limit, notLate, timeIsUp } from "./stall.ts";
 
 /**
  * The deadline of one direction of a connection: Go's `SetReadDeadline` and
@@ -21,8 +21,6 @@ export class Deadline implements Limit {
   #alarm: Alarm | null = null;
   readonly #ring = (due: number): void =>
     timeIsUp(this, this.#clock.now() - due);
-  /** Whether it counts among those whose time is running. */
-  #counts = false;
 
   /**
    * No deadline yet.
@@ -61,9 +59,8 @@ export class Deadline implements Limit {
   /** A call begins to wait: from now on the alarm has to run. */
   watch(): void {
     if (this.#at === Infinity || this.#fixed) return;
+    if (isLate(this) && this.passed) return; // its last turns are counted
     notLate(this);
-    if (!this.#counts) countLimit(1);
-    this.#counts = true;
     this.#alarm ??= new Alarm(this.#clock, this.#ring, false, "now");
     this.#alarm.set(this.#at);
   }
@@ -89,8 +86,6 @@ export class Deadline implements Limit {
   /** Leaves no timer behind. */
   clear(): void {
     notLate(this);
-    if (this.#counts) countLimit(-1);
-    this.#counts = false;
     this.#alarm?.clear();
   }
 

@@ -8,7 +8,7 @@
 
 import { type ParsedAddress, TcpAddr, UnixAddr } from "./addr.ts";
 import { discard, onAbort } from "./calls.ts";
-import { Alarm, type Clock, MAX_TIMEOUT } from "./clock.ts";
+import { type Clock, MAX_TIMEOUT } from "./clock.ts";
 import { Conn } from "./conn.ts";
 import { dialError, type Tried } from "./dial_error.ts";
 import {
@@ -26,10 +26,11 @@ import {
   OpError,
 } from "./errors.ts";
 import { parseIp } from "./ip.ts";
+import { Patience } from "./patience.ts";
 import { clampDelay, Race } from "./race.ts";
 import { type Resolver, systemResolver } from "./resolver.ts";
 import { isGranted, netGrant, notCapable } from "./sandbox.ts";
-import { countLimit, extraTurns } from "./stall.ts";
+import { countOpen } from "./stall.ts";
 import type { SocketOptions } from "./socket_options.ts";
 import {
   type Connector,
@@ -171,13 +172,8 @@ export class Dialing {
     const deadline = this.#start + timeout;
     const race = this.#newRace(parsed, deadline);
     let lookup: AbortController | undefined;
-    countLimit(1);
-    let turns: number | undefined;
-    const alarm = new Alarm(clock, (due) => {
-      turns ??= extraTurns(clock.monotonic() - due);
-      if (turns-- > 0) alarm.setIn(0);
-      else this.#expire(race);
-    }, true);
+    countOpen(1);
+    let patience: Patience | undefined;
     const unfollow = signal && onAbort(signal, () => race.stop(signal.reason));
     try {
       if (timeout <= 0) this.#expire(race);
@@ -193,7 +189,11 @@ export class Dialing {
         this.#feed(race, parsed as NamedAddress, lookup.signal);
       }
       // Only now: a process's first timer takes Deno 20 ms.
-      if (!race.over) alarm.set(deadline + prompted);
+      if (!race.over && timeout !== Infinity) {
+        const left = deadline + prompted - clock.monotonic();
+        const expire = () => this.#expire(race);
+        patience = new Patience(clock, left, expire, true);
+      }
       const inner = await race.done;
       const end = clock.monotonic();
       // It may have won, and only have waited for the losers.
@@ -205,8 +205,8 @@ export class Dialing {
       if (inner) return this.#conn(inner, race, end);
       throw this.#failure(parsed, race, end);
     } finally {
-      countLimit(-1);
-      alarm.clear();
+      countOpen(-1);
+      patience?.clear();
       unfollow?.();
       lookup?.abort();
     }

@@ -1,8 +1,8 @@
 import { Alarm, type Clock } from "./clock.ts";
-import { countLimit, type Limit, notLate, timeIsUp } from "./stall.ts";
+import { type Limit, notLate, timeIsUp } from "./stall.ts";
 
 /**
- * How long a peer may be silent, for idle timeouts and lingering closes;
+ * How long a peer may be silent, for dials, idle timeouts and lingering closes;
  * {@linkcode clear} has to be called in the end.
  */
 export class Patience implements Limit {
@@ -11,12 +11,11 @@ export class Patience implements Limit {
   readonly #alarm: Alarm;
 
   /** Calls `over` after `ms` milliseconds (finite) without a `renew()`. */
-  constructor(clock: Clock, ms: number, over: () => void) {
+  constructor(clock: Clock, ms: number, over: () => void, keepAlive = false) {
     this.#ms = ms;
     this.#over = over;
     const ring = (due: number) => timeIsUp(this, clock.monotonic() - due);
-    this.#alarm = new Alarm(clock, ring, false);
-    countLimit(1);
+    this.#alarm = new Alarm(clock, ring, keepAlive);
     this.renew();
   }
 
@@ -34,7 +33,6 @@ export class Patience implements Limit {
 
   /** The connection is over: no timer is left, and none will come. */
   clear(): void {
-    if (this.#ms !== Infinity) countLimit(-1);
     this.#ms = Infinity;
     notLate(this);
     this.#alarm.clear();

@@ -28,6 +28,7 @@
 
 import { Alarm, type Clock } from "./clock.ts";
 import { DeadlineExceededError } from "./errors.ts";
+import { countEnded } from "./stall.ts";
 
 /** RFC 8305, section 5: the delay MUST NOT be below 10 ms. */
 const MIN_DELAY = 10;
@@ -284,6 +285,7 @@ export class Race<T extends Candidate, C> {
   }
 
   #end(attempt: Run<T>, state: Run<T>["state"], error?: unknown): void {
+    countEnded();
     attempt.state = state;
     attempt.end = this.#init.clock.monotonic();
     attempt.error = error;

@@ -20,6 +20,7 @@ import { Deadline } from "./deadline.ts";
 import { DeadlineExceededError } from "./errors.ts";
 import { giveMemory, GROWTH, MAX_SIZE, MIN_SIZE, takeMemory } from "./pool.ts";
 import { type Link, Queue } from "./queue.ts";
+import { countEnded } from "./stall.ts";
 import { badCount, type Half, isCount, type Wire } from "./wire.ts";
 
 /**
@@ -206,6 +207,7 @@ export class ReadHalf implements Half {
   }
 
   #arrived(n: number | null): void {
+    countEnded();
     this.#pending = false;
     if (this.#wire.closed) return this.#release();
     if (n !== null && !isCount(n, this.#memory!.length)) {
@@ -226,6 +228,7 @@ export class ReadHalf implements Half {
   }
 
   #failed(error: unknown): void {
+    countEnded();
     this.#pending = false;
     this.#release();
     const { untoldLoss } = this.#wire;

@@ -4,6 +4,7 @@ import { checkClock, checkStream } from "./check.ts";
 import { type Clock, systemClock } from "./clock.ts";
 import { errorCode } from "./errno.ts";
 import { ClosedError, OpError } from "./errors.ts";
+import { countOpen } from "./stall.ts";
 
 /** One direction of a connection, as far as its end is concerned. */
 export interface Half {
@@ -118,6 +119,7 @@ export class Wire {
     this.#remoteAddr = inner.remoteAddr;
     this.inner = inner;
     this.clock = clock ?? inside?.clock ?? systemClock;
+    countOpen(1);
     if (inside === null) return;
     inside.#around = this;
     this.ended = inside.#over;
@@ -137,6 +139,7 @@ export class Wire {
   close(): void {
     if (this.closed) return;
     this.closed = true;
+    countOpen(-1);
     this.onClose?.();
     this.reader?.close();
     this.writer?.close();

@@ -27,6 +27,7 @@ import { Deadline } from "./deadline.ts";
 import { DeadlineExceededError } from "./errors.ts";
 import { giveMemory, takeCopyMemory } from "./pool.ts";
 import { Queue } from "./queue.ts";
+import { countEnded } from "./stall.ts";
 import { badCount, type Half, isCount, type Wire } from "./wire.ts";
 import type { WriteJob } from "./write_calls.ts";
 
@@ -230,6 +231,7 @@ export class WriteHalf implements Half {
   }
 
   #written(n: number): void {
+    countEnded();
     this.#most = IN_PLACE;
     // What is in place may have been transferred: it has no length then.
     const size = this.#inPlace || this.#piece!.length;
@@ -290,6 +292,7 @@ export class WriteHalf implements Half {
 
   /** Fails every job that was under way; the next one finds out for itself. */
   #failed(error: unknown): void {
+    countEnded();
     let job = this.#jobs.head;
     const op = job?.bytes === null ? "close" : "write";
     this.#wire.writeFailed(error);

@@ -9,6 +9,7 @@ import {
 import { Alarm, systemClock } from "../net/clock.ts";
 import type { Conn } from "../net/conn.ts";
 import { Patience } from "../net/patience.ts";
+import { countEnded, countOpen } from "../net/stall.ts";
 import { FakeClock, pipe } from "../testing/mod.ts";
 import { turn } from "./support.ts";
 
@@ -467,12 +468,14 @@ Deno.test("Patience that runs out late waits until all connections can have been
     { length: 1_600 },
     (_, i) => new Patience(systemClock, 1, () => void ended.push(i)),
   );
+  for (const _ of all) countOpen(1);
   const end = performance.now() + 10;
   while (performance.now() < end);
   // As Deno does it: 128 operations in a turn, four for each message.
   for (let read = 1; read < all.length; read += 32) {
     await turn();
     for (const patience of all.slice(read, read + 32)) patience.clear();
+    countEnded();
   }
   assertEquals(ended, []);
   for (let turns = 0; ended.length === 0 && turns < 10; turns++) await turn();
@@ -482,6 +485,7 @@ Deno.test("Patience that runs out late waits until all connections can have been
     "a peer that stays silent is not waited for forever",
   );
   all[0]!.clear();
+  for (const _ of all) countOpen(-1);
 });
 
 Deno.test("Patience that is cleared during its extra turns never runs out", async () => {

@@ -5,6 +5,7 @@
 import { assert, assertEquals, assertStrictEquals } from "@std/assert";
 import { onAbort } from "../net/calls.ts";
 import { type Clock, systemClock } from "../net/clock.ts";
+import { Deadline } from "../net/deadline.ts";
 import { HostLimit } from "../net/host_limit.ts";
 import { Patience } from "../net/patience.ts";
 import {
@@ -16,6 +17,7 @@ import {
 } from "../net/pool.ts";
 import { type Link, Queue } from "../net/queue.ts";
 import { type Entry, Roster } from "../net/roster.ts";
+import { countEnded, countOpen } from "../net/stall.ts";
 import { Turns, turnsUnderWay } from "../net/turns.ts";
 import { countedSignal, turn } from "./support.ts";
 
@@ -122,7 +124,7 @@ Deno.test("Roster holds what was added and not deleted", () => {
   assertEquals([roster.size, names()], [0, ""]);
 });
 
-/** Patience for many peers whose timers fire late; the test takes the turns. */
+/** Many connections whose timers fire late; the test takes the turns. */
 class LatePeers implements Disposable {
   /** How many have been given up. */
   over = 0;
@@ -130,10 +132,14 @@ class LatePeers implements Disposable {
   readonly #fires: (() => void)[] = [];
   readonly #patient: Patience[];
   #turns: (() => void)[] = [];
+  /** That of the turns. */
+  #time = 0;
   readonly #late: number;
 
   constructor(count: number, late = 11) {
     this.#late = late;
+    for (let i = 0; i < count; i++) countOpen(1);
+    systemClock.monotonic = () => this.#time;
     systemClock.setTimeout = (callback) => {
       this.#turns.push(callback);
       return callback;
@@ -187,20 +193,30 @@ class LatePeers implements Disposable {
     return due.length > 0;
   }
 
-  /** Takes turns until a peer is given up, and says how many. */
-  turnsToEnd(): number {
+  /**
+   * Takes turns until a peer is given up, and says how many. If `busy`, each
+   * brings something for another one.
+   */
+  turnsToEnd(busy = true): number {
     let turns = 0;
-    while (this.over === 0 && this.turn()) turns++;
+    while (this.over === 0 && this.turn()) {
+      turns++;
+      if (busy) countEnded();
+    }
     return turns;
   }
 
   /** Drops the turn that is due: its timer was another test's fake. */
   lose(): void {
     this.#turns = [];
+    this.#time += 1_001;
   }
 
   [Symbol.dispose](): void {
-    for (const one of this.#patient) one.clear();
+    for (const one of this.#patient) {
+      one.clear();
+      countOpen(-1);
+    }
     Object.assign(systemClock, this.#real);
   }
 }
@@ -210,7 +226,7 @@ Deno.test("Patience waits the same number of turns, however many others were lat
     using peers = new LatePeers(320);
     for (let i = 0; i <= others; i++) peers.fire(i);
     for (let i = 1; i <= others; i++) peers.renew(i);
-    assertEquals(peers.turnsToEnd(), 12, `${others} others`); // 1 + 320 / 32, and its own
+    assertEquals(peers.turnsToEnd(), 12, `${others} others`); // 2 + 320 / 32
   }
 });
 
@@ -224,14 +240,22 @@ Deno.test("Patience waits the same number of turns if others were late before", 
   assertEquals(peers.turnsToEnd(), 12);
 });
 
-Deno.test("Patience that is cleared counts no more, and twice is as once", () => {
-  using peers = new LatePeers(640);
-  for (let i = 320; i < 640; i++) {
-    peers.clear(i);
-    peers.clear(i);
+Deno.test("Patience waits less if the turns bring nothing", () => {
+  // 2 + 6,400 / 32; 20, after one that hears of what came before.
+  for (const [busy, turns] of [[true, 202], [false, 21]] as const) {
+    using peers = new LatePeers(6_400);
+    peers.fire(0);
+    assertEquals(peers.turnsToEnd(busy), turns);
   }
+});
+
+Deno.test("Patience that ran out after a quiet time waits its own turns", () => {
+  using peers = new LatePeers(6_400);
   peers.fire(0);
-  assertEquals(peers.turnsToEnd(), 12);
+  for (let i = 0; i < 15; i++) peers.turn();
+  peers.fire(1);
+  peers.renew(0);
+  assertEquals(peers.turnsToEnd(false), 20);
 });
 
 Deno.test("Patience ends at once if its timer is no later than timers are", () => {
@@ -244,10 +268,9 @@ Deno.test("Patience ends although a turn was lost with a test's fake timers", ()
   using peers = new LatePeers(2);
   peers.fire(0);
   peers.lose();
-  peers.renew(0); // nobody is late any more
   peers.fire(1);
-  peers.turnsToEnd();
-  assertEquals(peers.over, 1);
+  while (peers.turn());
+  assertEquals(peers.over, 2);
 });
 
 Deno.test("Patience that is cleared after its timer fired late does not end", () => {
@@ -256,6 +279,28 @@ Deno.test("Patience that is cleared after its timer fired late does not end", ()
   peers.clear(0);
   while (peers.turn());
   assertEquals(peers.over, 0);
+});
+
+Deno.test("Deadline that is late gets no more turns for a read that goes on waiting", () => {
+  using turns = new LatePeers(320);
+  let time = 0;
+  let fire = () => {};
+  const clock: Clock = {
+    ...systemClock,
+    now: () => time,
+    setTimeout: (callback) => fire = callback,
+    clearTimeout: () => {},
+    unrefTimer: () => {},
+  };
+  let over = false;
+  const deadline = new Deadline(clock, () => over = true);
+  deadline.set(1_000, true);
+  time = 1_011;
+  fire();
+  let count = 0;
+  for (; !over && turns.turn(); count++) deadline.watch(); // bytes came
+  assertEquals(count, 12);
+  deadline.clear();
 });
 
 Deno.test("HostLimit keeps nothing of a host that has left", () => {
