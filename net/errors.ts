@@ -346,8 +346,9 @@ function wordsOf(cause: unknown): string {
     const says = cause.op === "dial" || cause.cause === undefined;
     return says ? messageOf(cause) : wordsOf(cause.cause);
   }
+  const name = fieldOf(cause, "name");
   return errnoText(cause) || messageOf(cause) ||
-    String(fieldOf(cause, "name") ?? "");
+    (typeof name === "string" ? name : "");
 }
 
 /**

@@ -41,18 +41,16 @@ export function readableOf(
   }) as typeof getReader;
   const pipeTo = stream.pipeTo.bind(stream);
   stream.pipeTo = (to, options) => {
-    const starts = to instanceof WritableStream && !to.locked &&
-      !stream.locked &&
-      (options?.signal === undefined || options.signal instanceof AbortSignal);
+    const free = !stream.locked;
     const piped = pipeTo(to, options);
-    if (!starts) return piped;
+    if (!free || !stream.locked) return piped; // it could not start
     const unwatch = watches.get(to)?.();
     const ended = piped.finally(() => {
       unwatch?.();
       if (!stream.locked) source.letGo(); // or somebody reads already
     });
     // If a pipe's failure closes the connection, others learn of it, so it may
-    // go un-awaited. Only the caller learns that it could not start.
+    // go un-awaited.
     return options?.preventCancel ? ended : tolerate(ended);
   };
   return unawaited(stream, over, "cancel");

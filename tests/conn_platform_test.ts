@@ -946,6 +946,14 @@ Deno.test("calls on the streams need not be awaited", async (t) => {
       readable.pipeTo(new WritableStream(), {
         signal: new AbortController() as unknown as AbortSignal,
       }),
+    "a pipe with a number for options": ({ readable }) =>
+      readable.pipeTo(new WritableStream(), 5 as never),
+    "a pipe with an option whose getter throws": ({ readable }) =>
+      readable.pipeTo(new WritableStream(), {
+        get signal(): AbortSignal {
+          throw new TypeError("a getter");
+        },
+      }),
     "a pipe from a stream that has a reader": ({ readable }) => {
       readable.getReader();
       readable.pipeTo(new WritableStream());

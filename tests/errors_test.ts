@@ -349,6 +349,12 @@ Deno.test("OpError survives a cause whose getters throw", () => {
   assertEquals([error.timeout, error.temporary], [false, false]);
 });
 
+Deno.test("OpError survives a cause whose name is no text", () => {
+  const cause = Object.assign(new Error(), { name: Object.create(null) });
+  const error = new OpError({ op: "read", network: "tcp", cause });
+  assertEquals(error.message, "read tcp: unknown error");
+});
+
 Deno.test("OpError and DnsError do not print absent fields", () => {
   for (const error of [new OpError(), new DnsError()]) {
     const shown = Deno.inspect(error);
