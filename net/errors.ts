@@ -348,7 +348,7 @@ function wordsOf(cause: unknown): string {
   }
   const name = fieldOf(cause, "name");
   return errnoText(cause) || messageOf(cause) ||
-    (typeof name === "string" ? name : "");
+    (typeof name === "object" ? "" : String(name ?? ""));
 }
 
 /**

@@ -51,14 +51,14 @@ export type Resolver = (
  * `Deno.connect` would use.
  *
  * getaddrinfo asks the name server for both families, and waits for both. If
- * there is no answer after 250 ms, each family is asked for separately as well
- * (of the absolute name: a search list is for the question as a whole), and
- * what is answered is returned: a name server that never answers one of
+ * there is no answer after 250 ms, each family is asked for separately as well,
+ * and what is answered is returned: a name server that never answers one of
  * them costs 260 ms instead of 15 s, a lost packet 250 ms instead of 5 s. If
  * the other family comes within 2 s, it is a second batch. What getaddrinfo
  * itself says in the end is final. (With 23 lookups under way there are no
  * second questions before some have ended: each takes one of the runtime's 32
- * threads.)
+ * threads.) A name that needs the search list of `/etc/resolv.conf` has to wait
+ * for getaddrinfo: asked for one family, that may go on to another host.
  *
  * Cancellation: after an abort it rejects with the signal's reason, at once.
  * But getaddrinfo cannot be cancelled: an abandoned lookup goes on, and keeps
@@ -117,12 +117,10 @@ export async function* systemAddresses(
     throw new DnsError({ hostname, notFound: true });
   }
   refuseOnion(hostname);
-  // Asked for one family of a name that has only the other, getaddrinfo goes on
-  // to the search list, and finds another host. So the parts of a question are
-  // about the name as it stands.
-  const absolute = hostname.endsWith(".") ? hostname : `${hostname}.`;
   const ask = (part: Family) =>
-    lookups.find(family === 0 && part !== 0 ? absolute : hostname, part);
+    family === 0 && part !== 0
+      ? sureAddresses(hostname, part)
+      : lookups.find(hostname, part);
   const init = { ask, clock: systemClock, signal, spare: () => lookups.spare };
   // Loading it, in a busy start, is not time spent without an answer.
   await import("node:dns/promises");
@@ -139,6 +137,23 @@ export async function* systemAddresses(
     if (found.length === 0 || found.some(wanted)) throw error;
     throw new AddrError("no suitable address found", hostname);
   }
+}
+
+/**
+ * One part of a question. If the host has no address of this family, getaddrinfo
+ * goes on through the search list, and finds another host: before the name as
+ * it stands or after it. So only what it says with and without the list counts.
+ */
+async function sureAddresses(
+  hostname: string,
+  family: Family,
+): Promise<string[]> {
+  const found = await lookups.find(hostname, family);
+  if (hostname.endsWith(".")) return found;
+  const absolute = await lookups.find(`${hostname}.`, family);
+  const sure = found.filter((address) => absolute.includes(address));
+  if (sure.length > 0) return sure;
+  throw new DnsError({ hostname, reason: NO_ADDRESS });
 }
 
 /**

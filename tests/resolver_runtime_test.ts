@@ -298,6 +298,7 @@ type Found =
     | "empty"
     | "broken"
     | "near"
+    | "listed"
     | "onion"
     | "half"
     | "otherHalf"
@@ -439,6 +440,12 @@ async function assertSystemAnswers(t: Deno.TestContext, found: Found) {
     "a slow answer for one family is not taken from the search list",
     () => {
       assertEquals(found.near.addresses, ["192.0.2.1"]);
+    },
+  );
+  await t.step(
+    "a slow answer from the search list is not overtaken by the name as it stands",
+    () => {
+      assertEquals(found.listed.addresses, ["192.0.2.1"]);
     },
   );
   await t.step("a name of Tor's, which is not looked up", () => {
