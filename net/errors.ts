@@ -340,11 +340,12 @@ function wordsOf(cause: unknown): string {
     if (typeof message === "string" && message !== "") return message;
     return Deno.inspect(cause, { breakLength: Infinity, depth: 1 });
   }
-  if (cause instanceof OpError) {
+  if (isNamed(cause, "OpError", "op") || isNamed(cause, "DialError", "op")) {
     // A dial within a dial: its address says more than the errno. The addresses
     // of a connection within a connection are in the message already.
-    const says = cause.op === "dial" || cause.cause === undefined;
-    return says ? messageOf(cause) : wordsOf(cause.cause);
+    const { cause: inner, op } = cause as OpError;
+    const says = op === "dial" || inner === undefined;
+    return says ? messageOf(cause) : wordsOf(inner);
   }
   const name = fieldOf(cause, "name");
   return errnoText(cause) || messageOf(cause) ||

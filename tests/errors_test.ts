@@ -372,6 +372,14 @@ Deno.test("reasonText() has a text for whatever was thrown", async (t) => {
     [within(errno("EPIPE")), "broken pipe"], // of a Conn inside a Conn
     [within(within(errno("ESOME", "Something"))), "something"],
     [within(undefined), within(undefined).message],
+    [ // of another version of this library
+      Object.assign(new Error("read tcp: broken pipe"), {
+        name: "OpError",
+        op: "read",
+        cause: errno("EPIPE"),
+      }),
+      "broken pipe",
+    ],
     [new ErrorEvent("error", { message: "bad handshake" }), "bad handshake"],
     [{ why: 1 }, "{ why: 1 }"],
     [Object.create(null), "[Object: null prototype] {}"],
