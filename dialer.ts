@@ -183,9 +183,10 @@ interface Remembered {
  * address of each family. After 10 minutes, however often it was used, the
  * resolver's order counts again.
  *
- * So all connections go to one address, and it only has to accept them: to
+ * So all connections go to one address, and it only has to accept them. To
  * spread them over several, or to get away from a server that accepts and hangs
- * up, use {@linkcode dial}.
+ * up, use {@linkcode dial}: it begins with the resolver's first address each
+ * time. (If that is always the same, shuffle them in a `resolve` of your own.)
  *
  * @example
  * ```ts

@@ -64,7 +64,8 @@ export interface HandleOptions {
  * @param conn Closed by this call, unless the handler detaches it.
  * @param handler What to do with it.
  * @param options See {@linkcode HandleOptions}.
- * @returns Settles when the connection is closed.
+ * @returns Settles when the connection is closed. If you do not await it, add
+ * a `.catch()`: otherwise a client's reset ends the process.
  * @throws What the handler threw.
  * @throws {TypeError} If `conn`, `handler` or the signal has the wrong type;
  * the connection is left alone.

@@ -6,7 +6,7 @@
 //
 // In two more terminals:
 //
-//   socat TCP-LISTEN:7000,fork EXEC:cat
+//   socat TCP-LISTEN:7000,fork,reuseaddr EXEC:cat
 //   nc 127.0.0.1 7002
 
 import { parseArgs } from "@std/cli/parse-args";

@@ -106,7 +106,11 @@ Deno.test("Reader: a line has at most so many bytes, its end included", async ()
   await theirs.write(bytes("1234567\n12345\r\n12345678"));
   assertEquals(await reader.line(), "1234567");
   assertEquals(await reader.line(), "12345");
-  await assertRejects(() => reader.line(), Error, "a long line");
+  await assertRejects(
+    () => reader.line(),
+    Deno.errors.InvalidData,
+    "a long line",
+  );
   for (const conn of [ours, theirs]) conn.close();
 });
 
@@ -150,8 +154,16 @@ Deno.test("Reader: more() takes nothing, and is false at EOF only", async () => 
   assertEquals(await reader.line(), "one");
   await theirs.closeWrite();
   assertEquals(await reader.more(), true);
-  await assertRejects(() => reader.line(), Error, "EOF in a line");
-  await assertRejects(() => reader.full(new Uint8Array(5)), Error, "early EOF");
+  await assertRejects(
+    () => reader.line(),
+    Deno.errors.UnexpectedEof,
+    "EOF in a line",
+  );
+  await assertRejects(
+    () => reader.full(new Uint8Array(5)),
+    Deno.errors.UnexpectedEof,
+    "EOF in a message",
+  );
   await reader.full(new Uint8Array(4));
   assertEquals(await reader.more(), false);
   for (const conn of [ours, theirs]) conn.close();
