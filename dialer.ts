@@ -140,17 +140,13 @@ export interface DialOptions {
  * assertEquals(String(conn.remoteAddr), String(listener.addr));
  * ```
  */
-export function dial(
+export async function dial(
   network: Network,
   address: string,
-  options?: DialOptions,
+  options: DialOptions = {},
 ): Promise<Conn> {
-  try {
-    check(network, address, options);
-  } catch (error) {
-    return Promise.reject(error);
-  }
-  return prepare(network, address, options).run();
+  check(network, address, options);
+  return await prepare(network, address, options).run();
 }
 
 /** RFC 8305, section 8: the recommended Connection Attempt Delay, in ms. */
@@ -320,17 +316,17 @@ const NAMES: Record<keyof DialOptions, true> = {
 };
 
 /** Checks all that can be checked without parsing the address. */
-function check(network: Network, address: string, options?: DialOptions): void {
+function check(network: Network, address: string, options: DialOptions): void {
   checkType("network", network, "string");
   checkType("address", address, "string");
-  if (options !== undefined) checkDialOptions(options);
+  checkDialOptions(options);
 }
 
 /** Makes a dial that has not begun; everything has been checked. */
 function prepare(
   network: Network,
   address: string,
-  options: DialOptions = {},
+  options: DialOptions,
   prefer?: string,
 ): Dialing {
   return new Dialing(network, address, {
