@@ -254,7 +254,10 @@ export function parseAddress(network: string, address: string): ParsedAddress {
     }
     return { kind: "tcp", family, host: toAscii(host), port, ip };
   }
-  if (family !== undefined) checkFamily(ip, family, host);
+  // A lone `::` has an IPv4 side, too (Go appends `0.0.0.0` to it).
+  if (family !== undefined && ip.family !== family && ip.text !== "::") {
+    throw new AddrError("no suitable address found", host);
+  }
   return { kind: "tcp", family, host, port, ip };
 }
 
@@ -265,13 +268,6 @@ function checkNetwork(network: string, address: string): void {
     throw new AddrError("unexpected address type", address);
   }
   throw new UnknownNetworkError(network);
-}
-
-/** A lone `::` has an IPv4 side, too (Go appends `0.0.0.0` to it). */
-function checkFamily(ip: Ip, family: 4 | 6, host: string): void {
-  if (ip.family !== family && ip.text !== "::") {
-    throw new AddrError("no suitable address found", host);
-  }
 }
 
 /**
