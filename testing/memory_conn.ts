@@ -216,15 +216,14 @@ export class MemoryConn implements Deno.Conn {
         this.#arrival.set(next);
         break;
       }
-      let n: number | null = null;
-      if (this.#inbox.length > 0) n = this.#take(p!, now);
-      else if (this.#resetUntold) {
+      this.#reads.shift();
+      const empty = this.#inbox.length === 0;
+      if (empty && this.#resetUntold) {
         this.#resetUntold = false;
-        this.#reads.shift();
         reject(platformError("ECONNRESET"));
         continue;
       }
-      this.#reads.shift();
+      const n = empty ? null : this.#take(p!, now);
       this.#pace.run(() => resolve(n));
       if (n !== null) this.#peer!.#serveWrites();
     }
