@@ -80,6 +80,7 @@ export class Dialing {
   readonly #settings: DialSettings;
   readonly #start: number;
   #mode: DialTrace["mode"] = "race";
+  #openOptions: OpenOptions;
   #resolveMs = 0;
   /** Whether the lookup found addresses, even if of the wrong family. */
   #found = false;
@@ -93,6 +94,7 @@ export class Dialing {
     this.#network = network;
     this.#address = address;
     this.#settings = settings;
+    this.#openOptions = settings;
     this.#start = settings.clock.monotonic();
   }
 
@@ -126,19 +128,15 @@ export class Dialing {
    * A name goes to the runtime as it is if the sandbox grants only that: then
    * its addresses may not be dialled, nor a resolver be asked.
    */
-  #nativeTarget({ host, port }: NamedAddress): readonly Target[] | undefined {
-    if (this.#settings.resolve) return undefined;
+  #nativeTarget({ family, host, port }: NamedAddress): Target[] | undefined {
+    const settings = this.#settings;
+    if (settings.resolve) return undefined;
     const addr = new TcpAddr(host, port);
     if (isGranted() && netGrant(String(addr)) !== "denied") return undefined;
     this.#mode = "native";
-    return [namedTarget(addr)];
-  }
-
-  #openOptions(parsed: ParsedAddress): OpenOptions {
-    const settings = this.#settings;
-    if (this.#mode !== "native" || parsed.kind === "unix") return settings;
     const delay = Math.min(clampDelay(settings.attemptDelay), MAX_TIMEOUT);
-    return { ...settings, family: parsed.family, nativeDelay: delay };
+    this.#openOptions = { ...settings, family, nativeDelay: delay };
+    return [namedTarget(addr)];
   }
 
   /** One address, and nothing that could abort it: no race is needed. */
@@ -152,7 +150,7 @@ export class Dialing {
     };
     const tries = { attempts: [attempt], untried: [] };
     try {
-      const inner = await open(candidate, this.#openOptions(parsed), undefined);
+      const inner = await open(candidate, this.#openOptions, undefined);
       attempt.end = clock.monotonic();
       return this.#conn(inner, tries, attempt.end);
     } catch (error) {
@@ -170,7 +168,7 @@ export class Dialing {
   ): Promise<Conn> {
     const { clock, signal, timeout } = this.#settings;
     const deadline = this.#start + timeout;
-    const race = this.#newRace(parsed, deadline);
+    const race = this.#newRace(deadline);
     let lookup: AbortController | undefined;
     countOpen(1);
     let patience: Patience | undefined;
@@ -212,10 +210,9 @@ export class Dialing {
     }
   }
 
-  #newRace(parsed: ParsedAddress, deadline: number): Race<Target, Deno.Conn> {
+  #newRace(deadline: number): Race<Target, Deno.Conn> {
     const { attemptDelay, attemptTimeout, clock, connect, prefer } =
       this.#settings;
-    const options = this.#openOptions(parsed);
     return new Race<Target, Deno.Conn>({
       clock,
       attemptDelay,
@@ -225,7 +222,7 @@ export class Dialing {
       // The runtime's attempts end when aborted; a connector's may not.
       settleLosers: connect === undefined,
       refuse: connect === undefined ? refuse : undefined,
-      connect: (target, signal) => open(target, options, signal),
+      connect: (target, signal) => open(target, this.#openOptions, signal),
       close: discard,
     });
   }
