@@ -18,7 +18,7 @@ import { chunksOf, ReadCall } from "./read_calls.ts";
 import { ReadHalf } from "./read_half.ts";
 import { readableOf, writableOf } from "./streams.ts";
 import { Wire } from "./wire.ts";
-import { WriteJob, writeUntil } from "./write_calls.ts";
+import { WriteJob } from "./write_calls.ts";
 import { WriteHalf } from "./write_half.ts";
 
 /** Options of reads, writes and copies. */
@@ -198,9 +198,10 @@ export class Conn
     const refusal = writer.refusal();
     if (refusal) return tolerate(Promise.reject(refusal));
     if (p.length === 0) return Promise.resolve(0);
-    if (signal) return writeUntil(writer, p, signal);
     const result = Promise.withResolvers<number>();
-    writer.add(new WriteJob(p, result));
+    const job = new WriteJob(p, result);
+    if (signal) job.follow(writer, signal);
+    writer.add(job);
     return result.promise;
   }
 

@@ -24,7 +24,7 @@ export class WriteJob implements Link<WriteJob> {
   /** Whether the bytes are the library's own, unchanged until they are out. */
   readonly owned: boolean;
   /** May abort it. */
-  readonly signal: AbortSignal | null;
+  signal: AbortSignal | null = null;
   /** How many bytes the kernel has taken. */
   done = 0;
   /** How many bytes have gone into pieces; FIN counts as one. */
@@ -34,23 +34,25 @@ export class WriteJob implements Link<WriteJob> {
   /** Whether nobody waits for it any more. */
   abandoned = false;
   readonly #caller: Caller;
+  #unfollow: (() => void) | null = null;
 
   /** A job that has not begun. */
-  constructor(
-    bytes: Uint8Array | null,
-    caller: Caller,
-    owned = false,
-    signal: AbortSignal | null = null,
-  ) {
+  constructor(bytes: Uint8Array | null, caller: Caller, owned = false) {
     this.bytes = bytes;
     this.end = bytes === null ? 0 : bytes.length;
     this.owned = owned;
-    this.signal = signal;
     this.#caller = caller;
+  }
+
+  /** Is given up when `signal` aborts. */
+  follow(writer: WriteHalf, signal: AbortSignal): void {
+    this.signal = signal;
+    this.#unfollow = onAbort(signal, () => writer.abandon(this, signal.reason));
   }
 
   /** All of it is out. */
   resolve(): void {
+    this.#unfollow?.();
     this.#caller.resolve(this.end);
   }
 
@@ -88,30 +90,9 @@ export class WriteJob implements Link<WriteJob> {
 
   /** It will not go out, or not all of it. */
   reject(error: unknown, atOnce?: boolean): void {
+    this.#unfollow?.();
     const caller = this.#caller;
     if (caller.promise) failCall(caller, error, this.signal, atOnce);
     else caller.reject(error);
   }
-}
-
-/** One write() that a signal may abort. */
-export function writeUntil(
-  writer: WriteHalf,
-  p: Uint8Array,
-  signal: AbortSignal,
-): Promise<number> {
-  const { promise, resolve, reject } = Promise.withResolvers<number>();
-  const settled = <T>(settle: (value: T) => void) => (value: T) => {
-    unfollow();
-    settle(value);
-  };
-  const result = {
-    promise,
-    resolve: settled(resolve),
-    reject: settled(reject),
-  };
-  const job = new WriteJob(p, result, false, signal);
-  const unfollow = onAbort(signal, () => writer.abandon(job, signal.reason));
-  writer.add(job);
-  return promise;
 }
