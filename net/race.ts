@@ -201,7 +201,6 @@ export class Race<T extends Candidate, C> {
 
   #start(): void {
     const now = this.#init.clock.monotonic();
-    const limit = this.#limit(0, now);
     const attempt: Run<T> = {
       candidate: this.#untried.shift()!,
       start: now,
@@ -218,7 +217,7 @@ export class Race<T extends Candidate, C> {
     this.#alarm.clear();
     this.#lastStart = now;
     this.#nextStart = now + this.#delay;
-    this.#settling.push(this.#run(attempt, limit));
+    this.#settling.push(this.#run(attempt));
   }
 
   /** Whether addresses share the time: in a serial dial with a deadline. */
@@ -230,26 +229,24 @@ export class Race<T extends Candidate, C> {
   #shareAnew(): void {
     const attempt = this.#runs.at(-1);
     if (!this.#sharesTime || attempt?.state !== "running") return;
-    attempt.alarm.set(attempt.start + this.#limit(1, attempt.start));
+    attempt.alarm.set(attempt.start + this.#limit(attempt));
   }
 
-  /**
-   * How long an attempt that starts at `now` may take; `running` is 1 if it is
-   * under way, and no longer among the untried, with whom it shares the time.
-   */
-  #limit(running: number, now: number): number {
+  /** How long an attempt may take, from its start. */
+  #limit(attempt: Run<T>): number {
     const { attemptTimeout, deadline } = this.#init;
     if (!this.#sharesTime) return attemptTimeout;
-    const remaining = deadline - now;
-    const takers = this.#untried.filter((one) => !this.#refused.has(one));
-    const share = Math.max(remaining / (takers.length + running), MIN_SHARE);
+    const remaining = deadline - attempt.start;
+    const others = this.#untried.filter((one) => !this.#refused.has(one));
+    const share = Math.max(remaining / (others.length + 1), MIN_SHARE);
     // If the share is all that is left, the deadline will do.
     return share < remaining ? Math.min(share, attemptTimeout) : attemptTimeout;
   }
 
   /** Never rejects: ends when its attempt does, wanted or not. */
-  async #run(attempt: Run<T>, limit: number): Promise<void> {
+  async #run(attempt: Run<T>): Promise<void> {
     const { close, connect } = this.#init;
+    const limit = this.#limit(attempt);
     try {
       const connecting = connect(attempt.candidate, attempt.abort.signal);
       // Afterwards: a process's first timer takes Deno 20 ms.
