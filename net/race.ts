@@ -186,9 +186,8 @@ export class Race<T extends Candidate, C> {
     this.#pumping = true;
     while (!this.over && this.#mayStart()) this.#start();
     this.#pumping = false;
-    if (this.#sealed && this.#untried.length === 0 && this.#inFlight === 0) {
-      this.stop(undefined);
-    }
+    // With none in flight, none is untried either: it would have started.
+    if (this.#sealed && this.#inFlight === 0) this.stop(undefined);
   }
 
   #mayStart(): boolean {
