@@ -18,16 +18,15 @@ export type HostScript = readonly (string | number | Error)[];
 
 /** Names and their scripts. */
 export class Names {
-  readonly #clock: Clock;
   readonly #log: Log;
-  readonly #open: Open;
+  /** Nobody rings it: a lookup waits until its time is up, or aborts. */
+  readonly #bell: Bell;
   readonly #scripts = new Map<string, HostScript>();
 
   /** Knows `localhost` only; lookups that wait are in `open`. */
   constructor(clock: Clock, log: Log, open: Open) {
-    this.#clock = clock;
     this.#log = log;
-    this.#open = open;
+    this.#bell = new Bell(clock, open);
     this.#scripts.set("localhost", ["::1", "127.0.0.1"]);
   }
 
@@ -64,8 +63,7 @@ export class Names {
         }
         if (step instanceof Error) throw step;
         if (step === 0) continue;
-        const bell = new Bell(this.#clock, this.#open);
-        await bell.wait(signal, step, `lookup of ${hostname}`);
+        await this.#bell.wait(signal, step, `lookup of ${hostname}`);
       }
     } catch (error) {
       if (signal.aborted) this.#log.note("abort", hostname);
