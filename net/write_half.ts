@@ -216,11 +216,7 @@ export class WriteHalf implements Half {
     size = Math.min(size, PIECE, this.#most);
     const memory = takeCopyMemory(size);
     let at = 0;
-    for (
-      let job: WriteJob | null = head;
-      at < size && job !== null;
-      job = job.next
-    ) {
+    for (let job = head; at < size; job = job.next!) {
       const n = Math.min(job.end - job.done, size - at);
       job.taken = job.done + n;
       memory.set(job.part(), at);
