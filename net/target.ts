@@ -284,7 +284,6 @@ function isSelfConnected({ localAddr, remoteAddr }: Deno.Conn): boolean {
   const remote = remoteAddr as Deno.NetAddr;
   // The ports first: they hardly ever are the same, and each look takes time.
   return local.port === remote.port && local.port > 0 &&
-    local.transport === "tcp" && remote.transport === "tcp" &&
     local.hostname === remote.hostname;
 }
 
