@@ -156,10 +156,7 @@ export class WriteHalf implements Half {
     this.#deadline?.clear();
     if (this.#jobs.head === null) return;
     const fail = this.#failing((op, done) => this.#wire.closedError(op, done));
-    while (this.#jobs.head) {
-      const job = this.#jobs.shift();
-      if (!job.abandoned) fail(job);
-    }
+    while (this.#jobs.head) fail(this.#jobs.shift());
   }
 
   /** Starts an operation for the head of the queue. */
@@ -315,6 +312,7 @@ export class WriteHalf implements Half {
     const many = this.#jobs.isLongerThan(OWN_ERRORS);
     let shared: Error | undefined;
     return (job) => {
+      if (job.abandoned) return;
       const op = job.bytes ? "write" : "close";
       const alike = many && op === "write" && job.done === 0;
       const error = alike ? shared ??= errorOf(op, 0) : errorOf(op, job.done);
@@ -329,7 +327,6 @@ export class WriteHalf implements Half {
     while (jobs.head) {
       const job = jobs.shift();
       if (job.taken > job.done) this.#jobs.push(job);
-      if (job.abandoned) continue;
       fail(job);
     }
     if (this.#inPlace) discard(this.#wire);
