@@ -46,11 +46,8 @@ function grant(descriptor: Deno.PermissionDescriptor): Grant | undefined {
  * @param host The name, or the server's `host:port`.
  */
 export function mayAsk(host: string): boolean {
-  const all = netGrant();
-  if (all === "granted") return true;
-  // What no --deny-net names is granted, even what no grant could name.
-  if (all === "partial") return netGrant(host) !== "denied";
-  return isGranted(host);
+  // What no --deny-net names is granted then, even what no grant could name.
+  return isGranted() ? netGrant(host) !== "denied" : isGranted(host);
 }
 
 /**
