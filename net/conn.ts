@@ -317,8 +317,7 @@ export class Conn
    * Iterates over the bytes as they arrive, until EOF. Each chunk is yours to
    * keep. `break` closes nothing: what comes next can still be read.
    *
-   * @returns An iterator over chunks of at most 64 KiB; the first after large
-   * reads or a copy may have 256.
+   * @returns An iterator over chunks of at most 64 KiB (256 after large reads).
    */
   [Symbol.asyncIterator](): AsyncIterableIterator<Uint8Array<ArrayBuffer>> {
     return chunksOf(this.#reader);

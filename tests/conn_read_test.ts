@@ -1,5 +1,5 @@
 import { assert, assertEquals, assertStrictEquals } from "@std/assert";
-import { Conn } from "../net/conn.ts";
+import { Conn, readerOf } from "../net/conn.ts";
 import { copy } from "../net/copy.ts";
 import { isClosed, type OpError } from "../net/errors.ts";
 import { FakeClock } from "../testing/fake_clock.ts";
@@ -26,6 +26,26 @@ Deno.test("Conn reads nothing before somebody asks", async () => {
   conn.setReadDeadline(1e15);
   await turn();
   assertEquals(inner.readSizes, []);
+  conn.close();
+});
+
+Deno.test("what is lent stays as it is, whichever loan ends first", async () => {
+  const { inner, conn } = setUp();
+  const reader = readerOf(conn);
+  const loans: Uint8Array<ArrayBuffer>[] = [];
+  const borrow = async (text: string) => {
+    reader.wait({
+      ...{ next: null, before: null, most: 64 },
+      ready: (half) => void loans.push(half.lend(64)),
+      fail: (error) => assertEquals(error, null),
+    });
+    await inner.deliver(bytes(text));
+  };
+  await borrow("first");
+  await borrow("second");
+  reader.giveBack(loans[0]!); // its memory is no longer the half's
+  await borrow("third");
+  assertEquals(loans.map(text), ["first", "second", "third"]);
   conn.close();
 });
 

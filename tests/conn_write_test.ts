@@ -90,6 +90,20 @@ Deno.test("of many writes that fail together most share an error, in order all t
   }
 });
 
+Deno.test("a FIN that fails with many writes has an error of its own", async () => {
+  const { conn } = setUp();
+  const writes = Array.from(
+    { length: 17 },
+    () => opError(conn.write(new Uint8Array(PIECE))),
+  );
+  const fin = opError(conn.closeWrite());
+  await turn();
+  conn.close();
+  const errors = await Promise.all(writes);
+  assertEquals(errors.map(({ op }) => op), Array(17).fill("write"));
+  assertEquals((await fin).op, "close");
+});
+
 Deno.test("Conn.write() gathers at most 64 KiB", async () => {
   const { inner, conn } = setUp();
   const writes = Array.from(

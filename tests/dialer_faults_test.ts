@@ -251,6 +251,22 @@ Deno.test("a timeout during the lookup is reported with the addresses that faile
   assertEquals(error.errors.map((e) => e.timeout), [false, false]);
 });
 
+Deno.test("a timeout during the lookup is not that of the only address", async () => {
+  const clock = new FakeClock(0);
+  const dialling = failureOf({
+    clock,
+    timeout: 50,
+    resolve: batches([["10.0.0.1"]], () => new Promise(() => {})),
+    connect: refuse,
+  });
+  await clock.advance(50);
+  assertEquals(
+    (await dialling).message,
+    "dial tcp db.test:1: i/o timeout in lookup after 1 failed: " +
+      "10.0.0.1:1 connection refused",
+  );
+});
+
 Deno.test("an address that was not tried fails with the timeout, not another's error", async () => {
   const { error } = await new Scenario({
     "10.0.0.1": [0, "hang"],

@@ -711,6 +711,15 @@ Deno.test("a connection is to itself only if both address and port are the same"
   }
 });
 
+Deno.test("Dialer.dial() checks the options of a single dial", async () => {
+  const connect = () => Promise.reject(new Error("must not be called"));
+  const dialer = new Dialer({ connect });
+  for (const wrong of [{ timeout: NaN }, { attemptDelay: NaN }]) {
+    const dialling = () => dialer.dial("tcp", "10.0.0.1:1", wrong);
+    await assertRejects(dialling, RangeError);
+  }
+});
+
 Deno.test("Dialer: the options of a call override its defaults", async () => {
   const seen: string[] = [];
   const connectVia = (name: string): Connector => () => {

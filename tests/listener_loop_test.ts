@@ -77,6 +77,24 @@ Deno.test("a listener of our own takes its connections' addresses as they are", 
   }
 });
 
+Deno.test("without onAcceptError nothing is printed", async () => {
+  const fake = new FakeListener();
+  const listener = new Listener(fake.inner);
+  const accepted = listener.accept();
+  const print = console.error;
+  let printed = 0;
+  console.error = () => printed++;
+  try {
+    await fake.settle(errno("ENOTCONN"));
+    await fake.settle(new FakeConn());
+    (await accepted).close();
+  } finally {
+    console.error = print;
+  }
+  assertEquals(printed, 0);
+  await endOf(listener, fake);
+});
+
 Deno.test("an accept that fails after close() is not reported", async (t) => {
   for (const code of ["EBADF", "ENOTCONN", "EMFILE"]) {
     await t.step(code, async () => {
