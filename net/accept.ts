@@ -68,7 +68,7 @@ export class Listener implements AsyncIterable<Conn>, AsyncDisposable {
       }
       return {
         clock: listener.#clock,
-        closing: listener.#closed.promise,
+        closing: listener.#closing.promise,
         hold: listener.#hold,
         served: listener.#takeLate !== null,
         serveWith: (takeLate) => listener.#takeLate = takeLate,
@@ -115,8 +115,10 @@ export class Listener implements AsyncIterable<Conn>, AsyncDisposable {
   #spare: Conn | null = null;
   /** What broke it while nobody waited. */
   #untold: OpError | null = null;
-  #closing: Promise<void> | null = null;
-  readonly #closed = Promise.withResolvers<void>();
+  /** What close() returned, if it was called. */
+  #closed: Promise<void> | null = null;
+  /** Settles when a close begins. */
+  readonly #closing = Promise.withResolvers<void>();
   readonly #onConn = (inner: Deno.Conn): void => this.#accepted(inner);
   readonly #onFailure = (error: unknown): void => this.#failed(error);
 
@@ -170,13 +172,13 @@ export class Listener implements AsyncIterable<Conn>, AsyncDisposable {
    * @throws {Error} What the inner listener's own `close()` fails with.
    */
   close(): Promise<void> {
-    if (this.#closing === null) {
+    if (this.#closed === null) {
       // Once, even if the inner listener's close() leads back to ours.
       const { promise, resolve } = Promise.withResolvers<void>();
-      this.#closing = promise;
+      this.#closed = promise;
       resolve(this.#close());
     }
-    return this.#closing;
+    return this.#closed;
   }
 
   /**
@@ -208,7 +210,7 @@ export class Listener implements AsyncIterable<Conn>, AsyncDisposable {
 
   /** Serves a caller, at once or in turn. */
   #enter(caller: AcceptCall): void {
-    if (this.#closing) return caller.reject(this.#refusal());
+    if (this.#closed) return caller.reject(this.#refusal());
     if (this.#spare) {
       const conn = this.#spare;
       this.#spare = null;
@@ -221,8 +223,8 @@ export class Listener implements AsyncIterable<Conn>, AsyncDisposable {
 
   /** Starts an accept if a caller waits and none is under way. */
   #pump(): void {
-    if (this.#pending || this.#closing || this.#callers.head === null) return;
-    if (this.#retry.waits) return;
+    // A close rejects all callers and lets none in: if one waits, it is open.
+    if (this.#pending || !this.#callers.head || this.#retry.waits) return;
     let accepting: Promise<Deno.Conn>;
     try {
       accepting = Promise.resolve(this.#inner.accept());
@@ -236,7 +238,7 @@ export class Listener implements AsyncIterable<Conn>, AsyncDisposable {
   #accepted(inner: Deno.Conn): void {
     countEnded();
     this.#pending = null;
-    if (this.#closing && this.#takeLate === null) return discard(inner);
+    if (this.#closed && this.#takeLate === null) return discard(inner);
     this.#retry.roomFound();
     let conn: Conn | null;
     try {
@@ -248,7 +250,7 @@ export class Listener implements AsyncIterable<Conn>, AsyncDisposable {
     if (conn !== null) {
       this.#retry.goodPeer();
       // What an odd Deno.Conn did in the meantime may have closed us, too.
-      if (this.#closing) (this.#takeLate ?? discard)(conn);
+      if (this.#closed) (this.#takeLate ?? discard)(conn);
       else if (this.#callers.head === null) this.#spare = conn;
       else this.#callers.shift().resolve(conn);
     }
@@ -275,7 +277,7 @@ export class Listener implements AsyncIterable<Conn>, AsyncDisposable {
   #failed(error: unknown): void {
     countEnded();
     this.#pending = null;
-    if (this.#closing) return;
+    if (this.#closed) return;
     switch (acceptErrorKind(error)) {
       case "peer":
         this.#badPeer(error);
@@ -336,7 +338,7 @@ export class Listener implements AsyncIterable<Conn>, AsyncDisposable {
 
   async #close(): Promise<void> {
     let freed: unknown;
-    this.#closed.resolve();
+    this.#closing.resolve();
     this.#unfollow?.();
     this.#retry.clear();
     const broken = this.#untold;
