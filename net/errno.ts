@@ -107,8 +107,8 @@ export function messageOf(error: Error): string {
 
 /** A field of an error; nothing if an odd one has a getter that throws. */
 export function fieldOf(
-  error: Error & { code?: unknown },
-  name: "code" | "message" | "name",
+  error: Error & { code?: unknown; op?: unknown },
+  name: "cause" | "code" | "message" | "name" | "op",
 ): unknown {
   try {
     return error[name];

@@ -332,7 +332,8 @@ export function reasonText(cause: unknown): string {
   return lines.filter(Boolean).join(" ") || "unknown error";
 }
 
-function wordsOf(cause: unknown): string {
+/** `seen` are the errors around it; one may be its own cause. */
+function wordsOf(cause: unknown, seen = new Set<unknown>()): string {
   if (cause === undefined) return "unknown error";
   if (!(cause instanceof Error)) {
     if (typeof cause !== "object" || cause === null) return String(cause);
@@ -343,9 +344,10 @@ function wordsOf(cause: unknown): string {
   if (isNamed(cause, "OpError", "op") || isNamed(cause, "DialError", "op")) {
     // A dial within a dial: its address says more than the errno. The addresses
     // of a connection within a connection are in the message already.
-    const { cause: inner, op } = cause as OpError;
-    const says = op === "dial" || inner === undefined;
-    return says ? messageOf(cause) : wordsOf(inner);
+    const inner = fieldOf(cause, "cause");
+    const says = fieldOf(cause, "op") === "dial" || inner === undefined;
+    if (says || seen.has(inner)) return messageOf(cause);
+    return wordsOf(inner, seen.add(cause).add(inner));
   }
   const name = fieldOf(cause, "name");
   return errnoText(cause) || messageOf(cause) ||

@@ -4,6 +4,7 @@ import {
   assertFalse,
   assertInstanceOf,
   assertStrictEquals,
+  assertStringIncludes,
 } from "@std/assert";
 import { TcpAddr, UnixAddr } from "../net/addr.ts";
 import { errorCode } from "../net/errno.ts";
@@ -341,12 +342,27 @@ Deno.test("OpError survives a cause whose getters throw", () => {
       throw new Error("a getter");
     },
   };
-  for (const name of ["code", "message", "name", "cause"]) {
-    Object.defineProperty(cause, name, odd);
+  for (const name of ["code", "message", "name", "cause", "op"]) {
+    Object.defineProperty(cause, name, { ...odd, configurable: true });
   }
   const error = new OpError({ op: "read", network: "tcp", cause });
   assertEquals(error.message, "read tcp: unknown error");
+  Object.defineProperty(cause, "name", { value: "OpError" });
+  assertStringIncludes(new OpError({ cause }).message, "unknown error");
   assertEquals([error.timeout, error.temporary], [false, false]);
+});
+
+Deno.test("OpError survives causes that go round in circles", () => {
+  const first = new OpError({ op: "read", cause: new Error("broken") });
+  const second = new OpError({ op: "write", cause: first });
+  first.cause = second;
+  for (const cause of [first, second]) {
+    const { message } = new OpError({ op: "read", network: "tcp", cause });
+    assertStringIncludes(message, "broken");
+  }
+  first.cause = first;
+  const { message } = new OpError({ op: "read", network: "tcp", cause: first });
+  assertStringIncludes(message, "broken");
 });
 
 Deno.test("OpError survives a cause whose name is no text", () => {
