@@ -58,7 +58,8 @@ export type Resolver = (
  * itself says in the end is final. (With 23 lookups under way there are no
  * second questions before some have ended: each takes one of the runtime's 32
  * threads.) A name that needs the search list of `/etc/resolv.conf` has to wait
- * for getaddrinfo: asked for one family, that may go on to another host.
+ * for getaddrinfo, which may go on to another host if asked for one family. So
+ * has one whose name server gives another address each time.
  *
  * Cancellation: after an abort it rejects with the signal's reason, at once.
  * But getaddrinfo cannot be cancelled: an abandoned lookup goes on, and keeps
@@ -117,9 +118,9 @@ export async function* systemAddresses(
     throw new DnsError({ hostname, notFound: true });
   }
   refuseOnion(hostname);
-  const ask = (part: Family) =>
+  const ask = (part: Family, signal: AbortSignal) =>
     family === 0 && part !== 0
-      ? sureAddresses(hostname, part)
+      ? sureAddresses(hostname, part, signal)
       : lookups.find(hostname, part);
   const init = { ask, clock: systemClock, signal, spare: () => lookups.spare };
   // Loading it, in a busy start, is not time spent without an answer.
@@ -147,9 +148,11 @@ export async function* systemAddresses(
 async function sureAddresses(
   hostname: string,
   family: Family,
+  signal: AbortSignal,
 ): Promise<string[]> {
   const found = await lookups.find(hostname, family);
   if (hostname.endsWith(".")) return found;
+  signal.throwIfAborted();
   const absolute = await lookups.find(`${hostname}.`, family);
   const sure = found.filter((address) => absolute.includes(address));
   if (sure.length > 0) return sure;
