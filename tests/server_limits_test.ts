@@ -631,8 +631,8 @@ for (const end of ["idleTimeout", "a forced shutdown"]) {
 const LIMIT_MS = 2_000;
 
 /**
- * Echoes until EOF or a time limit; tells `onStall` of a connection that says
- * "!". With `hasty`, each message has to come in time.
+ * Echoes until EOF or a time limit; whoever says "!" makes the process stand
+ * still. If a connection is `hasty`, each of its messages has to come in time.
  */
 function stallingEcho(hasty: (conn: Conn) => boolean): Handler {
   return async (conn) => {
