@@ -178,8 +178,8 @@ export class Conn
    *
    * Cancellation: a deadline or `signal` ends the wait. The peer gets a prefix
    * of what was written: at most 64 KiB that were already under way still go
-   * out. A deadline that is first set after a write of more than 64 KiB,
-   * without a `signal`, has begun ends the connection if it passes.
+   * out. A deadline that is first set after a write of 64 KiB or more, without
+   * a `signal`, has begun ends the connection if it passes.
    *
    * @param p The bytes.
    * @param options See {@linkcode IoOptions}.
